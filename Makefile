@@ -1,0 +1,38 @@
+# Everything runs in .venv, made on first use: a machine needs Python 3.10 or newer, git and make.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint demo clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: PYTHON=python3.12 (makes .venv), WORKERS=8 (test processes)"
+
+install: .venv/installed ## make .venv with the pinned versions
+
+test: lint ## lint, type check and run the tests
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+lint: install ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo: install ## search the built-in street scenes for ten minutes
+	$(BIN)/nasseg search --space dpc --budget 10min
+
+clean: ## remove .venv, caches and build products; runs/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is not Python 3.10 or newer: name one that is, as in 'make PYTHON=python3.12'" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: apt install python3-venv)" >&2; exit 2; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
+	@touch $@

@@ -1,0 +1,58 @@
+"""What every test shares: one thread a process, a Ray of its own, the data beside the repository, GPU tests skipped."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Read when torch and Ray load, so set before any test module is imported; child processes inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # today's default, which Ray warns that it will change
+
+settings.register_profile("nasseg", deadline=None)  # torch's first call takes far longer than the next ones
+settings.load_profile("nasseg")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the `shared` fixture, so that `-m 'not shared'` leaves them out."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with `camvid/`, `nuclei/` and `weights/`: `NASSEG_SHARED`, or `shared` beside the repository."""
+    folder = Path(os.environ.get("NASSEG_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no data at {folder / 'data'}: set NASSEG_SHARED to the folder that holds data/")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_folder() -> Iterator[None]:
+    """A temporary folder of this process for Ray, which joins no other cluster then.
+
+    It is short because Ray's sockets lie in it, and their paths may have 107 characters at most.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
+        yield
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
