@@ -1,0 +1,7 @@
+"""Architectures as data: build, check, hash, cut, load and save."""
+
+from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node
+from nasseg.graph.builder import Builder
+from nasseg.graph.files import load, save, write_atomically
+
+__all__ = ["FORMAT", "Architecture", "ArchitectureError", "Builder", "Node", "load", "save", "write_atomically"]

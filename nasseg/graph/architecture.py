@@ -1,0 +1,251 @@
+"""An architecture: a directed acyclic graph of named operators, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import networkx as nx
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from nasseg.ops import AnyOp, Input
+
+if TYPE_CHECKING:
+    from nasseg.cost import Description
+    from nasseg.network import Network
+
+FORMAT = "nasseg.architecture/1"
+NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+
+class ArchitectureError(ValueError):
+    """A graph that breaks a rule; the message names the node."""
+
+
+class Node(BaseModel):
+    """One named operator and the names of the nodes that feed it, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    op: AnyOp
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """The first part of the dotted name: `backbone`, `cell`, `decoder`, …"""
+        return self.name.split(".", 1)[0]
+
+
+class Architecture(BaseModel):
+    """A network as data: what a baseline, a point of a search space and `best.json` all are.
+
+    `outputs[0]` gives the logits, at the image's size; `training_outputs` are computed in training only. `space` and
+    `choice` say which point of which search space this is, `provenance` how it was found. Neither they nor any name
+    is part of the identity (`key`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["nasseg.architecture/1"] = FORMAT
+    name: Annotated[str, Field(min_length=1)]
+    nodes: tuple[Node, ...]
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
+    training_outputs: tuple[str, ...] = ()
+    space: str | None = None
+    choice: dict[str, JsonValue] | None = None
+    provenance: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Architecture:
+        self._check_names()
+        self._check_edges()
+        for name in self._order:
+            self._channels_of(name)
+        return self
+
+    def _check_names(self) -> None:
+        seen: set[str] = set()
+        for node in self.nodes:
+            if not NAME.fullmatch(node.name):
+                raise ArchitectureError(
+                    f"node name {node.name!r} must be letters, digits and _, in parts joined by single dots"
+                )
+            if node.name in seen:
+                raise ArchitectureError(f"node {node.name!r} is defined twice, but names must be unique")
+            seen.add(node.name)
+        for name in seen:
+            parts = name.split(".")
+            for end in range(1, len(parts)):
+                if ".".join(parts[:end]) in seen:
+                    raise ArchitectureError(f"node {name!r} lies inside node {'.'.join(parts[:end])!r}; rename one")
+
+    def _check_edges(self) -> None:
+        names = {node.name for node in self.nodes}
+        for node in self.nodes:
+            for source in node.inputs:
+                if source not in names:
+                    raise ArchitectureError(f"node {node.name!r} has the input {source!r}, but no node has that name")
+        for output in (*self.outputs, *self.training_outputs):
+            if output not in names:
+                raise ArchitectureError(f"the output {output!r} is no node's name")
+        if not nx.is_directed_acyclic_graph(self.graph):
+            cycle = " → ".join(edge[0] for edge in nx.find_cycle(self.graph))
+            raise ArchitectureError(f"nodes form a cycle: {cycle}; remove one of its connections")
+        needed = self.ancestors((*self.outputs, *self.training_outputs))
+        for node in self.nodes:
+            if node.name not in needed and not isinstance(node.op, Input):
+                raise ArchitectureError(f"node {node.name!r} leads to no output; connect or remove it")
+
+    def _channels_of(self, name: str) -> int:
+        if name not in self._channels:
+            node = self[name]
+            try:
+                self._channels[name] = node.op.check([self._channels[source] for source in node.inputs])
+            except ValueError as error:
+                raise ArchitectureError(f"node {name!r}: {error}") from None
+        return self._channels[name]
+
+    @cached_property
+    def _channels(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
+        position = {node.name: index for index, node in enumerate(self.nodes)}
+        return tuple(nx.lexicographical_topological_sort(self.graph, key=position.__getitem__))
+
+    def ancestors(self, outputs: Iterable[str]) -> set[str]:
+        """The names of `outputs` and of every node that they are computed from."""
+        outputs = set(outputs)
+        return outputs.union(*(nx.ancestors(self.graph, output) for output in outputs))
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The networkx view: nodes by name with their `op`, edges from source to target."""
+        graph = nx.DiGraph()
+        for node in self.nodes:
+            graph.add_node(node.name, op=node.op, stage=node.stage)
+        graph.add_edges_from((source, node.name) for node in self.nodes for source in node.inputs)
+        return graph
+
+    @property
+    def ordered(self) -> tuple[Node, ...]:
+        """The nodes, each after its inputs."""
+        return tuple(self[name] for name in self._order)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the `Input` nodes, in the order in which the network takes them."""
+        return tuple(node.name for node in self.nodes if isinstance(node.op, Input))
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in the order in which they are computed, inputs left out."""
+        return tuple(dict.fromkeys(node.stage for node in self.ordered if not isinstance(node.op, Input)))
+
+    @property
+    def classes(self) -> int:
+        """Channels of the first output."""
+        return self.channels(self.outputs[0])
+
+    def channels(self, name: str) -> int:
+        """Output channels of the node `name`."""
+        return self._channels[name]
+
+    @cached_property
+    def node_keys(self) -> dict[str, str]:
+        """Each node's hash: its operator and its inputs' hashes, so equal hashes mean the same function of the image.
+
+        The order of inputs counts only where it does to the operator; names never count.
+        """
+        keys: dict[str, str] = {}
+        for node in self.ordered:
+            inputs = [keys[source] for source in node.inputs]
+            keys[node.name] = _digest([node.op.to_dict(), sorted(inputs) if node.op.order_free else inputs])
+        return keys
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the whole graph: equal for graphs that differ in names and order-free order only.
+
+        A node counts with what it computes and with all that is computed from it, which tells one node used twice
+        from two equal nodes (they have weights of their own).
+        """
+        uses: dict[str, list[Any]] = defaultdict(list)
+        for role, names in (("output", self.outputs), ("training", self.training_outputs)):
+            for index, name in enumerate(names):
+                uses[name].append([role, str(index)])
+        identities = []
+        for node in reversed(self.ordered):
+            identity = _digest([self.node_keys[node.name], sorted(uses[node.name])])
+            identities.append(identity)
+            for index, source in enumerate(node.inputs):
+                uses[source].append([identity, "" if node.op.order_free else str(index)])
+        return _digest(sorted(identities))
+
+    def cut(self, stage: str) -> tuple[Architecture, Architecture]:
+        """Split after `stage`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
+
+        The prefix holds the stage's nodes and all before them. An input of the whole graph that the suffix uses too (the
+        image, whose size the logits take) is an input of both.
+        """
+        own = [node.name for node in self.nodes if node.stage == stage]
+        if not own:
+            raise ValueError(f"{self.name} has no stage {stage!r}; its stages: {', '.join(self.stages)}")
+        before = self.ancestors(own)
+        after = [node for node in self.nodes if node.name not in before]
+        used = {source for node in after for source in node.inputs} | set(self.outputs) | set(self.training_outputs)
+        border = [node for node in self.ordered if node.name in before and node.name in used]
+        tensors = tuple(node.name for node in border if not isinstance(node.op, Input))
+        prefix = Architecture(
+            name=f"{self.name} up to {stage}",
+            nodes=tuple(node for node in self.nodes if node.name in before),
+            outputs=tensors,
+        )
+        entries = [Node(name=node.name, op=Input(channels=self.channels(node.name))) for node in border]
+        suffix = Architecture(
+            name=f"{self.name} after {stage}",
+            nodes=(*entries, *after),
+            outputs=self.outputs,
+            training_outputs=self.training_outputs,
+        )
+        return prefix, suffix
+
+    def inference(self) -> Architecture:
+        """The same network without what only training needs."""
+        needed = self.ancestors(self.outputs)
+        nodes = tuple(node for node in self.nodes if node.name in needed or isinstance(node.op, Input))
+        return self.replace(nodes=nodes, training_outputs=())
+
+    def replace(self, **fields: Any) -> Architecture:
+        """A copy with some fields changed, checked anew."""
+        return Architecture(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
+
+    def network(self) -> Network:
+        """A fresh `torch.nn.Module`, with weights drawn from PyTorch's global generator."""
+        from nasseg.network import Network
+
+        return Network(self)
+
+    def describe(self, size: tuple[int, int] = (512, 1024)) -> Description:
+        """Parameters, MAdds and shapes per node and stage, for images of `size` (height, width) in pixels."""
+        from nasseg.cost import describe
+
+        return describe(self, size)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]

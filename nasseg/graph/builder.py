@@ -1,0 +1,61 @@
+"""Building an architecture line by line, as a paper's figure reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nasseg.graph.architecture import Architecture, ArchitectureError, Node
+from nasseg.ops import Input, Op
+
+
+class Builder:
+    """Collects nodes; each call returns the new node's name, which later calls take as an input.
+
+        g = Builder("tiny")
+        image = g.input()
+        x = g.add("backbone.stem", Conv(out_channels=16, stride=2), image)
+        logits = g.add("head.logits", logits1x1(19), x)
+        g.build(g.add("head.upsample", Resize(), logits, image))
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._scope: list[str] = []
+        self._nodes: list[Node] = []
+        self._channels: dict[str, int] = {}
+
+    def input(self, channels: int = 3, name: str = "image") -> str:
+        """Add an entry for a (N, channels, H, W) tensor."""
+        return self.add(name, Input(channels=channels))
+
+    def add(self, name: str, op: Op, *inputs: str) -> str:
+        """Add the node `name` (within the current scope); raises `ArchitectureError` where its inputs do not fit."""
+        full = ".".join([*self._scope, name])
+        for source in inputs:
+            if source not in self._channels:
+                raise ArchitectureError(f"node {full!r} has the input {source!r}, but no node has that name yet")
+        try:
+            channels = op.check([self._channels[source] for source in inputs])
+        except ValueError as error:
+            raise ArchitectureError(f"node {full!r}: {error}") from None
+        self._nodes.append(Node(name=full, op=op, inputs=inputs))
+        self._channels[full] = channels
+        return full
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put `name` and a dot before the names of the nodes added inside; the outermost scope is their stage."""
+        self._scope.append(name)
+        try:
+            yield
+        finally:
+            self._scope.pop()
+
+    def channels(self, name: str) -> int:
+        """Output channels of the node `name`."""
+        return self._channels[name]
+
+    def build(self, *outputs: str, training_outputs: tuple[str, ...] = ()) -> Architecture:
+        """The finished, checked architecture; the first output gives the logits."""
+        return Architecture(
+            name=self.name, nodes=tuple(self._nodes), outputs=outputs, training_outputs=training_outputs
+        )

@@ -1,0 +1,53 @@
+"""Architecture files: JSON, validated on load, written whole or not at all."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from nasseg.errors import one_line
+from nasseg.graph.architecture import FORMAT, Architecture
+
+
+def load(path: str | Path) -> Architecture:
+    """Read an architecture file; raises `ValueError` with the path of the offending field. Runs no code from it."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give a best.json, or a baseline's name") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder, but must be an architecture file, such as {path / 'best.json'}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}")
+    try:
+        return Architecture.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(path))) from None
+
+
+def save(architecture: Architecture, path: str | Path) -> None:
+    """Write an architecture file; a reader sees the old content or the new, never a part."""
+    write_atomically(path, architecture.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write `content` beside `path` and rename it into place; on any failure nothing is left behind."""
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

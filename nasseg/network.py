@@ -1,0 +1,76 @@
+"""From an architecture to a `torch.nn.Module`."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from nasseg.graph import Architecture
+
+
+class Network(nn.Module):
+    """The network that an architecture describes.
+
+    A node's parameters have its name as their prefix: node `backbone.features.0` holds
+    `backbone.features.0.0.weight`. While `self.training` is set, the training outputs are computed too.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        for node in architecture.ordered:
+            module = node.op.build([architecture.channels(source) for source in node.inputs])
+            parent: nn.Module = self
+            *path, last = node.name.split(".")
+            for part in path:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(last, module)
+        initialise(self)
+        self._plans = {
+            False: _plan(architecture, architecture.outputs),
+            True: _plan(architecture, architecture.outputs + architecture.training_outputs),
+        }
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The first output, usually (N, classes, H, W) logits, from the inputs in the architecture's order."""
+        names = self.architecture.inputs
+        if len(inputs) != len(names):
+            raise ValueError(f"{self.architecture.name} was given {len(inputs)} inputs, but takes {', '.join(names)}")
+        return self.outputs(dict(zip(names, inputs, strict=True)))[self.architecture.outputs[0]]
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every output by its node's name, from the inputs by theirs; a tensor is freed after its last use."""
+        values = dict(inputs)
+        wanted = self.architecture.outputs + (self.architecture.training_outputs if self.training else ())
+        for name, sources, free in self._plans[self.training]:
+            if name not in inputs:
+                values[name] = self.get_submodule(name)(*(values[source] for source in sources))
+            for source in free:
+                del values[source]
+        return {name: values[name] for name in wanted}
+
+
+def _plan(architecture: Architecture, outputs: tuple[str, ...]) -> list[tuple[str, tuple[str, ...], list[str]]]:
+    """Steps (node, sources, names to free afterwards) that compute `outputs` and nothing else."""
+    needed = architecture.ancestors(outputs)
+    nodes = [node for node in architecture.ordered if node.name in needed]
+    last_use = {source: node.name for node in nodes for source in node.inputs}
+    return [
+        (node.name, node.inputs, [s for s, n in last_use.items() if n == node.name and s not in outputs])
+        for node in nodes
+    ]
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw convolution weights from He's normal distribution (arXiv 1502.01852, fan-out); norms start as identity.
+
+    Layers that an operator initialised by itself (bilinear upsampling) are transposed convolutions and stay.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()

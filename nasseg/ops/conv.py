@@ -1,0 +1,190 @@
+"""Convolutions: plain, atrous, grouped, transposed, and separable."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor, nn
+
+from nasseg.ops.base import Op, Pair, as_pair
+from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
+
+Channels = Annotated[int, Field(ge=1)]
+Kernel = Annotated[int, Field(ge=1, le=31)]
+Stride = Annotated[int, Field(ge=1)]
+Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+
+
+def conv_layer(
+    in_channels: int, channels: int, kernel: int, *, stride: int = 1, rate: Pair = (1, 1), groups: int = 1, bias: bool
+) -> nn.Conv2d:
+    """A convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
+    padding = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
+    return nn.Conv2d(in_channels, channels, kernel, stride, padding, dilation=rate, groups=groups, bias=bias)
+
+
+class Conv(Op):
+    """k×k convolution, then normalisation and activation; atrous where `rate` (h, w) is above 1.
+
+    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). Atrous convolution: Chen et al., DeepLab
+    (arXiv 1606.00915, §3.1); one rate per axis: DPC (arXiv 1809.04184, §3.1).
+    `pre_activation` comes before the convolution (Auto-DeepLab's order).
+    """
+
+    op: Literal["conv"] = "conv"
+    out_channels: Channels
+    kernel: Kernel = 3
+    stride: Stride = 1
+    rate: Rate = (1, 1)
+    groups: Channels = 1
+    bias: bool = False
+    norm: NormName = "batch"
+    activation: ActivationName = "relu"
+    pre_activation: ActivationName = "none"
+
+    @model_validator(mode="after")
+    def _kernel_is_odd(self) -> "Conv":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel is {self.kernel}, but must be odd, so that the output stays centred on the input")
+        return self
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`; both channel counts must be multiples of `groups`."""
+        (channels,) = in_channels
+        if channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"groups is {self.groups}, but must divide the input's {channels} and the output's "
+                f"{self.out_channels} channels"
+            )
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """Convolution, norm, activation as layers 0, 1, 2; a bare convolution where there is nothing else."""
+        (channels,) = in_channels
+        conv = conv_layer(
+            channels, self.out_channels, self.kernel,
+            stride=self.stride, rate=self.rate, groups=self.groups, bias=self.bias,
+        )  # fmt: skip
+        return sequential(
+            [
+                *activation_layers(self.pre_activation, inplace=False),
+                conv,
+                *norm_layers(self.norm, self.out_channels),
+                *activation_layers(self.activation),
+            ]
+        )
+
+
+def conv1x1(out_channels: int) -> Conv:
+    """1×1 convolution, batch norm, ReLU."""
+    return Conv(out_channels=out_channels, kernel=1)
+
+
+def atrous3x3(out_channels: int, rate: int | Pair) -> Conv:
+    """Dense atrous 3×3 convolution at `rate` (h, w), batch norm, ReLU."""
+    return Conv(out_channels=out_channels, kernel=3, rate=as_pair(rate))  # type: ignore[arg-type]
+
+
+def logits1x1(classes: int) -> Conv:
+    """1×1 convolution with bias and nothing after it: class scores."""
+    return Conv(out_channels=classes, kernel=1, bias=True, norm="none", activation="none")
+
+
+class SeparableConv(Op):
+    """Depthwise k×k convolution (at `rate`), then pointwise 1×1, each with its own norm and activation.
+
+    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). DeepLabV3+ (arXiv 1802.02611, §3.2) and DPC's
+    atrous operator have norm and ReLU after both halves; Auto-DeepLab's (arXiv 1901.02985, §3.1) has none between.
+    """
+
+    op: Literal["separable_conv"] = "separable_conv"
+    out_channels: Channels
+    kernel: Kernel = 3
+    stride: Stride = 1
+    rate: Rate = (1, 1)
+    norm: NormName = "batch"
+    activation: ActivationName = "relu"
+    depthwise_norm: NormName = "batch"
+    depthwise_activation: ActivationName = "relu"
+    pre_activation: ActivationName = "none"
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`."""
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """The two halves as one sequence of layers."""
+        (channels,) = in_channels
+        depthwise = Conv(
+            out_channels=channels, kernel=self.kernel, stride=self.stride, rate=self.rate, groups=channels,
+            norm=self.depthwise_norm, activation=self.depthwise_activation, pre_activation=self.pre_activation,
+        )  # fmt: skip
+        pointwise = Conv(out_channels=self.out_channels, kernel=1, norm=self.norm, activation=self.activation)
+        return nn.Sequential(depthwise.build([channels]), pointwise.build([channels]))
+
+
+class TransposedConv(Op):
+    """k×k transposed convolution with stride s; a second input gives the size to crop or pad the result to.
+
+    (N, C, H, W) → (N, out_channels, s·H, s·W), or the second input's (H', W'), which may differ from s·H by rounding
+    only. `init="bilinear"` starts as bilinear upsampling (Long et al., FCN, arXiv 1411.4038, §3.3).
+    """
+
+    op: Literal["transposed_conv"] = "transposed_conv"
+    arity: ClassVar[tuple[int, int | None]] = (1, 2)
+    out_channels: Channels
+    kernel: Kernel = 2
+    stride: Stride = 2
+    bias: bool = False
+    norm: NormName = "none"
+    activation: ActivationName = "none"
+    init: Literal["default", "bilinear"] = "default"
+
+    @model_validator(mode="after")
+    def _padding_is_whole(self) -> "TransposedConv":
+        if self.kernel < self.stride or (self.kernel - self.stride) % 2:
+            raise ValueError(
+                f"kernel is {self.kernel}, but must be stride {self.stride} plus an even number, so that the output is "
+                "stride times the input"
+            )
+        return self
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`."""
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """The convolution, then crop or pad to the reference, then norm and activation."""
+        return _TransposedConv(self, in_channels[0])
+
+
+class _TransposedConv(nn.Module):
+    def __init__(self, op: TransposedConv, in_channels: int) -> None:
+        super().__init__()
+        padding = (op.kernel - op.stride) // 2
+        self.conv = nn.ConvTranspose2d(in_channels, op.out_channels, op.kernel, op.stride, padding, bias=op.bias)
+        self.after = nn.Sequential(*norm_layers(op.norm, op.out_channels), *activation_layers(op.activation))
+        if op.init == "bilinear":
+            _init_bilinear(self.conv)
+
+    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
+        x = self.conv(x)
+        if reference is not None and x.shape[-2:] != reference.shape[-2:]:
+            (height, width), (wanted_height, wanted_width) = x.shape[-2:], reference.shape[-2:]
+            x = F.pad(x, (0, wanted_width - width, 0, wanted_height - height))
+        return self.after(x)  # type: ignore[no-any-return]
+
+
+def _init_bilinear(conv: nn.ConvTranspose2d) -> None:
+    """Set each output channel to the bilinear upsampling of the input channel of the same number."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    centre = (kernel - 1) / 2
+    ramp = [max(0.0, 1 - abs(i - centre) / stride) for i in range(kernel)]
+    nn.init.zeros_(conv.weight)
+    weight = conv.weight.data
+    line = weight.new_tensor(ramp)
+    for channel in range(min(conv.in_channels, conv.out_channels)):
+        weight[channel, channel] = line[:, None] * line[None, :]
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

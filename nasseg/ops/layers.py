@@ -1,0 +1,54 @@
+"""The few PyTorch layers that operators are made of: normalisation, activation, resizing."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormName = Literal["batch", "none"]
+ActivationName = Literal["relu", "relu6", "sigmoid", "none"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that falls back to its running statistics where a channel has a single value.
+
+    Image pooling makes 1×1 maps; a batch of one then has no variance, and PyTorch's own layer refuses to train.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W) per channel."""
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
+def norm_layers(norm: NormName, channels: int) -> list[nn.Module]:
+    """The normalisation layer as a list, empty for "none"."""
+    return [BatchNorm(channels)] if norm == "batch" else []
+
+
+def activation_layers(activation: ActivationName, *, inplace: bool = True) -> list[nn.Module]:
+    """The activation layer as a list, empty for "none". Not in place where its input is another node's output."""
+    if activation == "none":
+        return []
+    layer = _ACTIVATIONS[activation]()
+    if not inplace and hasattr(layer, "inplace"):
+        layer.inplace = False
+    return [layer]
+
+
+def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, C, H, W) to `size` bilinearly with half-pixel centres; a map that already fits is returned as it is."""
+    return x if tuple(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def sequential(layers: list[nn.Module]) -> nn.Module:
+    """The layers in order; a single one stands for itself, so that its parameters keep their plain names."""
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)

@@ -1,0 +1,105 @@
+"""Pools: average and maximum windows, spatial pyramid pooling by grid, image pooling."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from nasseg.ops.base import Op, as_pair
+from nasseg.ops.conv import Channels, Kernel, Stride, conv1x1
+from nasseg.ops.layers import bilinear
+
+Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+
+
+class _Pool(Op):
+    kernel: Kernel = 3
+    stride: Stride = 1
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """The input's channels."""
+        return in_channels[0]
+
+    @property
+    def _window(self) -> tuple[int, int, int, bool]:
+        """Kernel, stride, padding, whether sizes round up: an even window tiles the map, an odd one is centred."""
+        even = self.kernel % 2 == 0
+        return self.kernel, self.stride, 0 if even else self.kernel // 2, even
+
+
+class AveragePool(_Pool):
+    """k×k average over the pixels inside the map: (N, C, H, W) → (N, C, ceil(H / stride), ceil(W / stride))."""
+
+    op: Literal["average_pool"] = "average_pool"
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """PyTorch's layer, which leaves the padding out of the mean."""
+        kernel, stride, padding, ceil = self._window
+        return nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil, count_include_pad=False)
+
+
+class MaxPool(_Pool):
+    """k×k maximum: (N, C, H, W) → (N, C, ceil(H / stride), ceil(W / stride))."""
+
+    op: Literal["max_pool"] = "max_pool"
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """PyTorch's layer."""
+        kernel, stride, padding, ceil = self._window
+        return nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+
+
+class PyramidPool(Op):
+    """Average-pool to a grid, 1×1 convolution, norm, ReLU, then bilinear resize back to the input's size.
+
+    (N, C, H, W) → (N, out_channels, H, W). Grid (h, w) counts cells per axis: spatial pyramid pooling of PSPNet (arXiv
+    1612.01105, §3.2) and of DPC (arXiv 1809.04184, §3.1). A 1×1 grid is image pooling.
+    """
+
+    op: Literal["pyramid_pool"] = "pyramid_pool"
+    out_channels: Channels
+    grid: Grid = (1, 1)
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`."""
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """Pool, project, resize."""
+        return _PyramidPool(self, in_channels[0])
+
+
+class _PyramidPool(nn.Module):
+    def __init__(self, op: PyramidPool, in_channels: int) -> None:
+        super().__init__()
+        self.grid = op.grid
+        self.project = conv1x1(op.out_channels).build([in_channels])
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        pooled = x.mean((2, 3), keepdim=True) if self.grid == (1, 1) else F.adaptive_avg_pool2d(x, self.grid)
+        projected = self.project(pooled)
+        if self.grid == (1, 1):
+            return projected.expand(-1, -1, height, width)  # type: ignore[no-any-return]
+        return bilinear(projected, (height, width))
+
+
+def image_pool(out_channels: int) -> PyramidPool:
+    """Image pooling of DeepLabV3 (arXiv 1706.05587, §3.3): the mean of the whole map, projected and spread back."""
+    return PyramidPool(out_channels=out_channels, grid=(1, 1))
+
+
+class GlobalPool(Op):
+    """The mean over the whole map: (N, C, H, W) → (N, C, 1, 1)."""
+
+    op: Literal["global_pool"] = "global_pool"
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """The input's channels."""
+        return in_channels[0]
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """PyTorch's layer."""
+        return nn.AdaptiveAvgPool2d(1)

@@ -1,0 +1,258 @@
+"""The dense prediction cell space (Chen et al., arXiv 1809.04184, §3.1).
+
+A cell has B branches (X_i, OP_i, Y_i): X_i is the backbone's output F or an earlier branch's output, OP_i one of 81
+operators. The branches' outputs are concatenated and projected.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from baselines.backbones.mobilenetv2 import mobilenetv2
+from baselines.heads import classifier, decoder
+from nasseg.errors import one_line
+from nasseg.graph import Architecture, Builder
+from nasseg.ops import Concat, Dropout, Op, PyramidPool, SeparableConv, conv1x1
+from nasseg.search.space import Choice, Space, Suggest
+
+RATES = (1, 3, 6, 9, 12, 15, 18, 21)
+GRIDS = (1, 2, 4, 8)
+FEATURES = -1
+"""The input of a branch that stands for F, the backbone's output."""
+
+
+class Branch(Choice):
+    """One branch: an operator on F (`input` −1) or on an earlier branch's output (its index).
+
+    `rate` (h, w) belongs to `atrous` (3×3, separable, at output stride 16), `grid` (h, w) to `pool` (average spatial
+    pyramid pooling).
+    """
+
+    input: Annotated[int, Field(ge=FEATURES)]
+    op: Literal["conv1x1", "atrous", "pool"]
+    rate: tuple[int, int] | None = None
+    grid: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit_the_operator(self) -> Branch:
+        for kind, field, allowed in (("atrous", self.rate, RATES), ("pool", self.grid, GRIDS)):
+            name = "rate" if kind == "atrous" else "grid"
+            if (self.op == kind) != (field is not None):
+                raise ValueError(f"a {self.op} branch has {name} {field}, but {name} belongs to {kind} branches alone")
+            if field is not None and not set(field) <= set(allowed):
+                raise ValueError(f"{name} is {list(field)}, but its parts must be among {', '.join(map(str, allowed))}")
+        return self
+
+    @property
+    def operator(self) -> tuple[str, int, int]:
+        """The operator without the input, as a sortable value."""
+        first, second = self.rate or self.grid or (0, 0)
+        return self.op, first, second
+
+    def on(self, source: int) -> Branch:
+        """The same operator on another input."""
+        return self.model_copy(update={"input": source})
+
+
+class Cell(Choice):
+    """A dense prediction cell: its branches, each after the branch that it reads."""
+
+    branches: Annotated[tuple[Branch, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _inputs_come_before(self) -> Cell:
+        for index, branch in enumerate(self.branches):
+            if branch.input >= index:
+                raise ValueError(
+                    f"branch {index} has input {branch.input}, but must read F ({FEATURES}) or an earlier branch"
+                )
+        return self
+
+
+CONV1X1 = (Branch(input=FEATURES, op="conv1x1"),)
+ATROUS = tuple(Branch(input=FEATURES, op="atrous", rate=(h, w)) for h in RATES for w in RATES)
+POOLS = tuple(Branch(input=FEATURES, op="pool", grid=(h, w)) for h in GRIDS for w in GRIDS)
+OPERATORS = CONV1X1 + ATROUS + POOLS
+"""The 81 operators, as branches on F."""
+
+ASPP = Cell(
+    branches=(*CONV1X1, *(Branch(input=FEATURES, op="atrous", rate=(r, r)) for r in (6, 12, 18)), POOLS[0])
+)
+"""DeepLab's atrous spatial pyramid pooling is a point of the space."""
+
+PUBLISHED = Cell(
+    branches=tuple(
+        Branch(input=source, op="atrous", rate=rate)
+        for source, rate in ((FEATURES, (1, 6)), (0, (18, 15)), (1, (6, 3)), (0, (1, 1)), (0, (6, 21)))
+    )
+)
+"""The best cell of the paper (figure 6)."""
+
+
+class DPC(Space[Cell]):
+    """Dense prediction cells on a backbone: `dpc:branches=3,filters=64,decoder=true`.
+
+    `decoder` is DeepLabV3+'s, which the paper's MobileNetV2 networks do without.
+    """
+
+    branches: Annotated[int, Field(ge=1, le=16)] = 5
+    backbone: Literal["mobilenetv2"] = "mobilenetv2"
+    output_stride: Literal[8, 16, 32] = 16
+    filters: Annotated[int, Field(ge=1)] = 256
+    decoder: bool = False
+
+    def size(self) -> int:
+        """B! · 81^B (§3.1)."""
+        return math.factorial(self.branches) * len(OPERATORS) ** self.branches
+
+    def references(self) -> dict[str, Cell]:
+        """ASPP and the published cell, where B = 5; else the point that has ASPP's first operators."""
+        if self.branches == len(PUBLISHED.branches):
+            return {"aspp": ASPP, "dpc": PUBLISHED}
+        repeated = tuple(ASPP.branches[index % len(ASPP.branches)] for index in range(self.branches))
+        return {"aspp": self.canonical(Cell(branches=repeated))}
+
+    def sample(self, rng: random.Random) -> Cell:
+        """A cell whose every input and operator is drawn uniformly."""
+        return Cell(
+            branches=tuple(rng.choice(OPERATORS).on(rng.randrange(FEATURES, i)) for i in range(self.branches))
+        )
+
+    def neighbours(self, choice: Cell) -> Iterator[Cell]:
+        """Every cell with one input or one operator changed."""
+        for index, branch in enumerate(choice.branches):
+            changed = [branch.on(source) for source in range(FEATURES, index) if source != branch.input]
+            changed += [o.on(branch.input) for o in OPERATORS if o.operator != branch.operator]
+            for other in changed:
+                yield Cell(branches=(*choice.branches[:index], other, *choice.branches[index + 1 :]))
+
+    def suggest(self, trial: Suggest) -> Cell:
+        """A kind of operator per branch, then its rates or grid as positions in their lists, which keep their order."""
+        return Cell(branches=tuple(self._suggest_branch(trial, index) for index in range(self.branches)))
+
+    @staticmethod
+    def _suggest_branch(trial: Suggest, i: int) -> Branch:
+        source = trial.suggest_int(f"input_{i}", FEATURES, i - 1)
+        kind = trial.suggest_categorical(f"op_{i}", ["conv1x1", "atrous", "pool"])
+        if kind == "conv1x1":
+            return Branch(input=source, op="conv1x1")
+        values, name = (RATES, "rate") if kind == "atrous" else (GRIDS, "grid")
+        h, w = (values[trial.suggest_int(f"{name}_{axis}_{i}", 0, len(values) - 1)] for axis in "hw")
+        if kind == "atrous":
+            return Branch(input=source, op="atrous", rate=(h, w))
+        return Branch(input=source, op="pool", grid=(h, w))
+
+    def params(self, choice: Cell) -> Mapping[str, int | str]:
+        """The suggestions that describe `choice`."""
+        params: dict[str, int | str] = {}
+        for i, branch in enumerate(choice.branches):
+            params |= {f"input_{i}": branch.input, f"op_{i}": branch.op}
+            for name, values, pair in (("rate", RATES, branch.rate), ("grid", GRIDS, branch.grid)):
+                if pair is not None:
+                    params |= {f"{name}_{axis}_{i}": values.index(v) for axis, v in zip("hw", pair, strict=True)}
+        return params
+
+    def canonical(self, choice: Cell) -> Cell:
+        """Branches in the order of the rooted tree that they form, children sorted by what they and theirs compute.
+
+        Concatenation order is no difference between cells: the projection's weights take it up.
+        """
+        children: dict[int, list[int]] = {}
+        for index, branch in enumerate(choice.branches):
+            children.setdefault(branch.input, []).append(index)
+
+        def code(index: int) -> tuple[Any, ...]:
+            return (choice.branches[index].operator, *sorted(map(code, children.get(index, []))))
+
+        ordered: list[Branch] = []
+
+        def visit(index: int, source: int) -> None:
+            if index != FEATURES:
+                ordered.append(choice.branches[index].on(source))
+                source = len(ordered) - 1
+            for child in sorted(children.get(index, []), key=code):
+                visit(child, source)
+
+        visit(FEATURES, FEATURES)
+        return Cell(branches=tuple(ordered))
+
+    def parse(self, data: Mapping[str, Any] | Sequence[Any]) -> Cell:
+        """A cell from a file's `choice`, or from the published file format (a list of branches)."""
+        try:
+            cell = from_published(data) if isinstance(data, list) else Cell.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(one_line(error, "choice")) from None
+        if len(cell.branches) != self.branches:
+            raise ValueError(f"the cell has {len(cell.branches)} branches, but the space has {self.branches}")
+        return cell
+
+    @property
+    def shared_stage(self) -> str:
+        """The backbone is the same for every cell."""
+        return "backbone"
+
+    def architecture(self, choice: Cell, classes: int) -> Architecture:
+        """Backbone, cell, optional decoder, classifier."""
+        g = Builder("dpc")
+        image = g.input()
+        features = mobilenetv2(g, image, self.output_stride)
+        x = self._cell(g, features.output, choice)
+        if self.decoder:
+            x = decoder(g, x, features.low_level, channels=self.filters, separable=True)
+        return g.build(classifier(g, x, image, classes))
+
+    def _cell(self, g: Builder, features: str, choice: Cell) -> str:
+        with g.scope("cell"):
+            outputs: list[str] = []
+            for index, branch in enumerate(choice.branches):
+                source = features if branch.input == FEATURES else outputs[branch.input]
+                outputs.append(g.add(f"branch{index}", self._operator(branch), source))
+            joined = g.add("concat", Concat(), *outputs)
+            dropped = g.add("dropout", Dropout(probability=0.1), joined)
+            return g.add("projection", conv1x1(self.filters), dropped)
+
+    def _operator(self, branch: Branch) -> Op:
+        """The branch's operator; rates are for output stride 16 and scale with 16 / output_stride."""
+        if branch.rate is not None:
+            h, w = (max(1, rate * 16 // self.output_stride) for rate in branch.rate)
+            return SeparableConv(out_channels=self.filters, rate=(h, w))
+        if branch.grid is not None:
+            return PyramidPool(out_channels=self.filters, grid=branch.grid)
+        return conv1x1(self.filters)
+
+
+def from_published(branches: Sequence[Mapping[str, Any]]) -> Cell:
+    """The cell of the published file format: `input`, `op` `conv` (`kernel`, `rate`) or `pyramid_pooling` (`grid_size`)."""
+    cell = []
+    for index, branch in enumerate(branches):
+        where = f"branch {index}"
+        if branch.get("op") == "pyramid_pooling" and "grid_size" in branch:
+            fields = {"op": "pool", "grid": branch["grid_size"]}
+        elif branch.get("op") == "conv" and branch.get("kernel") == 1:
+            fields = {"op": "conv1x1"}
+        elif branch.get("op") == "conv" and branch.get("kernel") == 3 and "rate" in branch:
+            fields = {"op": "atrous", "rate": branch["rate"]}
+        else:
+            raise ValueError(f"{where} is {dict(branch)}, but must be a conv of kernel 1 or 3 or a pyramid_pooling")
+        try:
+            cell.append(Branch(input=branch.get("input", FEATURES), **fields))
+        except ValidationError as error:
+            raise ValueError(one_line(error, where)) from None
+    return Cell(branches=tuple(cell))
+
+
+def to_published(cell: Cell) -> list[dict[str, Any]]:
+    """The cell in the published file format."""
+    result: list[dict[str, Any]] = []
+    for branch in cell.branches:
+        if branch.grid is not None:
+            result.append({"op": "pyramid_pooling", "grid_size": list(branch.grid), "kernel": 1, "input": branch.input})
+        else:
+            kernel, rate = (3, list(branch.rate)) if branch.rate else (1, [1, 1])
+            result.append({"op": "conv", "kernel": kernel, "rate": rate, "input": branch.input})
+    return result
