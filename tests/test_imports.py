@@ -27,8 +27,15 @@ ORDER = (
     "nasseg.cli",
 )
 PLUGINS = {
-    "baselines": ("baselines", "nasseg.ops", "nasseg.graph"),
-    "search_spaces": ("search_spaces", "baselines", "nasseg.ops", "nasseg.graph", "nasseg.search.space"),
+    "baselines": ("baselines", "nasseg.errors", "nasseg.ops", "nasseg.graph"),
+    "search_spaces": (
+        "search_spaces",
+        "baselines",
+        "nasseg.errors",
+        "nasseg.ops",
+        "nasseg.graph",
+        "nasseg.search.space",
+    ),
 }
 # `architecture.network()` and `architecture.describe()` import what they need when called.
 WHEN_CALLED = {"nasseg.graph.architecture": ("nasseg.network", "nasseg.cost")}
