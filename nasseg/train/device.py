@@ -1,0 +1,46 @@
+"""How a step runs on its device: precision, memory format, random numbers."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def mixed_precision_dtype(device: torch.device) -> torch.dtype | None:
+    """The type for mixed precision: bfloat16 on CUDA, float16 on GPUs without it, and None (float32) elsewhere."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, amp: bool) -> torch.autocast:
+    """The context for forward passes: mixed precision if wished for and the device is faster with it."""
+    dtype = mixed_precision_dtype(device) if amp else None
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A network's inputs, (N, C, H, W) by name, on the device in float32 and channels last."""
+    return {
+        name: value.to(device, torch.float32, memory_format=torch.channels_last, non_blocking=True)
+        for name, value in inputs.items()
+    }
+
+
+def place(network: nn.Module, device: torch.device) -> None:
+    """Move a network to the device, with channels last: convolutions train up to 1.7 times faster so, on CPUs too."""
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """Random numbers that depend on (seed, step) alone, whose own state is the same after as before."""
+    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
+    with torch.random.fork_rng([index] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(number)
+        if device.type == "cuda":
+            torch.cuda.default_generators[index].manual_seed(number)
+        yield

@@ -1,0 +1,99 @@
+"""Losses: cross entropy, its hardest pixels only (OHEM), and the detail loss of STDC.
+
+Logits are (N, C, H', W') and masks (N, H, W); logits of another size are resized to the masks bilinearly. A batch whose
+pixels are all ignored costs zero, and its gradient is zero.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OHEM_PROBABILITY = 0.7
+OHEM_MIN_SHARE = 1 / 16
+
+DETAIL_WEIGHTS = {1: 6, 2: 3, 4: 1}
+"""Tenths of the fused Laplacian by stride."""
+DETAIL_THRESHOLD = 1
+"""Tenths."""
+
+Loss = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def resize(logits: Tensor, masks: Tensor) -> Tensor:
+    """The logits in float32 and at the masks' size, (N, C, H, W)."""
+    size = masks.shape[-2:]
+    logits = logits.float()
+    return logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+def cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, class_weights: Tensor | None = None) -> Tensor:
+    """Mean cross entropy of the pixels that are not ignored, each weighted by its true class's weight.
+
+    Raises `ValueError` where the number of weights is not the number of classes.
+    """
+    if class_weights is not None and len(class_weights) != logits.shape[1]:
+        raise ValueError(
+            f"{len(class_weights)} class weights for a network of {logits.shape[1]} classes: give one each"
+        )
+    losses = F.cross_entropy(resize(logits, masks), masks, class_weights, ignore_index=ignore_index, reduction="none")
+    valid = masks != ignore_index
+    if class_weights is None:
+        return losses.sum() / valid.sum().clamp(min=1)
+    total_weight = class_weights[masks.where(valid, 0)].where(valid, 0).sum()
+    return losses.sum() / total_weight.where(total_weight > 0, 1)
+
+
+def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """Mean cross entropy of the hard pixels: those whose true class has a probability below 0.7.
+
+    Where these are fewer than 1/16 of all pixels, the mean is over the hardest 1/16 instead (or over every pixel that
+    is not ignored, if these are fewer still). Source: BiSeNet (arXiv 1808.00897, section 4.1), with STDC's numbers
+    (arXiv 2104.13188, section 4.2). Nothing here waits for the device.
+    """
+    losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none").flatten()
+    kept_at_least = max(1, int(losses.numel() * OHEM_MIN_SHARE))
+    hard = losses > -math.log(OHEM_PROBABILITY)
+    mean_of_hard = losses.where(hard, 0).sum() / hard.sum().clamp(min=1)
+    valid = (masks != ignore_index).sum()
+    mean_of_hardest = losses.topk(kept_at_least).values.sum() / valid.clamp(1, kept_at_least)
+    return torch.where(hard.sum() >= kept_at_least, mean_of_hard, mean_of_hardest)
+
+
+def detail_target(masks: Tensor) -> Tensor:
+    """Where the details are: (N, 1, H, W) of 0 and 1, from (N, H, W) class indices.
+
+    The 3×3 Laplacian of the class indices at strides 1, 2 and 4, each made binary, brought back to (H, W) by the
+    nearest pixel, fused with weights 0.6, 0.3 and 0.1, and made binary again at 0.1. As in the reference
+    implementation, the outside counts as class 0, and what only stride 4 sees is at the threshold, not above it.
+
+    Source: STDC (arXiv 2104.13188, section 3.3).
+    """
+    labels = masks[:, None].float()
+    kernel = labels.new_full((1, 1, 3, 3), -1.0)
+    kernel[..., 1, 1] = 8.0
+    fused = torch.zeros_like(labels)
+    for stride, weight in DETAIL_WEIGHTS.items():
+        # The Laplacian of integers is an integer, so above the paper's 0.1 is above 0.
+        edges = (F.conv2d(labels, kernel, stride=stride, padding=1) > 0).float()
+        fused += weight * F.interpolate(edges, labels.shape[-2:], mode="nearest")
+    return (fused > DETAIL_THRESHOLD).float()
+
+
+def detail_loss(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """Binary cross entropy plus Dice loss of (N, 1, H', W') detail logits against `detail_target(masks)`.
+
+    Ignored pixels count in neither. Dice is taken per image, smoothed by 1.
+
+    Source: STDC (arXiv 2104.13188, section 3.3).
+    """
+    valid = (masks != ignore_index)[:, None].float()
+    target = detail_target(masks) * valid
+    logits = resize(logits, masks)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, valid, reduction="sum") / valid.sum().clamp(min=1)
+    probability = logits.sigmoid() * valid
+    overlap = (probability * target).sum(dim=(1, 2, 3))
+    dice = (2 * overlap + 1) / (probability.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3)) + 1)
+    return entropy + (1 - dice).mean()

@@ -1,0 +1,113 @@
+"""Scores of a segmentation, from integer counts over a whole split."""
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+BOUNDARY_WIDTH_SHARE = 0.02
+"""Of the image's diagonal."""
+
+
+class Metrics(BaseModel):
+    """Scores of a whole split. A class absent from both truth and prediction has no IoU (None) and no part in the mean.
+
+    `confusion[t][p]` counts the pixels of true class t that were predicted as p. Boundary IoU: Cheng et al.
+    (arXiv 2103.16562), per class over the split; None where it was not measured.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    miou: float
+    class_iou: tuple[float | None, ...]
+    pixel_accuracy: float
+    confusion: tuple[tuple[int, ...], ...]
+    boundary_miou: float | None = None
+    class_boundary_iou: tuple[float | None, ...] | None = None
+
+
+class MetricsCounter:
+    """Counts pixels batch by batch; `compute` makes the scores. Ignored pixels are left out first."""
+
+    def __init__(self, classes: int, ignore_index: int, device: torch.device, boundary: bool = False) -> None:
+        self.classes = classes
+        self.ignore_index = ignore_index
+        self.boundary = boundary
+        self._confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        self._boundary_confusion = torch.zeros(classes + 1, classes + 1, dtype=torch.int64, device=device)
+
+    def update(self, predictions: Tensor, masks: Tensor) -> None:
+        """Count a batch: predicted and true class indices, both (N, H, W).
+
+        Raises `ValueError` where a true class is out of range.
+        """
+        valid = masks != self.ignore_index
+        truth, predicted = masks[valid], predictions[valid]
+        if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < self.classes:
+            raise ValueError(
+                f"A mask holds class {int(truth.max())}, but there are {self.classes} classes and {self.ignore_index} "
+                "is ignored: correct the mask or the list of classes"
+            )
+        self._confusion += _confusion(truth, predicted, self.classes)
+        if self.boundary:
+            elsewhere = self.classes
+            truth = masks.where(boundary_region(masks, valid), elsewhere)[valid]
+            predicted = predictions.where(boundary_region(predictions, valid), elsewhere)[valid]
+            self._boundary_confusion += _confusion(truth, predicted, self.classes + 1)
+
+    def compute(self) -> Metrics:
+        """The scores of all pixels counted so far.
+
+        Raises `ValueError` where there was none.
+        """
+        confusion = self._confusion.cpu()
+        total = int(confusion.sum())
+        if total == 0:
+            raise ValueError("The split has no labelled pixel to score: every pixel is ignored, or there are no images")
+        class_iou = _iou(confusion)
+        class_boundary_iou = _iou(self._boundary_confusion.cpu())[:-1] if self.boundary else None
+        return Metrics(
+            miou=_mean(class_iou),
+            class_iou=class_iou,
+            pixel_accuracy=int(confusion.trace()) / total,
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            boundary_miou=_mean(class_boundary_iou) if class_boundary_iou is not None else None,
+            class_boundary_iou=class_boundary_iou,
+        )
+
+
+def boundary_region(labels: Tensor, valid: Tensor) -> Tensor:
+    """Pixels within d of another class or of the image's border: (N, H, W) booleans, from class indices of that shape.
+
+    d is 2 % of the image's diagonal, at least one pixel, measured along the axes (the larger of both), so this is each
+    class's mask without its erosion by a square of side 2d + 1 (Cheng et al., arXiv 2103.16562, section 4). All
+    classes at once: a window holds another class exactly if its least or its greatest label differs from the centre's.
+    Pixels that are not valid are no other class: the edge of an unlabelled area is no contour.
+    """
+    height, width = labels.shape[-2:]
+    d = max(1, round(BOUNDARY_WIDTH_SHARE * (height**2 + width**2) ** 0.5))
+    values = labels.float()[:, None]
+    infinity = values.new_tensor(torch.inf)
+    greatest = _window_maximum(F.pad(values.where(valid[:, None], -infinity), (d, d, d, d), value=torch.inf), d)
+    least = -_window_maximum(-F.pad(values.where(valid[:, None], infinity), (d, d, d, d), value=torch.inf), d)
+    return ((greatest != values) | (least != values))[:, 0]
+
+
+def _window_maximum(values: Tensor, d: int) -> Tensor:
+    return F.max_pool2d(F.max_pool2d(values, (2 * d + 1, 1), stride=1), (1, 2 * d + 1), stride=1)
+
+
+def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    return torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def _iou(confusion: Tensor) -> tuple[float | None, ...]:
+    intersections = confusion.diagonal()
+    unions = confusion.sum(dim=0) + confusion.sum(dim=1) - intersections
+    return tuple(i / u if u else None for i, u in zip(intersections.tolist(), unions.tolist(), strict=True))
+
+
+def _mean(class_iou: tuple[float | None, ...]) -> float:
+    """0 where no class is present, which only boundaries can have: a split of which no border pixel is labelled."""
+    present = [iou for iou in class_iou if iou is not None]
+    return sum(present) / max(1, len(present))

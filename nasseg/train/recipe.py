@@ -1,0 +1,58 @@
+"""A recipe: everything about a training but its network, its images and its length."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Recipe(BaseModel):
+    """How a network is trained. Presets are in `nasseg.train.recipes`.
+
+    Networks are trained with SGD. Biases and the parameters of norms have no weight decay. The learning rate is
+    `learning_rate` for the stage `backbone` and `head_multiplier` times that for everything else; it rises linearly for
+    `warmup_steps` (at most a tenth of the run) while it falls as (1 - step / total_steps) ** poly_power.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt = Field(description="usual length; the schedule stretches over whatever length a run has")
+    batch_size: PositiveInt = 8
+    crop: tuple[PositiveInt, PositiveInt] = Field(default=(240, 320), description="height and width in pixels")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.5, 2.0), description="random resizing, low and high")
+    flip: bool = Field(default=True, description="mirror half of the images left to right")
+    colour: Share = Field(default=0.0, description="strength of random brightness, contrast and saturation")
+
+    learning_rate: PositiveFloat = 0.01
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 1e-4
+    warmup_steps: int = Field(default=0, ge=0)
+    poly_power: NonNegativeFloat = Field(default=0.9, description="0 for a constant learning rate")
+    head_multiplier: PositiveFloat = 1.0
+    ema_decay: Share = Field(
+        default=0.0, description="of the averaged weights, which are evaluated; 0 for the last ones"
+    )
+
+    loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    class_weights: tuple[NonNegativeFloat, ...] | None = None
+    auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
+    detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
+    amp: bool = Field(default=True, description="mixed precision on CUDA; other devices train in float32")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is {self.scale}, but its low end must not be above its high end: swap them")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0: set momentum, or turn nesterov off")
+        if self.class_weights is not None and self.loss != "cross_entropy":
+            raise ValueError(f"class_weights have no place in loss {self.loss!r}: use loss 'cross_entropy' with them")
+        return self
+
+    def learning_rate_factor(self, step: int, total_steps: int) -> float:
+        """What the learning rates are multiplied by in the step of this index: warm-up times poly decay."""
+        warmup_steps = min(self.warmup_steps, total_steps // 10)
+        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+        return float(warmup * max(0.0, 1 - step / total_steps) ** self.poly_power)

@@ -1,0 +1,147 @@
+"""Named recipes. Each takes changes by keyword: `stdc(crop=(360, 480), batch_size=8)`.
+
+Crops and lengths are the papers' own, which are for their own images: on smaller images and data sets, change both.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from nasseg.train.recipe import Recipe
+
+
+def short(**changes: Any) -> Recipe:
+    """For small data sets and short runs from a pretrained backbone; the default."""
+    return Recipe.model_validate(
+        {
+            "steps": 1000,
+            "scale": (0.5, 2.0),
+            "colour": 0.3,
+            "learning_rate": 0.01,
+            "nesterov": True,
+            "warmup_steps": 100,
+            "head_multiplier": 10.0,
+            "ema_decay": 0.99,
+            **changes,
+        }
+    )
+
+
+def stdc(**changes: Any) -> Recipe:
+    """STDC on Cityscapes (arXiv 2104.13188, section 4.2)."""
+    return Recipe.model_validate(
+        {
+            "steps": 60_000,
+            "batch_size": 48,
+            "crop": (512, 1024),
+            "scale": (0.125, 1.5),
+            "colour": 0.5,
+            "weight_decay": 5e-4,
+            "warmup_steps": 1000,
+            "head_multiplier": 10.0,
+            "loss": "ohem",
+            "auxiliary_weight": 1.0,
+            **changes,
+        }
+    )
+
+
+def deeplab(**changes: Any) -> Recipe:
+    """DeepLabv3, DeepLabv3+ and DPC on Cityscapes (arXiv 1706.05587, section 4; 1802.02611; 1809.04184)."""
+    return Recipe.model_validate({"steps": 90_000, "batch_size": 16, "crop": (769, 769), **changes})
+
+
+def fcn(**changes: Any) -> Recipe:
+    """FCN on VGG16 (arXiv 1411.4038, section 4.3): a fixed learning rate, no augmentation but flips.
+
+    The paper trains on whole images of about 500×500 pixels, 20 at a time, for 175 epochs of its 8498 images.
+    """
+    return Recipe.model_validate(
+        {
+            "steps": 75_000,
+            "batch_size": 20,
+            "crop": (500, 500),
+            "scale": (1.0, 1.0),
+            "learning_rate": 1e-4,
+            "weight_decay": 5e-4,
+            "poly_power": 0.0,
+            **changes,
+        }
+    )
+
+
+def unet(**changes: Any) -> Recipe:
+    """U-Net (arXiv 1505.04597, section 3): one large tile a step and a momentum of 0.99.
+
+    The paper names no learning rate, weight decay or length; these are ours. Its elastic deformations and its weights
+    of pixels between touching cells are not part of it.
+    """
+    return Recipe.model_validate(
+        {
+            "steps": 20_000,
+            "batch_size": 1,
+            "crop": (572, 572),
+            "scale": (1.0, 1.0),
+            "learning_rate": 1e-3,
+            "momentum": 0.99,
+            "warmup_steps": 500,
+            **changes,
+        }
+    )
+
+
+def pspnet(**changes: Any) -> Recipe:
+    """PSPNet on Cityscapes (arXiv 1612.01105, section 5.1): poly schedule, auxiliary loss weighed 0.4."""
+    return Recipe.model_validate(
+        {
+            "steps": 90_000,
+            "batch_size": 16,
+            "crop": (713, 713),
+            "head_multiplier": 10.0,
+            "auxiliary_weight": 0.4,
+            **changes,
+        }
+    )
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "short": short,
+    "stdc": stdc,
+    "deeplab": deeplab,
+    "fcn": fcn,
+    "unet": unet,
+    "pspnet": pspnet,
+}
+
+PAPER_RECIPES: dict[str, Callable[..., Recipe]] = {
+    "stdc": stdc,
+    "deeplab": deeplab,
+    "dpc": deeplab,
+    "fcn": fcn,
+    "unet": unet,
+    "pspnet": pspnet,
+}
+"""By the beginning of an architecture's name."""
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """The recipe of this name, with changes.
+
+    Raises `ValueError` for an unknown name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"The recipe {name!r} is unknown: use one of {', '.join(RECIPES)}")
+    return RECIPES[name](**changes)
+
+
+def paper_recipe(architecture_name: str, **changes: Any) -> Recipe:
+    """The recipe that an architecture's own paper trains it with, found by its name.
+
+    Raises `ValueError` where no paper's recipe is known.
+    """
+    for beginning, preset in PAPER_RECIPES.items():
+        if architecture_name.startswith(beginning):
+            return preset(**changes)
+    raise ValueError(
+        f"No paper's recipe is known for {architecture_name!r}, only for {', '.join(PAPER_RECIPES)}: "
+        f"name a recipe, one of {', '.join(RECIPES)}"
+    )

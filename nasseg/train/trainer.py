@@ -1,0 +1,204 @@
+"""The one training loop, for trials on cached features and for retraining on images alike."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.losses import Loss, cross_entropy, detail_loss, ohem_cross_entropy
+from nasseg.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nasseg.data.batches import Batch
+    from nasseg.network import Network
+
+
+@dataclass(frozen=True)
+class TrainLog:
+    """What `Trainer.run` did: it ended before step index `step`, after one finite loss for each of its steps."""
+
+    status: Literal["finished", "nonfinite"]
+    step: int
+    losses: tuple[float, ...]
+    seconds: float
+
+
+class Trainer:
+    """Trains a network by a recipe, with an exponential moving average of it beside.
+
+    Everything random in a step depends on (seed, step) alone, and `state_dict` holds all the rest, so on the CPU a
+    resumed run is bit for bit the run without a break.
+
+    Source of the average's warm-up, min(decay, (1 + t) / (10 + t)): TensorFlow's ExponentialMovingAverage. Running
+    statistics of batch norms are averaged with the weights, as they belong to them.
+    """
+
+    def __init__(
+        self,
+        network: "Network",
+        recipe: Recipe,
+        total_steps: int,
+        device: torch.device,
+        seed: int,
+        ignore_index: int,
+    ) -> None:
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self.device = device
+        self.seed = seed
+        self.ignore_index = ignore_index
+        self.step = 0
+        self.network = network
+        place(network, device)
+        self._average: Network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._optimizer = torch.optim.SGD(
+            _parameter_groups(self.network, recipe),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+        )
+        self._learning_rates: list[float] = [group["lr"] for group in self._optimizer.param_groups]
+        half = recipe.amp and mixed_precision_dtype(device) == torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self._loss = _main_loss(recipe, device)
+
+    def run(
+        self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
+    ) -> TrainLog:
+        """Train on `batches`, whose first is for the present step, until `step` is `until_step`.
+
+        `on_step` is told the index of each finished step, its loss and the backbone's learning rate. It may raise to
+        stop: the trainer is then between two steps, and its state can be saved.
+
+        A loss or gradient that is not finite ends the run with status `nonfinite`; the weights are then those before
+        that step, and the running statistics, which it may have spoilt, their averages.
+
+        Raises `ValueError` where there are too few batches, or where `until_step` is beyond `total_steps`.
+        """
+        if until_step > self.total_steps:
+            raise ValueError(f"until_step is {until_step}, but the schedule ends at total_steps = {self.total_steps}")
+        start, losses = time.perf_counter(), []
+        status: Literal["finished", "nonfinite"] = "finished"
+        self.network.train()
+        for batch in islice(batches, max(0, until_step - self.step)):
+            loss = self._train_step(batch)
+            if loss is None:
+                self._restore_running_statistics()
+                status = "nonfinite"
+                break
+            losses.append(loss)
+            learning_rate = self._optimizer.param_groups[0]["lr"]
+            self.step += 1
+            if on_step is not None:
+                on_step(self.step - 1, loss, learning_rate)
+        if status == "finished" and self.step < until_step:
+            raise ValueError(f"The batches ended at step {self.step}, but training goes on until step {until_step}")
+        return TrainLog(status, self.step, tuple(losses), time.perf_counter() - start)
+
+    def ema_network(self) -> "Network":
+        """The averaged network, in evaluation mode: the trainer's own, which goes on changing as training does."""
+        return self._average
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `Trainer` of the same network, recipe, length and seed needs to go on from here."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    def _train_step(self, batch: "Batch") -> float | None:
+        """One step; its loss, or None where loss or gradient is not finite, and then no weight has changed."""
+        factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
+        for group, learning_rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
+        masks = batch.masks.to(self.device, non_blocking=True)
+        with seeded(self.device, self.seed, self.step):
+            with autocast(self.device, self.recipe.amp):
+                outputs = self.network.outputs(to_device(batch.inputs, self.device))
+            loss = self._total_loss(outputs, masks)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: no failure.
+        value = (loss if self._scaler.is_enabled() else loss + 0 * norm).item()
+        if not math.isfinite(value):
+            self._optimizer.zero_grad()
+            return None
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        self._update_average()
+        return value
+
+    def _total_loss(self, outputs: dict[str, Tensor], masks: Tensor) -> Tensor:
+        losses = []
+        for name, logits in outputs.items():
+            if name.startswith("detail"):
+                losses.append(self.recipe.detail_weight * detail_loss(logits, masks, self.ignore_index))
+            elif name.startswith("auxiliary"):
+                losses.append(self.recipe.auxiliary_weight * self._loss(logits, masks, self.ignore_index))
+            else:
+                losses.append(self._loss(logits, masks, self.ignore_index))
+        return torch.stack(losses).sum()
+
+    def _update_average(self) -> None:
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(_floating(self._average), _floating(self.network), self.step)
+
+    def _restore_running_statistics(self) -> None:
+        averages = dict(self._average.named_buffers())
+        for name, buffer in self.network.named_buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(averages[name])
+
+
+def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters by stage (backbone or not) and by decay (biases and norms, which have one axis, have none)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
+        (in_backbone, decays): [] for in_backbone in (True, False) for decays in (True, False)
+    }
+    for name, parameter in network.named_parameters():
+        groups[name.startswith("backbone."), parameter.ndim > 1].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.learning_rate * (1 if in_backbone else recipe.head_multiplier),
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in groups.items()
+    ]
+
+
+def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
+    if recipe.loss == "ohem":
+        return ohem_cross_entropy
+    if recipe.class_weights is None:
+        return cross_entropy
+    return partial(cross_entropy, class_weights=torch.tensor(recipe.class_weights, device=device))
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """Weights and running statistics; not the counters of steps."""
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
