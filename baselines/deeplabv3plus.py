@@ -17,8 +17,6 @@ def deeplabv3plus_mobilenetv2(
     g = Builder("deeplabv3plus-mobilenetv2")
     image = g.input()
     features = mobilenetv2(g, image, output_stride)
-    high = aspp(
-        g, features.output, output_stride, channels=filters, separable=separable, image_pooling=image_pooling
-    )
+    high = aspp(g, features.output, output_stride, channels=filters, separable=separable, image_pooling=image_pooling)
     x = decoder(g, high, features.low_level, channels=filters, separable=separable)
     return g.build(classifier(g, x, image, num_classes))

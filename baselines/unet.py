@@ -37,7 +37,7 @@ def unet(
                 skips.append(x)
                 x = g.add("pool", MaxPool(kernel=2, stride=2), x)
             x = double_conv(x, width)
-    for level, (width, skip) in reversed(list(enumerate(zip(WIDTHS, skips)))):
+    for level, (width, skip) in reversed(list(enumerate(zip(WIDTHS, skips, strict=False)))):
         with g.scope(f"decoder.level{level}"):
             if decoder == "transposed":
                 x = g.add("up", TransposedConv(out_channels=width, bias=bias), x, skip)

@@ -80,9 +80,7 @@ POOLS = tuple(Branch(input=FEATURES, op="pool", grid=(h, w)) for h in GRIDS for 
 OPERATORS = CONV1X1 + ATROUS + POOLS
 """The 81 operators, as branches on F."""
 
-ASPP = Cell(
-    branches=(*CONV1X1, *(Branch(input=FEATURES, op="atrous", rate=(r, r)) for r in (6, 12, 18)), POOLS[0])
-)
+ASPP = Cell(branches=(*CONV1X1, *(Branch(input=FEATURES, op="atrous", rate=(r, r)) for r in (6, 12, 18)), POOLS[0]))
 """DeepLab's atrous spatial pyramid pooling is a point of the space."""
 
 PUBLISHED = Cell(
@@ -108,7 +106,7 @@ class DPC(Space[Cell]):
 
     def size(self) -> int:
         """B! · 81^B (§3.1)."""
-        return math.factorial(self.branches) * len(OPERATORS) ** self.branches
+        return math.factorial(self.branches) * math.prod([len(OPERATORS)] * self.branches)
 
     def references(self) -> dict[str, Cell]:
         """ASPP and the published cell, where B = 5; else the point that has ASPP's first operators."""
@@ -119,9 +117,7 @@ class DPC(Space[Cell]):
 
     def sample(self, rng: random.Random) -> Cell:
         """A cell whose every input and operator is drawn uniformly."""
-        return Cell(
-            branches=tuple(rng.choice(OPERATORS).on(rng.randrange(FEATURES, i)) for i in range(self.branches))
-        )
+        return Cell(branches=tuple(rng.choice(OPERATORS).on(rng.randrange(FEATURES, i)) for i in range(self.branches)))
 
     def neighbours(self, choice: Cell) -> Iterator[Cell]:
         """Every cell with one input or one operator changed."""
@@ -227,7 +223,10 @@ class DPC(Space[Cell]):
 
 
 def from_published(branches: Sequence[Mapping[str, Any]]) -> Cell:
-    """The cell of the published file format: `input`, `op` `conv` (`kernel`, `rate`) or `pyramid_pooling` (`grid_size`)."""
+    """The cell of the published file format: a list of branches, each with `input` and `op`.
+
+    `op` is `conv` with `kernel` 1 or 3 and `rate`, or `pyramid_pooling` with `grid_size`.
+    """
     cell = []
     for index, branch in enumerate(branches):
         where = f"branch {index}"

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nasseg.cost import Description
     from nasseg.network import Network
 
-FORMAT = "nasseg.architecture/1"
+FORMAT: Final = "nasseg.architecture/1"
 NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
@@ -199,8 +199,8 @@ class Architecture(BaseModel):
     def cut(self, stage: str) -> tuple[Architecture, Architecture]:
         """Split after `stage`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
 
-        The prefix holds the stage's nodes and all before them. An input of the whole graph that the suffix uses too (the
-        image, whose size the logits take) is an input of both.
+        The prefix holds the stage's nodes and all before them. An input of the whole graph that the suffix uses too
+        (the image, whose size the logits take) is an input of both.
         """
         own = [node.name for node in self.nodes if node.stage == stage]
         if not own:

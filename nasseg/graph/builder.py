@@ -15,6 +15,8 @@ class Builder:
         x = g.add("backbone.stem", Conv(out_channels=16, stride=2), image)
         logits = g.add("head.logits", logits1x1(19), x)
         g.build(g.add("head.upsample", Resize(), logits, image))
+
+    The first part of a dotted name is the node's stage.
     """
 
     def __init__(self, name: str) -> None:

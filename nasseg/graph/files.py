@@ -19,7 +19,7 @@ def load(path: str | Path) -> Architecture:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give a best.json, or a baseline's name") from None
     except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, but must be an architecture file, such as {path / 'best.json'}") from None
+        raise ValueError(f"{path} is a folder, but must be a file, such as {path / 'best.json'}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -41,7 +41,7 @@ else:
 
 
 __all__ = [
-    "OPS", "Activation", "Add", "AnyOp", "AveragePool", "Concat", "Conv", "Dropout", "Gate", "GlobalPool", "Identity", "Input",
-    "InvertedResidual", "MaxPool", "Multiply", "Op", "PyramidPool", "Resize", "SeparableConv", "TransposedConv", "Zero",
-    "atrous3x3", "conv1x1", "image_pool", "logits1x1",
+    "OPS", "Activation", "Add", "AnyOp", "AveragePool", "Concat", "Conv", "Dropout", "Gate", "GlobalPool", "Identity",
+    "Input", "InvertedResidual", "MaxPool", "Multiply", "Op", "PyramidPool", "Resize", "SeparableConv",
+    "TransposedConv", "Zero", "atrous3x3", "conv1x1", "image_pool", "logits1x1",
 ]  # fmt: skip

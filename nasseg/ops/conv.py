@@ -83,7 +83,7 @@ def conv1x1(out_channels: int) -> Conv:
 
 def atrous3x3(out_channels: int, rate: int | Pair) -> Conv:
     """Dense atrous 3×3 convolution at `rate` (h, w), batch norm, ReLU."""
-    return Conv(out_channels=out_channels, kernel=3, rate=as_pair(rate))  # type: ignore[arg-type]
+    return Conv(out_channels=out_channels, kernel=3, rate=as_pair(rate))
 
 
 def logits1x1(classes: int) -> Conv:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 NormName = Literal["batch", "none"]
 ActivationName = Literal["relu", "relu6", "sigmoid", "none"]
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),
-    "relu6": lambda: nn.ReLU6(inplace=True),
-    "sigmoid": nn.Sigmoid,
+_ACTIVATIONS: dict[str, Callable[[bool], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "sigmoid": lambda inplace: nn.Sigmoid(),
 }
+"""Each layer by its name, from whether it may work in place."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -25,7 +26,7 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, H, W) per channel."""
         if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
 
 
@@ -36,16 +37,11 @@ def norm_layers(norm: NormName, channels: int) -> list[nn.Module]:
 
 def activation_layers(activation: ActivationName, *, inplace: bool = True) -> list[nn.Module]:
     """The activation layer as a list, empty for "none". Not in place where its input is another node's output."""
-    if activation == "none":
-        return []
-    layer = _ACTIVATIONS[activation]()
-    if not inplace and hasattr(layer, "inplace"):
-        layer.inplace = False
-    return [layer]
+    return [] if activation == "none" else [_ACTIVATIONS[activation](inplace)]
 
 
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, C, H, W) to `size` bilinearly with half-pixel centres; a map that already fits is returned as it is."""
+    """Resize (N, C, H, W) to `size` bilinearly with half-pixel centres; a map that fits already is returned as is."""
     return x if tuple(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
