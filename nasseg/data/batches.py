@@ -1,0 +1,116 @@
+"""Batches of images: endless and shuffled for training, in order for evaluation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nasseg.data.augment import Augment, normalise
+from nasseg.data.dataset import Sample, Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network is trained on: `inputs` by node name, each (N, C, h, w), and `masks` int64 (N, H, W)."""
+
+    inputs: dict[str, Tensor]
+    masks: Tensor
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator whose stream depends on all the numbers and on nothing else."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+def shuffled(items: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:
+    """Endless batches of item indices, one permutation of all items after the other, from `start_step` on.
+
+    A batch depends on seed and step alone, and may span permutations, so that few items can fill a large batch.
+    """
+    epoch, order = -1, torch.empty(0)
+    for step in count(start_step):
+        batch = []
+        for position in range(step * batch_size, (step + 1) * batch_size):
+            if position // items != epoch:
+                epoch = position // items
+                order = torch.randperm(items, generator=seeded(seed, epoch))
+            batch.append(int(order[position % items]))
+        yield batch
+
+
+class _BatchSampler:
+    """`shuffled` as the object that a `DataLoader` takes."""
+
+    def __init__(self, items: int, batch_size: int, seed: int, start_step: int) -> None:
+        self._arguments = (items, batch_size, seed, start_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return shuffled(*self._arguments)
+
+
+def training_batches(
+    split: Split,
+    augment: Augment,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Endless augmented batches of `{"image": (N, 3, h, w)}`, shuffled anew each epoch.
+
+    The batch of a step depends on `seed` and the step alone: a run resumed with `start_step` sees what an unbroken one
+    would have seen. `workers` processes read samples ahead; with 0 they are read in this one.
+    """
+    device = torch.device(device)
+    loader = DataLoader(
+        split,
+        batch_sampler=_BatchSampler(len(split), batch_size, seed, start_step),
+        num_workers=workers,
+        collate_fn=_as_list,
+        pin_memory=device.type == "cuda",
+        generator=seeded(seed),
+    )
+    for step, samples in enumerate(loader, start=start_step):
+        images, masks = (
+            [tensor.to(device, non_blocking=True) for tensor in tensors]
+            for tensors in ([s.image for s in samples], [s.mask for s in samples])
+        )
+        # The order of an epoch is drawn from (seed, epoch): the 1 keeps a step's views apart from it.
+        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index)
+        yield Batch({"image": views}, truth)
+
+
+def evaluation_batches(
+    split: Split, batch_size: int, device: torch.device | str = "cpu", workers: int = 0
+) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    """The whole split once, in order, normalised, each batch with its samples' names.
+
+    A batch ends early where the next image has another size: nothing is padded or scaled.
+    """
+    device = torch.device(device)
+    loader = DataLoader(
+        split, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda", generator=seeded(0)
+    )
+    group: list[Sample] = []
+    for sample in loader:
+        if group and (len(group) == batch_size or sample.mask.shape != group[0].mask.shape):
+            yield _in_order(group, device)
+            group = []
+        group.append(sample)
+    if group:
+        yield _in_order(group, device)
+
+
+def _in_order(samples: list[Sample], device: torch.device) -> tuple[Batch, tuple[str, ...]]:
+    images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
+    masks = torch.stack([sample.mask for sample in samples]).to(device, non_blocking=True)
+    return Batch({"image": normalise(images)}, masks.long()), tuple(sample.name for sample in samples)
+
+
+def _as_list(samples: list[Sample]) -> list[Sample]:
+    return samples

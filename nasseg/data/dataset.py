@@ -1,0 +1,71 @@
+"""What a data set is: named splits of images with their masks of class indices."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils import data
+
+
+class DataError(ValueError):
+    """The user's data are not usable: one line with the file, what is wrong with it, and the rule."""
+
+
+class Sample(NamedTuple):
+    """One image with its truth: `image` uint8 (3, H, W) in RGB, `mask` uint8 (H, W) of class indices."""
+
+    name: str
+    image: Tensor
+    mask: Tensor
+
+
+class Split(data.Dataset[Sample], ABC):
+    """A part of a data set, in a fixed order: `split[i]` is its i-th sample."""
+
+    name: str
+    classes: tuple[str, ...]
+    ignore_index: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the content may have changed, and only then; cheap to compute. For cache keys."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look at every sample; raises `DataError` for the first one that training could not use."""
+
+
+class Dataset(ABC):
+    """Splits of images that share their classes. `open_dataset(dataset.spec)` opens it again."""
+
+    name: str
+    spec: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_index: int
+
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+
+    @abstractmethod
+    def _open(self, names: tuple[str, ...]) -> Split:
+        """The union of the named splits, all of which exist."""
+
+    def split(self, name: str) -> Split:
+        """The split of that name; `train+val` joins splits. Raises `DataError` where one is unknown or empty."""
+        names = tuple(name.split("+"))
+        for part in names:
+            if part not in self.splits():
+                raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}")
+        split = self._open(names)
+        if len(split) == 0:
+            raise DataError(f"split {name!r} of {self.spec} is empty, but must hold at least one image")
+        return split

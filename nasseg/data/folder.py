@@ -1,0 +1,183 @@
+"""Images and masks in a folder.
+
+dataset.json                          {"classes": [...], "palette": [[r, g, b], ...], "ignore_index": 255}
+images/SPLIT/NAME.jpg | .jpeg | .png
+masks/SPLIT/NAME.png                  one class index per pixel, grey or palette
+splits/SPLIT.txt                      optional: lines FOLDER/NAME that make further splits of the images above
+"""
+
+import hashlib
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from nasseg.data.dataset import DataError, Dataset, Sample, Split
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Description(BaseModel):
+    """The content of `dataset.json`."""
+
+    name: str = ""
+    classes: tuple[str, ...] = Field(min_length=1, max_length=255)
+    palette: tuple[tuple[Level, Level, Level], ...]
+    ignore_index: Level
+
+    @model_validator(mode="after")
+    def _agree(self) -> "_Description":
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"palette has {len(self.palette)} colours, but must have one for each of the "
+                             f"{len(self.classes)} classes")  # fmt: skip
+        if self.ignore_index < len(self.classes):
+            raise ValueError(f"ignore_index is {self.ignore_index}, but must be no class's index "
+                             f"(0 to {len(self.classes) - 1}): 255 is usual")  # fmt: skip
+        return self
+
+
+class _Item(NamedTuple):
+    name: str
+    image: Path
+    mask: Path
+
+
+class FolderDataset(Dataset):
+    """The images and masks below `path`, in the layout at the top of this module."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises `DataError` where the folder or its `dataset.json` is missing or not valid."""
+        if not str(path):
+            raise DataError("folder has no path: give it as folder:PATH")
+        self.root = Path(path).expanduser()
+        if not self.root.is_dir():
+            raise DataError(f"{self.root} is no folder: folder:PATH needs one with images/, masks/ and dataset.json")
+        description = _read_description(self.root / "dataset.json")
+        self.name = description.name or self.root.resolve().name
+        self.spec = f"folder:{self.root.resolve()}"
+        self.classes = description.classes
+        self.palette = description.palette
+        self.ignore_index = description.ignore_index
+
+    def splits(self) -> tuple[str, ...]:
+        folders = {path.name for path in (self.root / "images").glob("*/")}
+        return tuple(sorted(folders | {path.stem for path in (self.root / "splits").glob("*.txt")}))
+
+    def _open(self, names: tuple[str, ...]) -> "FolderSplit":
+        items = {item.name: item for name in names for item in self._items(name)}
+        return FolderSplit("+".join(names), tuple(items.values()), self)
+
+    def _items(self, split: str) -> list[_Item]:
+        listing = self.root / "splits" / f"{split}.txt"
+        if not listing.is_file():
+            return list(self._pairs(split).values())
+        pairs: dict[str, dict[str, _Item]] = {}
+        items = []
+        for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+            name = line.strip()
+            if not name:
+                continue
+            folder = name.rpartition("/")[0]
+            if folder not in pairs:
+                pairs[folder] = self._pairs(folder) if folder else {}
+            if name not in pairs[folder]:
+                raise DataError(f"{listing} line {number}: {name!r} is no image below {self.root / 'images'}; "
+                                "a line is FOLDER/NAME without suffix")  # fmt: skip
+            items.append(pairs[folder][name])
+        return items
+
+    def _pairs(self, folder: str) -> dict[str, _Item]:
+        """The images of a folder, each with its mask, by FOLDER/NAME in order of name."""
+        images: dict[str, Path] = {}
+        for path in sorted((self.root / "images" / folder).glob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                if path.stem in images:
+                    raise DataError(f"{path} and {images[path.stem].name} share one mask: give each image its own name")
+                images[path.stem] = path
+        masks = {path.stem: path for path in sorted((self.root / "masks" / folder).glob("*.png"))}
+        for stem, path in images.items():
+            if stem not in masks:
+                raise DataError(f"{path} has no mask: {self.root / 'masks' / folder / stem}.png is missing")
+        for stem, path in masks.items():
+            if stem not in images:
+                raise DataError(f"{path} has no image: {self.root / 'images' / folder / stem}.jpg or .png is missing")
+        return {f"{folder}/{stem}": _Item(f"{folder}/{stem}", path, masks[stem]) for stem, path in images.items()}
+
+
+class FolderSplit(Split):
+    """Samples read from files when asked for, each checked as it is read."""
+
+    def __init__(self, name: str, items: tuple[_Item, ...], dataset: FolderDataset) -> None:
+        self.name = name
+        self.classes = dataset.classes
+        self.ignore_index = dataset.ignore_index
+        self._root = dataset.root
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises `DataError` where a file cannot be read, sizes differ, or the mask holds no class's index."""
+        item = self._items[index]
+        image = _read(item.image, "RGB")
+        mask = _read(item.mask, None)
+        if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
+            raise DataError(
+                f"{item.mask} is a colour or 16-bit image, but must hold one class index (0 to 255) a pixel"
+            )
+        if image.shape[:2] != mask.shape:
+            sizes = [f"{height}x{width}" for height, width in (mask.shape, image.shape[:2])]
+            raise DataError(f"{item.mask} is {sizes[0]}, but must have the size of its image {item.image}, {sizes[1]}")
+        used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+        wrong = used[(used >= len(self.classes)) & (used != self.ignore_index)]
+        if wrong.size:
+            raise DataError(f"{item.mask} holds class index {wrong[0]}, but must hold 0 to {len(self.classes) - 1}, "
+                            f"or {self.ignore_index} to ignore a pixel")  # fmt: skip
+        return Sample(
+            item.name, torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask.astype(np.uint8))
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """From the names, sizes and times of the files: none of them is opened."""
+        digest = hashlib.sha256(repr((self.classes, self.ignore_index)).encode())
+        for item in self._items:
+            for path in (item.image, item.mask):
+                status = path.stat()
+                digest.update(repr((str(path.relative_to(self._root)), status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()
+
+    def check(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda index: self[index] and None, range(len(self))):
+                pass
+
+
+def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The pixels of an image file, (H, W) or (H, W, channels)."""
+    try:
+        with Image.open(path) as file:
+            return np.array(file.convert(mode) if mode else file)
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no image that can be read") from None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _read_description(path: Path) -> _Description:
+    try:
+        return _Description.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f'{path} is missing: it holds {{"classes": [...], "palette": [[r, g, b], ...], '
+                        '"ignore_index": 255}') from None  # fmt: skip
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise DataError(f"{path}: {where + ': ' if where else ''}{problem['msg']}") from error

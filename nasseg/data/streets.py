@@ -1,0 +1,121 @@
+"""Generated street scenes: the built-in data set, and an instrument in which context pays by construction.
+
+Three pairs of classes look alike where they are and are told apart by something far away:
+
+- `pavement` and `parking`: the strip beside the road is paved alike; it is a pavement where the houses of that side have
+  red roofs and parking where they have slate ones (straight up, each side by itself).
+- `kiosk` and `van`: the same box at the roadside; it is a kiosk where the signs across the street are red and a van where
+  they are blue (sideways, over the width of the street).
+- `bus lane` and `road`: the same asphalt; the bus lane is the left lane in the morning, under a blue sky, and the right
+  lane in the evening, under a golden one (the whole image).
+"""
+
+import hashlib
+import re
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nasseg.data.dataset import DataError, Dataset, Sample, Split
+from nasseg.data.street_scene import CLASSES, draw
+
+VERSION = 1
+"""Part of every fingerprint: raised by a change that alters scenes."""
+
+
+class StreetsOptions(BaseModel):
+    """What the text after `streets:` may set, as in `streets:size=240x320,train=512`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[int, int] = (160, 320)
+    """Height and width."""
+    train: int = Field(default=256, ge=1)
+    val: int = Field(default=64, ge=1)
+    test: int = Field(default=64, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _parse_size(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(\d+)x(\d+)", value)
+        if not match or min(int(match[1]), int(match[2])) < 32:
+            raise ValueError(f"size is {value}, but must be HEIGHTxWIDTH, each at least 32")
+        return int(match[1]), int(match[2])
+
+
+class Streets(Dataset):
+    """Street scenes made on the fly: a scene depends on its split, its index, the size and the seed alone."""
+
+    def __init__(self, options: StreetsOptions | None = None) -> None:
+        self.options = options or StreetsOptions()
+        changed = self.options.model_dump(exclude_defaults=True)
+        if "size" in changed:
+            changed["size"] = "x".join(map(str, changed["size"]))
+        self.name = "streets"
+        self.spec = "streets" + "".join(
+            f"{',' if i else ':'}{name}={value}" for i, (name, value) in enumerate(changed.items())
+        )
+        self.classes = tuple(CLASSES)
+        self.palette = tuple(CLASSES.values())
+        self.ignore_index = 255
+
+    @classmethod
+    def parse(cls, text: str) -> "Streets":
+        """From `NAME=VALUE,…`; raises `DataError` where an option is unknown or its value not valid."""
+        options: dict[str, str] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            if name not in StreetsOptions.model_fields:
+                known = ", ".join(StreetsOptions.model_fields)
+                raise DataError(f"streets has no option {name!r}: its options are {known} (streets:size=240x320)")
+            options[name] = value
+        try:
+            return cls(StreetsOptions.model_validate(options))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = problem["loc"][0]
+            raise DataError(f"streets:{name}={options[str(name)]} is not valid: {problem['msg']}") from error
+
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "val", "test")
+
+    def _open(self, names: tuple[str, ...]) -> "StreetsSplit":
+        return StreetsSplit(names, self)
+
+
+class StreetsSplit(Split):
+    """Scenes drawn when asked for, a few milliseconds each."""
+
+    def __init__(self, names: tuple[str, ...], dataset: Streets) -> None:
+        self.name = "+".join(names)
+        self.classes = dataset.classes
+        self.ignore_index = dataset.ignore_index
+        self._options = dataset.options
+        self._scenes = [
+            (part, index) for part in dict.fromkeys(names) for index in range(getattr(dataset.options, part))
+        ]
+        self._parts = dataset.splits()
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        part, number = self._scenes[index]
+        rng = np.random.default_rng((self._options.seed, self._parts.index(part), number))
+        image, mask = draw(*self._options.size, rng)
+        return Sample(
+            f"{part}/{number:05d}", torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """From the options and the version of the scenes."""
+        content = (VERSION, self._options.size, self._options.seed, self._scenes)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Nothing can be wrong with a scene that is drawn."""
