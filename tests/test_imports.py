@@ -17,6 +17,7 @@ ORDER = (
     "nasseg.errors",
     "nasseg.ops",
     "nasseg.graph",
+    "nasseg.plugins",
     "nasseg.network",
     "nasseg.cost",
     "nasseg.data",
@@ -37,8 +38,11 @@ PLUGINS = {
         "nasseg.search.space",
     ),
 }
-# `architecture.network()` and `architecture.describe()` import what they need when called.
-WHEN_CALLED = {"nasseg.graph.architecture": ("nasseg.network", "nasseg.cost")}
+# `architecture.network()` and `.describe()` import what they need when called; the finder of plug-ins knows their protocol.
+EXCEPTIONS = {
+    "nasseg.graph.architecture": ("nasseg.network", "nasseg.cost"),
+    "nasseg.plugins": ("nasseg.search.space",),
+}
 FIRST_PARTY = ("nasseg", *PLUGINS)
 
 
@@ -82,7 +86,7 @@ def allowed(module: str) -> tuple[str, ...]:
         return PLUGINS[plugin]
     for place, package in enumerate(ORDER):
         if within(module, (package,)):
-            return ORDER[: place + 1] + WHEN_CALLED.get(module, ())
+            return ORDER[: place + 1] + EXCEPTIONS.get(module, ())
     return ("nasseg",)
 
 
