@@ -38,7 +38,7 @@ PLUGINS = {
         "nasseg.search.space",
     ),
 }
-# `architecture.network()` and `.describe()` import what they need when called; the finder of plug-ins knows their protocol.
+# `architecture.network()` and `.describe()` import what they need when called; plug-ins are found by their protocol.
 EXCEPTIONS = {
     "nasseg.graph.architecture": ("nasseg.network", "nasseg.cost"),
     "nasseg.plugins": ("nasseg.search.space",),
