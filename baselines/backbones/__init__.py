@@ -1,33 +1,32 @@
-"""Backbones with torchvision's parameter names, so that its published checkpoints load by name.
+"""Backbones with torchvision's parameter names (it has no Xception), so that its published checkpoints load by name.
 
 Each function adds its nodes in the scope `backbone` and returns the names of the feature maps that networks build on.
+`BACKBONES` maps the names of those that DeepLab and DPC can stand on to their functions.
 """
 
-from typing import NamedTuple
+from typing import Protocol
+
+from baselines.backbones.features import Features
+from baselines.backbones.mobilenetv2 import mobilenetv2
+from baselines.backbones.resnet import resnet18, resnet50, resnet101
+from baselines.backbones.xception import xception65, xception71
+from nasseg.graph import Builder
 
 
-class Features(NamedTuple):
-    """The names of the nodes that hold a backbone's output and its low-level features (stride 4)."""
+class Backbone(Protocol):
+    """Adds a backbone to a graph: output at `output_stride`, low-level features at stride 4."""
 
-    output: str
-    low_level: str
+    def __call__(self, g: Builder, image: str, output_stride: int) -> Features:
+        """The names of the features that the nodes just added compute from `image`."""
 
 
-def rates_for_output_stride(strides: tuple[int, ...], output_stride: int) -> list[tuple[int, int]]:
-    """(stride, rate) of each layer once strides beyond `output_stride` are replaced by atrous rates.
+BACKBONES: dict[str, Backbone] = {
+    "mobilenetv2": mobilenetv2,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "xception65": xception65,
+    "xception71": xception71,
+}
 
-    DeepLab (arXiv 1706.05587, §3.1): the layer that would have halved the map keeps its size, and the layers after it
-    are atrous at the lost stride.
-    """
-    total, rate, result = 1, 1, []
-    for stride in strides:
-        before = rate
-        if stride > 1 and total >= output_stride:
-            rate *= stride
-            result.append((1, before))
-        else:
-            total *= stride
-            result.append((stride, before))
-    if total != output_stride:
-        raise ValueError(f"output_stride is {output_stride}, but the backbone's strides give at most {total}")
-    return result
+__all__ = ["BACKBONES", "Backbone", "Features"]

@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al., arXiv 1801.04381, table 2), without its last 1×1 convolution and classifier."""
 
-from baselines.backbones import Features, rates_for_output_stride
+from baselines.backbones.features import Features, rates_for_output_stride
 from nasseg.graph import Builder
 from nasseg.ops import Conv, InvertedResidual
 

@@ -8,7 +8,8 @@ from nasseg.ops.base import Op
 from nasseg.ops.conv import Conv, SeparableConv, TransposedConv, atrous3x3, conv1x1, logits1x1
 from nasseg.ops.join import Activation, Add, Concat, Dropout, Gate, Identity, Input, Multiply, Resize, Zero
 from nasseg.ops.pool import AveragePool, GlobalPool, MaxPool, PyramidPool, image_pool
-from nasseg.ops.residual import InvertedResidual
+from nasseg.ops.residual import BasicBlock, Bottleneck, InvertedResidual
+from nasseg.ops.stdc import StdcModule
 
 OPS: dict[str, type[Op]] = {
     "input": Input,
@@ -20,6 +21,9 @@ OPS: dict[str, type[Op]] = {
     "pyramid_pool": PyramidPool,
     "global_pool": GlobalPool,
     "inverted_residual": InvertedResidual,
+    "basic_block": BasicBlock,
+    "bottleneck": Bottleneck,
+    "stdc_module": StdcModule,
     "resize": Resize,
     "concat": Concat,
     "add": Add,
@@ -41,7 +45,7 @@ else:
 
 
 __all__ = [
-    "OPS", "Activation", "Add", "AnyOp", "AveragePool", "Concat", "Conv", "Dropout", "Gate", "GlobalPool", "Identity",
-    "Input", "InvertedResidual", "MaxPool", "Multiply", "Op", "PyramidPool", "Resize", "SeparableConv",
-    "TransposedConv", "Zero", "atrous3x3", "conv1x1", "image_pool", "logits1x1",
+    "OPS", "Activation", "Add", "AnyOp", "AveragePool", "BasicBlock", "Bottleneck", "Concat", "Conv", "Dropout", "Gate",
+    "GlobalPool", "Identity", "Input", "InvertedResidual", "MaxPool", "Multiply", "Op", "PyramidPool", "Resize",
+    "SeparableConv", "StdcModule", "TransposedConv", "Zero", "atrous3x3", "conv1x1", "image_pool", "logits1x1",
 ]  # fmt: skip

@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from nasseg.ops.base import Op, Pair, as_pair
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
 
+
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel is {kernel}, but must be odd, so that the output stays centred on the input")
+    return kernel
+
+
 Channels = Annotated[int, Field(ge=1)]
 Kernel = Annotated[int, Field(ge=1, le=31)]
+OddKernel = Annotated[Kernel, AfterValidator(_odd)]
 Stride = Annotated[int, Field(ge=1)]
 Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
 
@@ -34,7 +42,7 @@ class Conv(Op):
 
     op: Literal["conv"] = "conv"
     out_channels: Channels
-    kernel: Kernel = 3
+    kernel: OddKernel = 3
     stride: Stride = 1
     rate: Rate = (1, 1)
     groups: Channels = 1
@@ -42,12 +50,6 @@ class Conv(Op):
     norm: NormName = "batch"
     activation: ActivationName = "relu"
     pre_activation: ActivationName = "none"
-
-    @model_validator(mode="after")
-    def _kernel_is_odd(self) -> "Conv":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel is {self.kernel}, but must be odd, so that the output stays centred on the input")
-        return self
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
         """`out_channels`; both channel counts must be multiples of `groups`."""
@@ -100,7 +102,7 @@ class SeparableConv(Op):
 
     op: Literal["separable_conv"] = "separable_conv"
     out_channels: Channels
-    kernel: Kernel = 3
+    kernel: OddKernel = 3
     stride: Stride = 1
     rate: Rate = (1, 1)
     norm: NormName = "batch"
@@ -127,8 +129,8 @@ class SeparableConv(Op):
 class TransposedConv(Op):
     """k×k transposed convolution with stride s; a second input gives the size to crop or pad the result to.
 
-    (N, C, H, W) → (N, out_channels, s·H, s·W), or the second input's (H', W'), which may differ from s·H by rounding
-    only. `init="bilinear"` starts as bilinear upsampling (Long et al., FCN, arXiv 1411.4038, §3.3).
+    (N, C, H, W) → (N, out_channels, s·H, s·W), or the second input's (H', W'), which may differ from (s·H, s·W) by
+    less than s. `init="bilinear"` starts as bilinear upsampling (Long et al., FCN, arXiv 1411.4038, §3.3).
     """
 
     op: Literal["transposed_conv"] = "transposed_conv"
@@ -170,9 +172,15 @@ class _TransposedConv(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         x = self.conv(x)
-        if reference is not None and x.shape[-2:] != reference.shape[-2:]:
+        if reference is not None:
             (height, width), (wanted_height, wanted_width) = x.shape[-2:], reference.shape[-2:]
-            x = F.pad(x, (0, wanted_width - width, 0, wanted_height - height))
+            down, right = wanted_height - height, wanted_width - width
+            if max(abs(down), abs(right)) >= self.conv.stride[0]:
+                raise ValueError(
+                    f"the second input is {wanted_height}×{wanted_width}, but must be within a stride of "
+                    f"{height}×{width}, the transposed convolution's output"
+                )
+            x = F.pad(x, (0, right, 0, down)) if down or right else x
         return self.after(x)  # type: ignore[no-any-return]
 
 

@@ -1,6 +1,7 @@
 """Operators that join, gate, resize or pass on maps, with no weights of their own (but for the norm)."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from nasseg.ops.base import Op
 from nasseg.ops.conv import Channels
-from nasseg.ops.layers import ActivationName, NormName, activation_layers, bilinear, norm_layers
+from nasseg.ops.layers import ActivationName, NormName, activation_layers, bilinear, norm_layers, sequential
 
 
 class _Elementwise(Op):
@@ -73,9 +74,9 @@ class Activation(_Elementwise):
     norm: NormName = "none"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The layers in order."""
+        """The layers in order; a single one stands for itself."""
         norm = norm_layers(self.norm, in_channels[0])
-        return nn.Sequential(*norm, *activation_layers(self.activation, inplace=bool(norm)))
+        return sequential([*norm, *activation_layers(self.activation, inplace=bool(norm))])
 
 
 class Add(_Elementwise):
@@ -160,14 +161,14 @@ class _Concat(nn.Module):
 
 
 class Resize(Op):
-    """Resize by `factor`, or to the second input's height and width: (N, C, H, W) → (N, C, H', W').
+    """Resize to ceil(size · factor), or to the second input's height and width: (N, C, H, W) → (N, C, H', W').
 
     Bilinear with half-pixel centres, or nearest.
     """
 
     op: Literal["resize"] = "resize"
     arity: ClassVar[tuple[int, int | None]] = (1, 2)
-    factor: Annotated[float, Field(gt=0)] = 1.0
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     mode: Literal["bilinear", "nearest"] = "bilinear"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
@@ -188,7 +189,7 @@ class _Resize(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:] if reference is None else reference.shape[-2:]
-        size = (round(height * self.factor), round(width * self.factor))
+        size = (ceil(height * self.factor), ceil(width * self.factor))
         return bilinear(x, size) if self.mode == "bilinear" else F.interpolate(x, size=size, mode="nearest")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from nasseg.ops.base import Op, as_pair
 from nasseg.ops.conv import Channels, Kernel, Stride, conv1x1
@@ -17,6 +18,12 @@ Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 class _Pool(Op):
     kernel: Kernel = 3
     stride: Stride = 1
+
+    @model_validator(mode="after")
+    def _even_windows_tile(self) -> Self:
+        if self.kernel % 2 == 0 and self.kernel != self.stride:
+            raise ValueError(f"kernel is {self.kernel}, but must be odd, or equal to the stride {self.stride}")
+        return self
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
         """The input's channels."""

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nasseg.ops.base import Op
-from nasseg.ops.conv import Channels, Conv, Rate, Stride
+from nasseg.ops.conv import Channels, Conv, Rate, Stride, conv_layer
+from nasseg.ops.layers import BatchNorm
 
 
 class InvertedResidual(Op):
@@ -46,3 +47,96 @@ class _InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return x + y if self.residual else y
+
+
+class BasicBlock(Op):
+    """Two 3×3 convolutions, the input added before the last ReLU; a 1×1 convolution fits the input where it must.
+
+    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-18 and -34 (arXiv 1512.03385, §3.3).
+    """
+
+    op: Literal["basic_block"] = "basic_block"
+    out_channels: Channels
+    stride: Stride = 1
+    rate: Rate = (1, 1)
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`."""
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """The block with torchvision's names: conv1, bn1, …, downsample."""
+        return _BasicBlock(self, in_channels[0])
+
+
+class Bottleneck(Op):
+    """1×1, 3×3 and 1×1 convolution, the inner ones a quarter as wide; the input added before the last ReLU.
+
+    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-50 and deeper (arXiv 1512.03385, §3.3);
+    the 3×3 convolution has the stride and the rate, as in torchvision.
+    """
+
+    op: Literal["bottleneck"] = "bottleneck"
+    out_channels: Channels
+    stride: Stride = 1
+    rate: Rate = (1, 1)
+
+    @model_validator(mode="after")
+    def _quarter_is_whole(self) -> "Bottleneck":
+        if self.out_channels % 4:
+            raise ValueError(f"out_channels is {self.out_channels}, but must be a multiple of 4")
+        return self
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """`out_channels`."""
+        return self.out_channels
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """The block with torchvision's names: conv1, bn1, …, downsample."""
+        return _Bottleneck(self, in_channels[0])
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, op: BasicBlock, in_channels: int) -> None:
+        super().__init__()
+        width = op.out_channels
+        self.conv1 = conv_layer(in_channels, width, 3, stride=op.stride, rate=op.rate, bias=False)
+        self.bn1 = BatchNorm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv_layer(width, width, 3, rate=op.rate, bias=False)
+        self.bn2 = BatchNorm(width)
+        self.downsample = _shortcut(in_channels, width, op.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += self.downsample(x)
+        return self.relu(y)  # type: ignore[no-any-return]
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, op: Bottleneck, in_channels: int) -> None:
+        super().__init__()
+        width = op.out_channels // 4
+        self.conv1 = conv_layer(in_channels, width, 1, bias=False)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = conv_layer(width, width, 3, stride=op.stride, rate=op.rate, bias=False)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = conv_layer(width, op.out_channels, 1, bias=False)
+        self.bn3 = BatchNorm(op.out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, op.out_channels, op.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        y += self.downsample(x)
+        return self.relu(y)  # type: ignore[no-any-return]
+
+
+def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
+    """The identity, or a 1×1 convolution with norm where the block changes the shape."""
+    if stride == 1 and in_channels == channels:
+        return nn.Identity()
+    return nn.Sequential(conv_layer(in_channels, channels, 1, stride=stride, bias=False), BatchNorm(channels))

@@ -1,0 +1,34 @@
+"""What every backbone has in common: the maps it hands on, and how an output stride becomes atrous rates."""
+
+from typing import NamedTuple
+
+
+class Features(NamedTuple):
+    """The names of the nodes that hold a backbone's output and its low-level features (stride 4)."""
+
+    output: str
+    low_level: str
+
+
+MULTI_GRID = (1, 2, 4)
+"""Unit rates of the last stage's three convolutions (DeepLabV3, arXiv 1706.05587, §3.2.1)."""
+
+
+def rates_for_output_stride(strides: tuple[int, ...], output_stride: int) -> list[tuple[int, int]]:
+    """(stride, rate) of each layer once strides beyond `output_stride` are replaced by atrous rates.
+
+    DeepLab (arXiv 1706.05587, §3.1): the layer that would have halved the map keeps its size, and the layers after it
+    are atrous at the lost stride.
+    """
+    total, rate, result = 1, 1, []
+    for stride in strides:
+        before = rate
+        if stride > 1 and total >= output_stride:
+            rate *= stride
+            result.append((1, before))
+        else:
+            total *= stride
+            result.append((stride, before))
+    if total != output_stride:
+        raise ValueError(f"output_stride is {output_stride}, but the backbone's strides give at most {total}")
+    return result
