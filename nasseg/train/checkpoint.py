@@ -1,34 +1,15 @@
 """Checkpoints: whole training states, and weights alone. A file is there whole or not at all."""
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
 from pathlib import Path
-from typing import IO, Any
+from pickle import UnpicklingError
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import nn
 
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` once it is complete; after an error `path` is as it was.
-
-    Raises `OSError` where it cannot be written, as on a full disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+from nasseg.graph import write_atomically
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -36,21 +17,29 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises `OSError` where it cannot be written; the file that was there before is then still whole.
     """
-    with atomic_file(path) as file:
-        torch.save(state, file)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a state that `save_checkpoint` wrote. Nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    """Read a state that `save_checkpoint` wrote. Nothing in the file is executed.
+
+    Raises `ValueError` where the file is missing or damaged, or holds anything but plain data.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give a checkpoint that a run has written") from None
+    except (RuntimeError, EOFError, UnpicklingError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: no checkpoint, or a damaged one; give one that a run has written") from error
     return state
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write the network's parameters and buffers, by their names, as safetensors.
 
-    Raises `OSError` where the file cannot be written.
+    Raises `OSError` where the file cannot be written; the file that was there before is then still whole.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with atomic_file(path) as file:
-        file.write(safetensors.torch.save(tensors))
+    write_atomically(path, safetensors.torch.save(tensors))

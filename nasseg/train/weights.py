@@ -1,7 +1,6 @@
 """Weights from files into networks: a network's own, and a pretrained backbone's with torchvision's names."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
@@ -10,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from nasseg.train.checkpoint import load_checkpoint
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("classifier.", "fc.")
@@ -71,20 +72,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises `ValueError` for a file that is missing or is neither.
     """
     if not path.is_file():
-        raise ValueError(f"The weights file {path} does not exist: correct the path, or use 'imagenet'")
-    try:
-        if path.suffix == ".safetensors":
+        raise ValueError(f"{path}: no such file; correct the path, or use 'imagenet'")
+    if path.suffix == ".safetensors":
+        try:
             return safetensors.torch.load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, UnpicklingError) as error:
-        raise ValueError(
-            f"The weights file {path} cannot be read: use a safetensors file or a PyTorch checkpoint of tensors alone"
-        ) from error
+        except SafetensorError as error:
+            raise ValueError(f"{path}: no safetensors file, or a damaged one ({error}); fetch it again") from error
+    content: Any = load_checkpoint(path)
     for key in ("state_dict", "model", "network"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"The weights file {path} holds no named tensors: use one saved from a state_dict()")
+        raise ValueError(f"{path}: holds no named tensors; give one saved from a state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -95,9 +94,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     report = _assign(network, read_weights(path), prefix="")
     if not report.complete:
-        raise ValueError(
-            f"The weights in {path} are of another network ({report}): use the network they were saved from"
-        )
+        raise ValueError(f"{path}: the weights are of another network ({report}); use the one they were saved from")
 
 
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:

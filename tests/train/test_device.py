@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+
+from .tiny import tiny_network
+
+
+def test_random_numbers_depend_on_seed_and_step_alone(cpu: torch.device) -> None:
+    draws = {}
+    for seed, step in [(0, 0), (0, 1), (1, 0), (0, 2**32)]:
+        for outside in (3, 4):
+            torch.manual_seed(outside)
+            with seeded(cpu, seed, step):
+                draws.setdefault((seed, step), []).append(torch.rand(1).item())
+    assert all(first == second for first, second in draws.values())
+    assert len({first for first, _ in draws.values()}) == 4
+
+
+def test_global_random_state_is_left_alone(cpu: torch.device) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded(cpu, 0, 0):
+        torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_cpu_trains_in_float32(cpu: torch.device) -> None:
+    assert mixed_precision_dtype(cpu) is None
+    with autocast(cpu, amp=True):
+        assert tiny_network()(torch.rand(1, 3, 4, 4)).dtype == torch.float32
+
+
+def test_inputs_become_float32_channels_last(cpu: torch.device) -> None:
+    value = torch.rand(2, 3, 4, 4).half()
+    moved = to_device({"image": value}, cpu)["image"]
+    assert torch.equal(moved, value.float())
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_place_makes_weights_channels_last(cpu: torch.device) -> None:
+    network = tiny_network()
+    place(network, cpu)
+    assert network.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+def test_cuda_random_numbers() -> None:
+    device = torch.device("cuda")
+    before = torch.cuda.get_rng_state()
+    with seeded(device, 0, 5):
+        first = torch.rand(3, device=device)
+    with seeded(device, 0, 5):
+        assert torch.equal(torch.rand(3, device=device), first)
+    assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nasseg.train.losses import cross_entropy, detail_loss, detail_target, ohem_cross_entropy
+
+IGNORED = 255
+
+
+def example(seed: int, ignored_share: float = 0.3, sharpness: float = 2.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = sharpness * torch.randn(2, 4, 5, 6, generator=generator)
+    masks = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    masks[torch.rand(2, 5, 6, generator=generator) < ignored_share] = IGNORED
+    return logits, masks
+
+
+def pixel_losses(logits: Tensor, masks: Tensor) -> list[tuple[int, float]]:
+    """(true class, loss) of each pixel that is not ignored, one by one."""
+    found = []
+    for n, y, x in torch.cartesian_prod(*(torch.arange(size) for size in masks.shape)).tolist():
+        true_class = int(masks[n, y, x])
+        if true_class != IGNORED:
+            scores = [math.exp(score) for score in logits[n, :, y, x].tolist()]
+            found.append((true_class, -math.log(scores[true_class] / sum(scores))))
+    return found
+
+
+@given(st.integers(0, 1000))
+def test_cross_entropy_is_the_mean_over_labelled_pixels(seed: int) -> None:
+    logits, masks = example(seed)
+    losses = [loss for _, loss in pixel_losses(logits, masks)]
+    assert cross_entropy(logits, masks, IGNORED).item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_class_weights_as_in_pytorch() -> None:
+    logits, masks = example(0)
+    weights = torch.tensor([0.5, 0.0, 2.0, 1.0])
+    expected = F.cross_entropy(logits, masks, weights, ignore_index=IGNORED)
+    torch.testing.assert_close(cross_entropy(logits, masks, IGNORED, weights), expected)
+
+
+def test_wrong_number_of_class_weights() -> None:
+    logits, masks = example(0)
+    with pytest.raises(ValueError, match="2 class weights for a network of 4 classes: give one each"):
+        cross_entropy(logits, masks, IGNORED, torch.ones(2))
+
+
+def test_smaller_logits_are_resized_to_the_masks() -> None:
+    logits, masks = example(1)
+    small = logits[:, :, ::2, ::2]
+    resized = F.interpolate(small, (5, 6), mode="bilinear", align_corners=False)
+    for loss in (cross_entropy, ohem_cross_entropy):
+        assert torch.equal(loss(small, masks, IGNORED), loss(resized, masks, IGNORED))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "weighted", "ohem", "detail"])
+def test_all_ignored_costs_nothing(name: str) -> None:
+    losses = {
+        "cross_entropy": cross_entropy,
+        "weighted": lambda *arguments: cross_entropy(*arguments, torch.ones(4)),
+        "ohem": ohem_cross_entropy,
+        "detail": detail_loss,
+    }
+    logits = torch.randn(2, 1 if name == "detail" else 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
+    loss = losses[name](logits, torch.full((2, 6, 6), IGNORED), IGNORED)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.eq(0).all()
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.3, 0.95]), st.sampled_from([0.1, 2.0, 8.0, 40.0]))
+def test_ohem_against_brute_force(seed: int, ignored_share: float, sharpness: float) -> None:
+    logits, masks = example(seed, ignored_share, sharpness)
+    if sharpness == 8.0:  # nearly all pixels right: the share decides, not the threshold
+        logits += 30 * F.one_hot(masks.where(masks != IGNORED, 0), 4).permute(0, 3, 1, 2)
+    losses = sorted((loss for _, loss in pixel_losses(logits.double(), masks)), reverse=True)
+    kept = [loss for loss in losses if math.exp(-loss) < 0.7]
+    if len(kept) < masks.numel() // 16:
+        kept = losses[: masks.numel() // 16]
+    expected = sum(kept) / len(kept) if kept else 0.0
+    assert ohem_cross_entropy(logits, masks, IGNORED).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def brute_force_detail_target(masks: Tensor) -> Tensor:
+    _, height, width = masks.shape
+    target = torch.zeros(len(masks), 1, height, width)
+    for n, mask in enumerate(masks.tolist()):
+        edges = {}
+        for stride in (1, 2, 4):
+            rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+            for y in range(rows):
+                for x in range(columns):
+                    laplacian = 8 * mask[y * stride][x * stride]
+                    for dy in (-1, 0, 1):
+                        for dx in (-1, 0, 1):
+                            v, u = y * stride + dy, x * stride + dx
+                            if (dy or dx) and 0 <= v < height and 0 <= u < width:
+                                laplacian -= mask[v][u]
+                    edges[stride, y, x] = max(laplacian, 0) > 0.1
+            edges[stride] = rows, columns
+        for y in range(height):
+            for x in range(width):
+                tenths = 0
+                for stride, weight in ((1, 6), (2, 3), (4, 1)):
+                    rows, columns = edges[stride]
+                    tenths += weight * edges[stride, y * rows // height, x * columns // width]
+                target[n, 0, y, x] = tenths / 10 > 0.1
+    return target
+
+
+@given(st.integers(0, 1000), st.integers(1, 13), st.integers(1, 13))
+def test_detail_target_against_brute_force(seed: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.randint(0, 3, (2, height, width), generator=generator)
+    masks[torch.rand(masks.shape, generator=generator) < 0.5] = 1
+    assert torch.equal(detail_target(masks), brute_force_detail_target(masks))
+
+
+def test_detail_target_of_a_square_is_its_inner_edge() -> None:
+    masks = torch.zeros(1, 12, 12, dtype=torch.int64)
+    masks[:, 3:9, 3:9] = 1
+    target = detail_target(masks)[0, 0].bool()
+    assert target[3, 3:9].all()
+    assert target[3:9, 8].all()
+    assert not target[:2].any()
+    assert not target[5:7, 5:7].any()
+
+
+def test_detail_loss_against_brute_force() -> None:
+    logits, masks = example(5)
+    logits = logits[:, :1]
+    target = brute_force_detail_target(masks)
+    entropies, dices = [], []
+    for n in range(2):
+        overlap = total = 0.0
+        for y in range(5):
+            for x in range(6):
+                if masks[n, y, x] != IGNORED:
+                    probability, truth = 1 / (1 + math.exp(-logits[n, 0, y, x].item())), target[n, 0, y, x].item()
+                    entropies.append(-math.log(probability if truth else 1 - probability))
+                    overlap += probability * truth
+                    total += probability + truth
+        dices.append(1 - (2 * overlap + 1) / (total + 1))
+    expected = sum(entropies) / len(entropies) + sum(dices) / 2
+    assert detail_loss(logits, masks, IGNORED).item() == pytest.approx(expected, rel=1e-5)

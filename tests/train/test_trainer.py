@@ -1,0 +1,214 @@
+import copy
+import math
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.losses import cross_entropy, detail_loss
+from nasseg.train.recipe import Recipe
+from nasseg.train.trainer import Trainer
+
+from .tiny import IGNORED, Batch, TinyNetwork, batches, tiny_network
+
+RECIPE = Recipe(steps=10, learning_rate=0.1, head_multiplier=2, warmup_steps=1, ema_decay=0.9, nesterov=True)
+PLAIN = Recipe(steps=10, learning_rate=0.1, momentum=0, weight_decay=0, poly_power=0)
+
+
+def trainer(recipe: Recipe = RECIPE, network: nn.Module | None = None, total_steps: int = 10, seed: int = 0) -> Trainer:
+    return Trainer(network or tiny_network(), recipe, total_steps, torch.device("cpu"), seed, IGNORED)  # type: ignore[arg-type]
+
+
+def assert_equal(one: object, other: object) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_resumed_run_is_the_unbroken_run_bit_for_bit(tmp_path: Path) -> None:
+    unbroken = trainer()
+    log = unbroken.run(batches(), until_step=10)
+
+    first = trainer()
+    before = first.run(batches(), until_step=5)
+    save_checkpoint(tmp_path / "a.pt", first.state_dict())
+    torch.manual_seed(77)  # a new process has another global state
+    second = trainer(network=tiny_network(seed=9))
+    second.load_state_dict(load_checkpoint(tmp_path / "a.pt"))
+    after = second.run(batches(start_step=5), until_step=10)
+
+    assert before.losses + after.losses == log.losses
+    assert (log.status, log.step, second.step) == ("finished", 10, 10)
+    assert_equal(second.state_dict(), unbroken.state_dict())
+
+
+def test_dropout_depends_on_the_seed() -> None:
+    losses = [trainer(seed=seed).run(batches(), until_step=2).losses for seed in (0, 0, 1)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_global_random_state_is_left_alone() -> None:
+    run = trainer()
+    before = torch.get_rng_state()
+    run.run(batches(), until_step=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_lowers_the_loss() -> None:
+    losses = trainer(total_steps=60).run(batches(), until_step=60).losses
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+
+
+def test_a_step_by_hand() -> None:
+    """Plain SGD on loss + 0.5 auxiliary + 2 detail, the head at three times the backbone's learning rate."""
+    recipe = PLAIN.model_copy(update={"auxiliary_weight": 0.5, "detail_weight": 2.0, "head_multiplier": 3.0})
+    network = tiny_network(dropout=0)
+    by_hand = copy.deepcopy(network).train()
+    batch = next(batches())
+    trainer(recipe, network).run([batch], until_step=1)
+
+    outputs = by_hand.outputs(batch.inputs)
+    loss = (
+        cross_entropy(outputs["head"], batch.masks, IGNORED)
+        + 0.5 * cross_entropy(outputs["auxiliary16.logits"], batch.masks, IGNORED)
+        + 2 * detail_loss(outputs["detail.logits"], batch.masks, IGNORED)
+    )
+    loss.backward()
+    with torch.no_grad():
+        for name, parameter in by_hand.named_parameters():
+            assert parameter.grad is not None
+            parameter -= (0.1 if name.startswith("backbone.") else 0.3) * parameter.grad
+    torch.testing.assert_close(network.state_dict(), by_hand.state_dict())
+
+
+def test_decay_leaves_norms_and_biases_alone() -> None:
+    """With every pixel ignored the gradient is zero, so weight decay alone acts."""
+    network = tiny_network()
+    before = copy.deepcopy(network.state_dict())
+    batch = next(batches())
+    ignored = Batch(batch.inputs, torch.full_like(batch.masks, IGNORED))
+    log = trainer(PLAIN.model_copy(update={"weight_decay": 0.5}), network).run([ignored], until_step=1)
+    assert log.losses == (0.0,)
+    for name, parameter in network.named_parameters():
+        expected = before[name] * (0.95 if parameter.ndim > 1 else 1)
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_learning_rates_follow_the_schedule() -> None:
+    seen: list[tuple[int, float]] = []
+    trainer().run(batches(), until_step=3, on_step=lambda step, loss, rate: seen.append((step, rate)))
+    assert seen == [(step, pytest.approx(0.1 * RECIPE.learning_rate_factor(step, 10))) for step in range(3)]
+
+
+def test_average_by_hand_with_its_warm_up() -> None:
+    run = trainer()
+    expected = copy.deepcopy(run.network).state_dict()
+    stream = batches()
+    for step in range(4):
+        run.run(stream, until_step=step + 1)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in run.network.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    average = run.ema_network()
+    assert not average.training
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name])
+
+
+def test_averaged_running_statistics_fit_the_averaged_weights() -> None:
+    """Better than the last step's own would: those fit the last weights."""
+    run = trainer(RECIPE.model_copy(update={"ema_decay": 0.99}), total_steps=400)
+    run.run(batches(), until_step=400)
+    average = run.ema_network()
+    with torch.no_grad():
+        images = torch.cat([batch.inputs["image"] for batch in islice(batches(), 100)])
+        true_mean = average.backbone[0](images).mean(dim=(0, 2, 3))
+    error = (average.backbone[1].running_mean - true_mean).norm()
+    error_of_last = (run.network.backbone[1].running_mean - true_mean).norm()
+    assert error < 0.5 * error_of_last
+
+
+def test_without_a_decay_the_average_is_the_network() -> None:
+    run = trainer(PLAIN)
+    run.run(batches(), until_step=3)
+    assert_equal(dict(run.ema_network().named_parameters()), dict(run.network.named_parameters()))
+
+
+def spoilt(kind: str) -> list[Batch]:
+    good = list(islice(batches(), 4))
+    image = good[2].inputs["image"].clone()
+    image[0, 0, 0, 0] = math.nan if kind == "nan" else math.inf
+    good[2] = Batch({"image": image}, good[2].masks)
+    return good
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_training(kind: str) -> None:
+    run = trainer()
+    log = run.run(spoilt(kind), until_step=4)
+    assert (log.status, log.step, len(log.losses)) == ("nonfinite", 2, 2)
+    healthy = trainer()
+    healthy.run(batches(), until_step=2)
+    assert_equal(dict(run.network.named_parameters()), dict(healthy.network.named_parameters()))
+    assert_equal(run.ema_network().state_dict(), healthy.ema_network().state_dict())
+    assert all(buffer.isfinite().all() for buffer in run.network.buffers())
+
+
+class InfiniteGradient(TinyNetwork):
+    """The square root of zero times zero: a finite loss with a gradient that is not."""
+
+    def outputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        outputs = super().outputs(inputs)
+        return outputs | {"head": outputs["head"] + (0 * outputs["head"]).sqrt()}
+
+
+def test_a_gradient_that_is_not_finite_stops_training() -> None:
+    run = trainer(network=InfiniteGradient())
+    before = copy.deepcopy(dict(run.network.named_parameters()))
+    assert run.run(batches(), until_step=1).status == "nonfinite"
+    assert_equal(dict(run.network.named_parameters()), before)
+
+
+def test_on_step_may_stop_between_two_steps() -> None:
+    def stop(step: int, loss: float, learning_rate: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    run = trainer()
+    with pytest.raises(KeyboardInterrupt):
+        run.run(batches(), until_step=10, on_step=stop)
+    assert run.step == 3
+    run.run(batches(start_step=3), until_step=10)
+    unbroken = trainer()
+    unbroken.run(batches(), until_step=10)
+    assert_equal(run.state_dict(), unbroken.state_dict())
+
+
+def test_too_few_batches() -> None:
+    with pytest.raises(ValueError, match="The batches ended at step 3, but training goes on until step 5"):
+        trainer().run(list(islice(batches(), 3)), until_step=5)
+
+
+def test_beyond_the_schedule() -> None:
+    with pytest.raises(ValueError, match="until_step is 11, but the schedule ends at total_steps = 10"):
+        trainer().run(batches(), until_step=11)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "ohem"}, {"class_weights": (1.0, 2.0, 0.5)}])
+def test_other_losses_train(changes: dict[str, object]) -> None:
+    recipe = Recipe.model_validate(RECIPE.model_dump() | changes)
+    losses = trainer(recipe, total_steps=40).run(batches(), until_step=40).losses
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.gpu
+def test_mixed_precision_on_cuda_trains() -> None:
+    device = torch.device("cuda")
+    run = Trainer(tiny_network(), RECIPE, 60, device, 0, IGNORED)  # type: ignore[arg-type]
+    log = run.run(batches(), until_step=60)
+    assert log.status == "finished"
+    assert sum(log.losses[-5:]) < 0.75 * sum(log.losses[:5])
