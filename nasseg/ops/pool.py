@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from nasseg.ops.base import Op, as_pair
 from nasseg.ops.conv import Channels, Kernel, Stride, conv1x1
@@ -20,7 +19,7 @@ class _Pool(Op):
     stride: Stride = 1
 
     @model_validator(mode="after")
-    def _even_windows_tile(self) -> Self:
+    def _even_windows_tile(self) -> "_Pool":
         if self.kernel % 2 == 0 and self.kernel != self.stride:
             raise ValueError(f"kernel is {self.kernel}, but must be odd, or equal to the stride {self.stride}")
         return self

@@ -1,0 +1,34 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nasseg.ops import InvertedResidual
+
+
+@pytest.mark.parametrize(
+    ("expansion", "names"),
+    [
+        (1, ["conv.0.0.weight", "conv.1.weight"]),
+        (6, ["conv.0.0.weight", "conv.1.0.weight", "conv.2.weight"]),
+    ],
+)
+def test_inverted_residual_has_torchvisions_names(expansion: int, names: list[str]) -> None:
+    state = InvertedResidual(out_channels=16, expansion=expansion).build([8]).state_dict()
+    assert [name for name, value in state.items() if value.ndim == 4] == names
+    last = len(names)
+    norms = [name.rpartition(".")[0] for name in state if name.endswith("running_mean")]
+    assert norms == [*(f"conv.{index}.1" for index in range(last - 1)), f"conv.{last}"]
+
+
+@pytest.mark.parametrize(("stride", "rate", "out_channels"), [(1, 1, 4), (1, 2, 4), (2, 1, 4), (1, 1, 6)])
+@torch.no_grad()
+def test_inverted_residual_equals_its_formula(stride: int, rate: int, out_channels: int) -> None:
+    torch.manual_seed(0)
+    block = InvertedResidual(out_channels=out_channels, expansion=3, stride=stride, rate=(rate, rate)).build([4]).eval()
+    x = torch.randn(2, 4, 7, 6)
+    expand, depthwise, project = (parameter for parameter in block.parameters() if parameter.ndim == 4)
+    norm = 1 / (1 + 1e-5) ** 0.5  # of fresh running statistics
+    y = F.relu6(norm * F.conv2d(x, expand))
+    y = F.relu6(norm * F.conv2d(y, depthwise, stride=stride, padding=rate, dilation=rate, groups=12))
+    y = norm * F.conv2d(y, project)
+    torch.testing.assert_close(block(x), y + x if stride == 1 and out_channels == 4 else y)
