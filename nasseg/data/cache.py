@@ -44,7 +44,7 @@ class CacheWriter:
         if not self._files:
             self._shapes = shapes
             for index, name in enumerate(arrays):
-                self._files[name] = self._stack.enter_context(open(self._folder / _file(index), "wb"))
+                self._files[name] = self._stack.enter_context((self._folder / _file(index)).open("wb"))
         if shapes != self._shapes:
             raise ValueError(f"cached samples have shapes {shapes}, but must have those of the first, {self._shapes}")
         if view not in (len(self._samples_by_view) - 1, len(self._samples_by_view)):

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
+from nasseg.errors import one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -66,6 +67,7 @@ class FolderDataset(Dataset):
         self.ignore_index = description.ignore_index
 
     def splits(self) -> tuple[str, ...]:
+        """The folders below `images` and the text files in `splits`."""
         folders = {path.name for path in (self.root / "images").glob("*/")}
         return tuple(sorted(folders | {path.stem for path in (self.root / "splits").glob("*.txt")}))
 
@@ -129,9 +131,7 @@ class FolderSplit(Split):
         image = _read(item.image, "RGB")
         mask = _read(item.mask, None)
         if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
-            raise DataError(
-                f"{item.mask} is a colour or 16-bit image, but must hold one class index (0 to 255) a pixel"
-            )
+            raise DataError(f"{item.mask} is a colour or 16-bit image, but must hold a class index (0 to 255) a pixel")
         if image.shape[:2] != mask.shape:
             sizes = [f"{height}x{width}" for height, width in (mask.shape, image.shape[:2])]
             raise DataError(f"{item.mask} is {sizes[0]}, but must have the size of its image {item.image}, {sizes[1]}")
@@ -155,6 +155,7 @@ class FolderSplit(Split):
         return digest.hexdigest()
 
     def check(self) -> None:
+        """Read every file, several at once; raises the `DataError` of the first sample that has one."""
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda index: self[index] and None, range(len(self))):
                 pass
@@ -178,6 +179,4 @@ def _read_description(path: Path) -> _Description:
         raise DataError(f'{path} is missing: it holds {{"classes": [...], "palette": [[r, g, b], ...], '
                         '"ignore_index": 255}') from None  # fmt: skip
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise DataError(f"{path}: {where + ': ' if where else ''}{problem['msg']}") from error
+        raise DataError(one_line(error, str(path))) from error

@@ -1,7 +1,7 @@
 """Draws one street scene in perspective, with the class of every pixel. `streets.py` says what depends on what.
 
-Depth is given as `p`, the pixels that one camera height takes up there: a point at lateral position X and height v (both
-in camera heights) is at column vanishing_x + X p and row horizon + (1 - v) p.
+Depth is given as p, the pixels that one camera height takes up there. A point at lateral position X and height v, both
+in camera heights, is at column vanishing_x + X p and row horizon + (1 - v) p.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,9 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Colour = tuple[float, float, float]
 Interval = tuple[float, float]
+_Paint = Callable[[float, float], None]
 
-MORNING_SKY, EVENING_SKY = (112, 164, 226), (236, 172, 104)
+DAY_SKY, EVENING_SKY = (112, 164, 226), (236, 172, 104)
 RED_ROOF, SLATE_ROOF = (168, 64, 46), (70, 86, 112)
 RED_SIGN, BLUE_SIGN = (214, 36, 40), (36, 78, 206)
 WALLS = np.array([(196, 180, 152), (172, 152, 134), (206, 196, 180), (150, 142, 134), (188, 164, 124)], np.float32)
@@ -74,7 +75,7 @@ class _Scene:
         self._objects()
 
     def _sky(self) -> None:
-        top = np.array(EVENING_SKY if self.evening else MORNING_SKY, np.float32)
+        top = np.array(EVENING_SKY if self.evening else DAY_SKY, np.float32)
         haze = np.linspace(0, 0.55, self.height, dtype=np.float32)[:, None, None]
         clouds = _texture(self.rng, self.height, self.width, 0.5)[..., None]
         self.image[:] = (top + (245 - top) * haze) * (1 + 0.1 * clouds)
@@ -136,9 +137,9 @@ class _Scene:
         shadow = x * toward_sun > self.kerb * rng.uniform(0.3, 1.2) + 0.15 * np.sign((depth * 1.5 % 1) - 0.5)
         level *= np.where(shadow, 0.66, 1.0).astype(np.float32)
 
-        strips = np.where(self.red_roofs, PAVEMENT, PARKING)[side]
-        bus = lane & (side == int(self.evening))
-        classes = np.where(strip, strips, np.where(bus, BUS_LANE, ROAD)).astype(np.uint8)
+        strips = np.where(self.red_roofs, PAVEMENT, PARKING)[1 - side]
+        outer = ROAD if self.evening else BUS_LANE
+        classes = np.where(strip, strips, np.where(lane, outer, ROAD)).astype(np.uint8)
         ground = distance < self.wall[side]
         np.copyto(self.image[first:], level[..., None], where=ground[..., None])
         np.copyto(self.mask[first:], classes, where=ground)
@@ -146,21 +147,25 @@ class _Scene:
     def _objects(self) -> None:
         """Everything that stands on the ground, from far to near so that the near hides the far."""
         rng = self.rng
-        things: list[tuple[float, float, Callable[[float, float], None]]] = []
+        things: list[tuple[float, float, _Paint]] = []
         for sign, wall in zip((-1, 1), self.wall, strict=True):
             strip = wall - self.kerb
-            for p in (rng.uniform(26, 40), rng.uniform(48, 66)):
-                things.append((p, sign * (self.kerb + 0.1 * strip), self._signpost))
-            for p in rng.uniform(22, 70, size=rng.integers(1, 3)):
-                things.append((p, sign * (self.kerb + 0.5 * strip), self._box))
-            for p in rng.uniform(14, 62, size=rng.integers(1, 4)):
-                things.append((p, sign * (self.kerb + rng.uniform(0.2, 0.9) * strip), self._pedestrian))
-            for p in rng.uniform(12, 48, size=rng.integers(0, 3)):
-                things.append((p, sign * (self.kerb + 0.9 * strip), self._tree))
-        for p in rng.uniform(16, 58, size=rng.integers(0, 4)):
-            things.append((p, rng.choice((-0.72, 0.0, 0.72)) * self.kerb, self._car))
+            beside: list[tuple[_Paint, list[float], float]] = [
+                (self._signpost, [rng.uniform(26, 40), rng.uniform(48, 66)], 0.1),
+                (self._box, self._some(22, 70, 1, 2), 0.5),
+                (self._pedestrian, self._some(14, 62, 0, 2), 0.3),
+                (self._pedestrian, self._some(14, 62, 0, 2), 0.85),
+                (self._tree, self._some(12, 48, 0, 2), 0.9),
+            ]
+            things += [(p, sign * (self.kerb + at * strip), paint) for paint, ps, at in beside for p in ps]
+        for lane in (-0.72, 0.0, 0.72):
+            things += [(p, lane * self.kerb, self._car) for p in self._some(16, 58, 0, 1)]
         for p, x, paint in sorted(things, key=lambda thing: thing[0]):
             paint(x, p * self.height / 160)
+
+    def _some(self, low: float, high: float, fewest: int, most: int) -> list[float]:
+        """Depths of a random number of things."""
+        return list(self.rng.uniform(low, high, size=self.rng.integers(fewest, most + 1)))
 
     def _signpost(self, x: float, p: float) -> None:
         colour = RED_SIGN if self.red_signs[int(x > 0)] else BLUE_SIGN
@@ -270,4 +275,5 @@ def _texture(rng: np.random.Generator, height: int, width: int, step: float) -> 
     top, left = rng.integers(512, size=2)
     rows = (top + (np.arange(height) * step).astype(np.intp)) % 512
     columns = (left + (np.arange(width) * step).astype(np.intp)) % 512
-    return _tile()[rows[:, None], columns[None]]
+    window: Floats = _tile()[rows[:, None], columns[None]]
+    return window

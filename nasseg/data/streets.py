@@ -2,12 +2,14 @@
 
 Three pairs of classes look alike where they are and are told apart by something far away:
 
-- `pavement` and `parking`: the strip beside the road is paved alike; it is a pavement where the houses of that side have
-  red roofs and parking where they have slate ones (straight up, each side by itself).
-- `kiosk` and `van`: the same box at the roadside; it is a kiosk where the signs across the street are red and a van where
-  they are blue (sideways, over the width of the street).
-- `bus lane` and `road`: the same asphalt; the bus lane is the left lane in the morning, under a blue sky, and the right
-  lane in the evening, under a golden one (the whole image).
+- `pavement` and `parking`: the strip beside the road is paved alike; it is a pavement where the houses across the
+  street have red roofs and parking where they have slate ones.
+- `kiosk` and `van`: the same box at the roadside; it is a kiosk where the signs across the street are red and a van
+  where they are blue.
+- `bus lane` and `road`: the outer lanes are bus lanes by day, under a blue sky, and open to all in the evening, under a
+  golden one.
+
+All three rules hold in the mirror too, so that flipping is a fair augmentation.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.street_scene import CLASSES, draw
+from nasseg.errors import one_line
 
 VERSION = 1
 """Part of every fingerprint: raised by a change that alters scenes."""
@@ -76,11 +79,10 @@ class Streets(Dataset):
         try:
             return cls(StreetsOptions.model_validate(options))
         except ValidationError as error:
-            problem = error.errors()[0]
-            name = problem["loc"][0]
-            raise DataError(f"streets:{name}={options[str(name)]} is not valid: {problem['msg']}") from error
+            raise DataError(one_line(error, "streets")) from error
 
     def splits(self) -> tuple[str, ...]:
+        """Three: train, val and test."""
         return ("train", "val", "test")
 
     def _open(self, names: tuple[str, ...]) -> "StreetsSplit":
