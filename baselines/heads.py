@@ -54,3 +54,15 @@ def classifier(g: Builder, features: str, image: str, classes: int) -> str:
     with g.scope("head"):
         logits = g.add("logits", logits1x1(classes), features)
         return g.add("upsample", Resize(), logits, image)
+
+
+def auxiliary_head(g: Builder, features: str, classes: int) -> str:
+    """A second classifier for training only, on features of a middle stage: (N, classes, h, w) logits, not resized.
+
+    3×3 convolution to a quarter of the channels, dropout, 1×1 (PSPNet, arXiv 1612.01105, §3.3), in the stage
+    `auxiliary`.
+    """
+    with g.scope("auxiliary"):
+        x = g.add("conv", conv3x3(g.channels(features) // 4, separable=False), features)
+        x = g.add("dropout", Dropout(probability=0.1), x)
+        return g.add("logits", logits1x1(classes), x)

@@ -14,9 +14,13 @@ from nasseg.graph import Builder
 
 
 class Backbone(Protocol):
-    """Adds a backbone to a graph: output at `output_stride`, low-level features at stride 4."""
+    """Adds a backbone to a graph: output at `output_stride`, low-level features at stride 4.
 
-    def __call__(self, g: Builder, image: str, output_stride: int) -> Features:
+    `multi_grid` multiplies the rates of the last stage's three convolutions by 1, 2 and 4; a backbone whose last stage
+    is not three convolutions raises `ValueError`.
+    """
+
+    def __call__(self, g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
         """The names of the features that the nodes just added compute from `image`."""
 
 

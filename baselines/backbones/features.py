@@ -14,6 +14,14 @@ MULTI_GRID = (1, 2, 4)
 """Unit rates of the last stage's three convolutions (DeepLabV3, arXiv 1706.05587, §3.2.1)."""
 
 
+def refuse_multi_grid(multi_grid: bool, backbone: str) -> None:
+    """Raise `ValueError` where a multi-grid is asked of a backbone that has no place for it."""
+    if multi_grid:
+        raise ValueError(
+            f"multi_grid is true, but must be false on {backbone}: its last stage is not three convolutions"
+        )
+
+
 def rates_for_output_stride(strides: tuple[int, ...], output_stride: int) -> list[tuple[int, int]]:
     """(stride, rate) of each layer once strides beyond `output_stride` are replaced by atrous rates.
 

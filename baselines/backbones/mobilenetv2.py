@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al., arXiv 1801.04381, table 2), without its last 1×1 convolution and classifier."""
 
-from baselines.backbones.features import Features, rates_for_output_stride
+from baselines.backbones.features import Features, rates_for_output_stride, refuse_multi_grid
 from nasseg.graph import Builder
 from nasseg.ops import Conv, InvertedResidual
 
@@ -8,8 +8,9 @@ from nasseg.ops import Conv, InvertedResidual
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def mobilenetv2(g: Builder, image: str, output_stride: int) -> Features:
+def mobilenetv2(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
     """Add the layers `backbone.features.0` to `.17`; 320 output channels, 24 low-level channels at stride 4."""
+    refuse_multi_grid(multi_grid, "mobilenetv2")
     blocks = [
         (expansion, channels, stride if repeat == 0 else 1)
         for expansion, channels, repeats, stride in STAGES

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from baselines.backbones.features import MULTI_GRID, Features, rates_for_output_stride
+from baselines.backbones.features import MULTI_GRID, Features, rates_for_output_stride, refuse_multi_grid
 from nasseg.graph import Builder
 from nasseg.ops import Activation, BasicBlock, Bottleneck, Conv, MaxPool
 
@@ -17,8 +17,9 @@ class Layers(NamedTuple):
     layer4: str
 
 
-def resnet18(g: Builder, image: str, output_stride: int) -> Features:
+def resnet18(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
     """ResNet-18: 512 output channels, 64 low-level channels."""
+    refuse_multi_grid(multi_grid, "resnet18")
     return _features(resnet(g, image, BasicBlock, (2, 2, 2, 2), output_stride))
 
 

@@ -18,7 +18,7 @@ def _odd(kernel: int) -> int:
 
 
 Channels = Annotated[int, Field(ge=1)]
-Kernel = Annotated[int, Field(ge=1, le=31)]
+Kernel = Annotated[int, Field(ge=1, le=64)]
 OddKernel = Annotated[Kernel, AfterValidator(_odd)]
 Stride = Annotated[int, Field(ge=1)]
 Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
