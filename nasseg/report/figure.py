@@ -1,0 +1,52 @@
+"""Matplotlib figures without global state, as files, as SVG text and as pixels."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nasseg.graph import write_atomically
+
+FORMATS = (".png", ".svg")
+PNG_DPI = 160
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure with a white background that no global state knows of."""
+    figure = Figure(figsize=(width_inches, height_inches), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure as PNG or SVG, by the suffix of `path`; any other suffix raises `ValueError`."""
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} has the suffix {path.suffix!r}, but must end in {' or '.join(FORMATS)}")
+    if path.suffix == ".svg":
+        write_atomically(path, to_svg(figure))
+        return
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PNG_DPI)
+    write_atomically(path, buffer.getvalue())
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as one `<svg>` element with text as text; equal figures give equal strings."""
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nasseg"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def to_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as RGB, (H, W, 3)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba")
+    width, height = int(figure.bbox.width), int(figure.bbox.height)
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8).reshape(height, width, 4)[..., :3]

@@ -1,0 +1,91 @@
+"""`trials.csv`, and the table that a search ends with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasseg.graph import write_atomically
+from nasseg.report.rows import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) -> None:
+    """Write one line a candidate: how far it came, its mIoU by rung and end to end, costs, score, and its choice.
+
+    A reader sees the old file or the new one, never a part. Unknown values are empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            *("key", "label", "status", "step_reached"),
+            *(f"proxy_miou_step_{rung}" for rung in rungs),
+            *("full_miou_mean", "full_miou_std", "full_seeds", "score", "params", "madds", "latency_ms"),
+            *("message", "choice"),
+        ]
+    )
+    for row in rows:
+        writer.writerow(
+            [
+                *(row.key, row.label, row.status, row.step),
+                *(row.proxy.get(rung) for rung in rungs),
+                *(row.full_miou, row.full_miou_deviation, len(row.full), row.score),
+                *(row.params, row.madds, row.latency_ms, row.message),
+                json.dumps(row.choice, sort_keys=True),
+            ]
+        )
+    write_atomically(path, text.getvalue())
+
+
+def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
+    """The best cell against the references, one row each: mIoU, parameters, MAdds, latency. The first is the best."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("network", no_wrap=True)
+    for column in ("mIoU proxy", "mIoU end to end", "params", "MAdds", "latency"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        table.add_row(
+            row.name,
+            miou_text(row.proxy_miou),
+            full_miou_text(row),
+            millions_text(row.params),
+            billions_text(row.madds),
+            latency_text(row.latency_ms),
+            style="bold" if index == 0 else None,
+        )
+    return table
+
+
+def miou_text(miou: float | None) -> str:
+    """An mIoU with four digits."""
+    return "–" if miou is None else f"{miou:.4f}"
+
+
+def full_miou_text(row: Row) -> str:
+    """The end-to-end mIoU as mean ± deviation over seeds."""
+    deviation = row.full_miou_deviation
+    return miou_text(row.full_miou) + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def millions_text(count: int | None) -> str:
+    """A count in millions."""
+    return "–" if count is None else f"{count / 1e6:.2f} M"
+
+
+def billions_text(count: int | None) -> str:
+    """A count in billions."""
+    return "–" if count is None else f"{count / 1e9:.2f} G"
+
+
+def latency_text(latency_ms: float | None) -> str:
+    """A latency in milliseconds."""
+    return "–" if latency_ms is None else f"{latency_ms:.1f} ms"
