@@ -1,0 +1,105 @@
+"""Jobs: what the planner hands out, what a worker runs, and what comes back. Pure data that crosses processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+Task = Literal["prepare", "proxy", "full"]
+Status = Literal["ok", "nonfinite", "failed"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Candidate(_Data):
+    """One point of a space that a search tries."""
+
+    key: str = Field(description="hash of its architecture")
+    choice: dict[str, Any] = Field(description="the space's choice, as JSON")
+    label: str | None = Field(default=None, description="name of a handcrafted reference")
+
+
+class Job(_Data):
+    """Train `candidates` from `start_step` to `stop_step`.
+
+    - `prepare`: train the handcrafted reference end to end with seed 0, and store the features that the others share;
+    - `proxy`: train the candidates on those features, from their checkpoints where `start_step` is above 0;
+    - `full`: train one candidate end to end with `seed`.
+    """
+
+    number: int
+    task: Task
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    seed: int
+    start_step: int = Field(ge=0)
+    stop_step: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stop_step <= self.start_step:
+            raise ValueError(f"stop_step is {self.stop_step}; must be above start_step, which is {self.start_step}")
+        if self.task != "proxy" and len(self.candidates) != 1:
+            raise ValueError(f"a {self.task} job has {len(self.candidates)} candidates; must be 1")
+        return self
+
+
+class Outcome(_Data):
+    """What became of one candidate in one job; `step` is the step it reached."""
+
+    key: str
+    status: Status
+    step: int
+    miou: float | None = Field(default=None, allow_inf_nan=False)
+    class_iou: tuple[float | None, ...] = ()
+    madds: int | None = None
+    params: int | None = None
+    message: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.status == "ok" and self.miou is None:
+            raise ValueError("an outcome with status ok must have a miou")
+        return self
+
+
+class JobResult(_Data):
+    """The outcomes of a job, one a candidate and in the candidates' order, and the seconds it took."""
+
+    job: Job
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        expected, got = [c.key for c in self.job.candidates], [o.key for o in self.outcomes]
+        if got != expected:
+            raise ValueError(f"outcomes are for {got}; must be for the job's candidates {expected}")
+        return self
+
+    @classmethod
+    def failed(cls, job: Job, message: str, seconds: float = 0.0) -> JobResult:
+        """The result of a job that could not be run."""
+        outcomes = [Outcome(key=c.key, status="failed", step=job.start_step, message=message) for c in job.candidates]
+        return cls(job=job, outcomes=tuple(outcomes), seconds=seconds)
+
+
+class Worker(Protocol):
+    """Runs jobs, one after another. It is made once a process, so it may keep data and models warm."""
+
+    def run(self, job: Job) -> JobResult:
+        """Run `job` to its end. A candidate that diverges is an outcome; an exception ends the search."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that is known of one candidate: proxy outcomes by the step they reached, full outcomes by seed."""
+
+    candidate: Candidate
+    proxy: Mapping[int, Outcome] = field(default_factory=dict)
+    full: Mapping[int, Outcome] = field(default_factory=dict)

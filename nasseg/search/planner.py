@@ -1,0 +1,313 @@
+"""Decides what to do next: hands out jobs and is told their results. No Ray, clock or file in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from nasseg.search.halving import Rung
+from nasseg.search.job import Candidate, Job, JobResult, Outcome, Task, Trial
+from nasseg.search.samplers import Sampler, Tried
+from nasseg.search.space import Choice, Space
+
+_TRIES_OF_SAMPLER = 20
+_TRIES_AT_RANDOM = 100
+
+
+class PlannerSettings(BaseModel):
+    """What bounds a search.
+
+    `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
+    `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
+    candidate is begun and none promoted, but for the references and as many as the final needs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rungs: tuple[int, ...] = Field(min_length=1)
+    full_steps: int = Field(gt=0)
+    reduction: int = Field(default=3, ge=2)
+    candidates: int | None = Field(default=None, gt=0)
+    finalists: int = Field(default=3, ge=0)
+    seeds: int = Field(default=2, ge=1)
+    proxy_share: float = Field(default=0.6, ge=0, le=1)
+    candidates_per_job: int = Field(default=1, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rungs[0] <= 0 or any(low >= high for low, high in zip(self.rungs, self.rungs[1:], strict=False)):
+            raise ValueError(f"rungs are {self.rungs}; must be steps above 0 in rising order, like (200, 600, 1800)")
+        return self
+
+
+class _Known:
+    """A candidate and what is known of it; `level` is the number of rungs that it finished."""
+
+    def __init__(self, number: int, candidate: Candidate, choice: Choice) -> None:
+        self.number = number
+        self.candidate = candidate
+        self.choice = choice
+        self.proxy: dict[int, Outcome] = {}
+        self.full: dict[int, Outcome] = {}
+        self.level = 0
+        self.score: float | None = None
+        self.failed = False
+
+
+class Planner:
+    """Plans a search of `space`.
+
+    The first reference is trained end to end, which gives the score to beat and the features that all share. Candidates
+    are then tried by proxy, the references first, with asynchronous successive halving: a promotion is a job from the
+    candidate's checkpoint. In the end the best of the top rung and the references are trained end to end, with several
+    seeds.
+
+    `key` gives the hash of a choice's architecture, `score` weighs an outcome's accuracy against its cost. A planner
+    that is given the recorded trials as `history` goes on as if it had handed out their jobs and been told the results.
+    """
+
+    def __init__(
+        self,
+        space: Space[Any],
+        sampler: Sampler,
+        settings: PlannerSettings,
+        *,
+        key: Callable[[Any], str],
+        score: Callable[[Outcome], float],
+        history: Iterable[Trial] = (),
+    ) -> None:
+        self.settings = settings
+        self.repeats = 0
+        self._space, self._sampler, self._key, self._score = space, sampler, key, score
+        self._keys: dict[Choice, str] = {}
+        self._known: list[_Known] = []
+        self._by_key: dict[str, _Known] = {}
+        self._tried: list[Tried] = []
+        self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
+        self._in_flight: dict[int, Job] = {}
+        self._proxies_in_flight: set[str] = set()
+        self._fulls_in_flight: set[tuple[str, int]] = set()
+        self._waiting_to_start: list[_Known] = []
+        self._jobs_handed_out = 0
+        self._exhausted = False
+        self._idle = False
+
+        trials = list(history)
+        for trial in trials:
+            self._learn(space.canonical(space.parse(trial.candidate.choice)), trial.candidate)
+        self._references = [self._reference(label, choice) for label, choice in space.references().items()]
+        for trial in trials:
+            self._replay(trial)
+        self._waiting_to_start = [known for known in self._known if known.level == 0]
+
+    def next_job(self, spent: float) -> Job | None:
+        """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1."""
+        job = self._prepare_job() if spent < 1 else None
+        if job is None and spent < 1 and self._prepared:
+            job = self._proxy_job(is_open=spent < self.settings.proxy_share) or self._full_job()
+        self._idle = job is None
+        if job is not None:
+            self._in_flight[job.number] = job
+            if job.task == "proxy":
+                self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
+            else:
+                self._fulls_in_flight.add((job.candidates[0].key, job.seed))
+        return job
+
+    def tell(self, result: JobResult) -> None:
+        """Take in the result of a job that is in flight; raises `ValueError` for any other."""
+        job = result.job
+        if self._in_flight.get(job.number) != job:
+            raise ValueError(f"job {job.number} is not in flight; tell the result of each job once")
+        del self._in_flight[job.number]
+        self._idle = False
+        for outcome in result.outcomes:
+            known = self._by_key[outcome.key]
+            if job.task == "proxy":
+                self._proxies_in_flight.discard(outcome.key)
+                self._finish_rung(known, outcome, job.stop_step)
+            else:
+                self._fulls_in_flight.discard((outcome.key, job.seed))
+                known.full[job.seed] = outcome
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is in flight and `next_job` found nothing more to do."""
+        return self._idle and not self._in_flight
+
+    @property
+    def in_flight(self) -> tuple[Job, ...]:
+        """The jobs whose results are not in."""
+        return tuple(self._in_flight.values())
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All candidates in the order in which they were proposed, with their outcomes."""
+        return tuple(Trial(known.candidate, dict(known.proxy), dict(known.full)) for known in self._known)
+
+    @property
+    def finished_at_rungs(self) -> tuple[int, ...]:
+        """How many candidates finished each rung, failed ones included."""
+        return tuple(len(rung) for rung in self._rungs)
+
+    def finalists(self) -> tuple[Candidate, ...]:
+        """The best of the top rung by score, best first, without the references."""
+        return tuple(known.candidate for known in self._finalists())
+
+    @property
+    def _prepared(self) -> bool:
+        outcome = self._references[0].full.get(0)
+        return outcome is not None and outcome.status == "ok"
+
+    def _prepare_job(self) -> Job | None:
+        reference = self._references[0]
+        if 0 in reference.full or self._in_flight:
+            return None
+        return self._job("prepare", [reference], stop_step=self.settings.full_steps)
+
+    def _proxy_job(self, is_open: bool) -> Job | None:
+        group = self._references_to_train()
+        if not group and is_open:
+            group = self._promotable() or self._to_start()
+        if not group and not self._proxies_in_flight:
+            group = self._missing_finalists()
+        if not group:
+            return None
+        level = group[0].level
+        group = [known for known in group if known.level == level][: self.settings.candidates_per_job]
+        for known in group:
+            if level == 0:
+                self._waiting_to_start.remove(known)
+            elif known.score is not None:
+                self._rungs[level - 1].promote(known.number, known.score)
+        steps = (0, *self.settings.rungs)
+        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self.settings.seed)
+
+    def _full_job(self) -> Job | None:
+        """The next training end to end: one seed of all before the next seed of any.
+
+        The references need not wait for the last proxy trainings.
+        """
+        references = [known for known in self._references if not known.failed]
+        contenders = references if self._proxies_in_flight else [*self._finalists(), *references]
+        for seed in range(self.settings.seeds):
+            for known in contenders:
+                if seed not in known.full and (known.candidate.key, seed) not in self._fulls_in_flight:
+                    return self._job("full", [known], stop_step=self.settings.full_steps, seed=seed)
+        return None
+
+    def _job(self, task: Task, group: Sequence[_Known], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
+        self._jobs_handed_out += 1
+        return Job(
+            number=self._jobs_handed_out,
+            task=task,
+            candidates=tuple(known.candidate for known in group),
+            seed=seed,
+            start_step=start_step,
+            stop_step=stop_step,
+        )
+
+    def _references_to_train(self) -> list[_Known]:
+        top = len(self._rungs)
+        return [
+            known
+            for known in self._references
+            if known.level < top and not known.failed and known.candidate.key not in self._proxies_in_flight
+        ]
+
+    def _promotable(self) -> list[_Known]:
+        for rung in reversed(self._rungs[:-1]):
+            if numbers := rung.promotable(self.settings.candidates_per_job):
+                return [self._known[number] for number in numbers]
+        return []
+
+    def _to_start(self) -> list[_Known]:
+        """Up to a job's worth of candidates that an interruption left without a result, or that are new."""
+        limit = self.settings.candidates
+        while len(self._waiting_to_start) < self.settings.candidates_per_job:
+            choice = self._new_choice() if limit is None or len(self._known) < limit else None
+            if choice is None:
+                break
+            candidate = Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json"))
+            self._waiting_to_start.append(self._learn(choice, candidate))
+        return self._waiting_to_start
+
+    def _missing_finalists(self) -> list[_Known]:
+        """Those to promote beyond the halving, so that the final has its finalists even where few were tried."""
+        missing = self.settings.finalists - len(self._finalists())
+        for rung in reversed(self._rungs[:-1]):
+            waiting = [self._known[number] for number in rung.waiting()]
+            if waiting and missing > 0:
+                return waiting[:missing]
+        return []
+
+    def _finalists(self) -> list[_Known]:
+        best = [self._known[number] for number in self._rungs[-1].ranking()]
+        return [known for known in best if known not in self._references][: self.settings.finalists]
+
+    def _new_choice(self) -> Choice | None:
+        """A choice that is not known, or `None` where the space has no other.
+
+        Each try has a generator of its own, derived from the number of known candidates, so that an interruption does
+        not change what is proposed.
+        """
+        if self._exhausted:
+            return None
+        for attempt in range(_TRIES_OF_SAMPLER + _TRIES_AT_RANDOM):
+            rng = Random(f"{self.settings.seed}/{len(self._known)}/{attempt}")
+            ask = self._sampler.propose if attempt < _TRIES_OF_SAMPLER else lambda _, rng: self._space.sample(rng)
+            choice: Choice = self._space.canonical(ask(self._tried, rng))
+            if self._key_of(choice) not in self._by_key:
+                return choice
+            self.repeats += 1
+        near = (self._space.canonical(other) for known in self._known for other in self._space.neighbours(known.choice))
+        found = next((choice for choice in near if self._key_of(choice) not in self._by_key), None)
+        self._exhausted = found is None
+        return found
+
+    def _key_of(self, choice: Choice) -> str:
+        if choice not in self._keys:
+            self._keys[choice] = self._key(choice)
+        return self._keys[choice]
+
+    def _reference(self, label: str, choice: Choice) -> _Known:
+        choice = self._space.canonical(choice)
+        candidate = Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json"), label=label)
+        return self._learn(choice, candidate)
+
+    def _learn(self, choice: Choice, candidate: Candidate) -> _Known:
+        if candidate.key not in self._by_key:
+            known = _Known(len(self._known), candidate, choice)
+            self._by_key[candidate.key] = known
+            self._known.append(known)
+            self._tried.append(Tried(choice, rung=0, score=None, final=False))
+        return self._by_key[candidate.key]
+
+    def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
+        known.proxy[step] = outcome
+        known.level = self.settings.rungs.index(step) + 1
+        known.failed = outcome.status != "ok"
+        known.score = None if known.failed else self._score(outcome)
+        self._rungs[known.level - 1].finish(known.number, known.score)
+        final = known.failed or known.level == len(self._rungs)
+        self._tried[known.number] = Tried(known.choice, known.level, known.score, final)
+
+    def _replay(self, trial: Trial) -> None:
+        known = self._by_key[trial.candidate.key]
+        for step, outcome in sorted(trial.proxy.items()):
+            if step not in self.settings.rungs:
+                raise ValueError(f"rungs are {self.settings.rungs}; must hold {step}, at which a trial is recorded")
+            if known.level and known.score is not None:
+                self._rungs[known.level - 1].promote(known.number, known.score)
+            self._finish_rung(known, outcome, step)
+        # A preparation that failed is tried again.
+        known.full = {
+            seed: outcome
+            for seed, outcome in trial.full.items()
+            if outcome.status == "ok" or seed != 0 or known is not self._references[0]
+        }
