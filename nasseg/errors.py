@@ -1,18 +1,45 @@
 """Turning validation failures into one line that a user can act on."""
 
+import re
+from reprlib import repr as short_repr
+from typing import Any
+
 from pydantic import ValidationError
 
 
 def one_line(error: ValidationError, where: str = "") -> str:
-    """The first problem of `error`, with the path of the offending field: `best.json: nodes[3].op.kernel: …`."""
-    problem = error.errors(include_url=False)[0]
-    path = ""
-    for part in problem["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    message = problem["msg"].removeprefix("Value error, ")
-    value = problem.get("input")
-    if problem["type"] not in {"missing", "value_error"} and isinstance(value, (str, int, float, bool, list)):
-        message = f"is {value!r}, but: {message[0].lower()}{message[1:]}"
+    """The first problem of `error`, with the path of the offending field: `best.json: nodes[3].op.kernel is …`."""
+    problem: Any = error.errors(include_url=False)[0]
+    path, message = _path(problem["loc"]), _message(problem)
+    if problem["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        path += "." + problem["ctx"]["discriminator"].strip("'")
+    colon = ":" if path and problem["type"] == "value_error" else ""
+    text = f"{path}{colon} {message}" if path else message
     more = error.error_count() - 1
     suffix = f" (and {more} more)" if more else ""
-    return ": ".join(part for part in (where, path, message) if part) + suffix
+    return (f"{where}: {text}" if where else text) + suffix
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path, before = "", None
+    for part in location:
+        # After a field `op`, pydantic gives the kind of the operator too, which is no part of the path in the file.
+        if before != "op":
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        before = part
+    return path
+
+
+def _message(problem: dict[str, Any]) -> str:
+    match problem["type"]:
+        case "missing" | "union_tag_not_found":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not a known field"
+        case "value_error":
+            return str(problem["msg"]).removeprefix("Value error, ")
+        case "union_tag_invalid":
+            known = problem["ctx"]["expected_tags"].replace("'", "")
+            return f"is {problem['ctx']['tag']!r}, but must be one of {known}"
+    rule, rephrased = re.subn(r"^\w+ should", "must", problem["msg"])
+    return f"is {short_repr(problem['input'])}, but{'' if rephrased else ':'} {rule[0].lower()}{rule[1:]}"

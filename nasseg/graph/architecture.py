@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from nasseg.graph.identity import digest, graph_key
 from nasseg.ops import AnyOp, Input
 
 if TYPE_CHECKING:
@@ -167,34 +165,36 @@ class Architecture(BaseModel):
 
     @cached_property
     def node_keys(self) -> dict[str, str]:
-        """Each node's hash: its operator and its inputs' hashes, so equal hashes mean the same function of the image.
+        """Each node's hash: its operator and its inputs' hashes, so equal hashes mean the same function of the inputs.
 
-        The order of inputs counts only where it does to the operator; names never count.
+        The order of inputs counts only where it does to the operator; names never count. The network's own inputs are
+        told apart by their place.
         """
+        place = {name: index for index, name in enumerate(self.inputs)}
         keys: dict[str, str] = {}
         for node in self.ordered:
             inputs = [keys[source] for source in node.inputs]
-            keys[node.name] = _digest([node.op.to_dict(), sorted(inputs) if node.op.order_free else inputs])
+            ordered = sorted(inputs) if node.op.order_free else inputs
+            keys[node.name] = digest([node.op.to_dict(), place.get(node.name), ordered])
         return keys
 
     @cached_property
     def key(self) -> str:
-        """The hash of the whole graph: equal for graphs that differ in names and order-free order only.
+        """The hash of the whole graph: equal exactly for graphs that differ in names and order-free order only.
 
-        A node counts with what it computes and with all that is computed from it, which tells one node used twice
-        from two equal nodes (they have weights of their own).
+        One node used twice and two equal nodes differ: the two have weights of their own.
         """
-        uses: dict[str, list[Any]] = defaultdict(list)
-        for role, names in (("output", self.outputs), ("training", self.training_outputs)):
-            for index, name in enumerate(names):
-                uses[name].append([role, str(index)])
-        identities = []
-        for node in reversed(self.ordered):
-            identity = _digest([self.node_keys[node.name], sorted(uses[node.name])])
-            identities.append(identity)
-            for index, source in enumerate(node.inputs):
-                uses[source].append([identity, "" if node.op.order_free else str(index)])
-        return _digest(sorted(identities))
+        roles = self.outputs, self.training_outputs
+        colours = {
+            name: digest([key, *([place for place, output in enumerate(names) if output == name] for names in roles)])
+            for name, key in self.node_keys.items()
+        }
+        edges = [
+            (source, "" if node.op.order_free else str(place), node.name)
+            for node in self.nodes
+            for place, source in enumerate(node.inputs)
+        ]
+        return graph_key(colours, edges)
 
     def cut(self, stage: str) -> tuple[Architecture, Architecture]:
         """Split after `stage`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
@@ -203,7 +203,7 @@ class Architecture(BaseModel):
         (the image, whose size the logits take) is an input of both.
         """
         own = [node.name for node in self.nodes if node.stage == stage]
-        if not own:
+        if stage not in self.stages:
             raise ValueError(f"{self.name} has no stage {stage!r}; its stages: {', '.join(self.stages)}")
         before = self.ancestors(own)
         after = [node for node in self.nodes if node.name not in before]
@@ -245,7 +245,3 @@ class Architecture(BaseModel):
         from nasseg.cost import describe
 
         return describe(self, size)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]

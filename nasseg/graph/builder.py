@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
+from nasseg.errors import one_line
 from nasseg.graph.architecture import Architecture, ArchitectureError, Node
 from nasseg.ops import Input, Op
 
@@ -57,7 +60,10 @@ class Builder:
         return self._channels[name]
 
     def build(self, *outputs: str, training_outputs: tuple[str, ...] = ()) -> Architecture:
-        """The finished, checked architecture; the first output gives the logits."""
-        return Architecture(
-            name=self.name, nodes=tuple(self._nodes), outputs=outputs, training_outputs=training_outputs
-        )
+        """The finished architecture; the first output gives the logits. Raises `ArchitectureError`."""
+        try:
+            return Architecture(
+                name=self.name, nodes=tuple(self._nodes), outputs=outputs, training_outputs=training_outputs
+            )
+        except ValidationError as error:
+            raise ArchitectureError(one_line(error, self.name)) from None

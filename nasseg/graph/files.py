@@ -20,8 +20,10 @@ def load(path: str | Path) -> Architecture:
         raise ValueError(f"{path}: no such file; give a best.json, or a baseline's name") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder, but must be a file, such as {path / 'best.json'}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}")
