@@ -56,12 +56,12 @@ class FolderDataset(Dataset):
         """Raises `DataError` where the folder or its `dataset.json` is missing or not valid."""
         if not str(path):
             raise DataError("folder has no path: give it as folder:PATH")
-        self.root = Path(path).expanduser()
+        self.root = Path(path).expanduser().resolve()
         if not self.root.is_dir():
             raise DataError(f"{self.root} is no folder: folder:PATH needs one with images/, masks/ and dataset.json")
         description = _read_description(self.root / "dataset.json")
-        self.name = description.name or self.root.resolve().name
-        self.spec = f"folder:{self.root.resolve()}"
+        self.name = description.name or self.root.name
+        self.spec = f"folder:{self.root}"
         self.classes = description.classes
         self.palette = description.palette
         self.ignore_index = description.ignore_index

@@ -4,6 +4,7 @@ Depth is given as p, the pixels that one camera height takes up there. A point a
 in camera heights, is at column vanishing_x + X p and row horizon + (1 - v) p.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -60,6 +61,8 @@ class _Scene:
         self.height, self.width = height, width
         self.horizon = float(height * rng.uniform(0.40, 0.47))
         self.vanishing_x = float(width * rng.uniform(0.42, 0.58))
+        self.first_row = math.ceil(self.horizon + 1)
+        """The first row of ground."""
         self.lateral = width / (2 * height)
         self.kerb = self.lateral * rng.uniform(0.95, 1.15)
         self.wall = self.kerb + self.lateral * rng.uniform(0.95, 1.25, size=2)
@@ -76,9 +79,9 @@ class _Scene:
 
     def _sky(self) -> None:
         top = np.array(EVENING_SKY if self.evening else DAY_SKY, np.float32)
-        haze = np.linspace(0, 0.55, self.height, dtype=np.float32)[:, None, None]
-        clouds = _texture(self.rng, self.height, self.width, 0.5)[..., None]
-        self.image[:] = (top + (245 - top) * haze) * (1 + 0.1 * clouds)
+        haze = np.linspace(0, 0.25, self.first_row, dtype=np.float32)[:, None, None]
+        clouds = _texture(self.rng, self.first_row, self.width, 0.5)[..., None]
+        np.multiply(top + (245 - top) * haze, 1 + 0.1 * clouds, out=self.image[: self.first_row])
 
     def _houses(self) -> None:
         """A row of houses, with gaps of hedge, along either side: all columns at once."""
@@ -95,10 +98,10 @@ class _Scene:
         eaves = rng.uniform(1.25, 1.75, size=(2, HOUSES_A_SIDE)).astype(np.float32)[side, house]
         colours = WALLS[rng.integers(len(WALLS), size=(2, HOUSES_A_SIDE))][side, house]
         shade = np.where(side == rng.integers(2), 0.72, 1.0).astype(np.float32)
-        bumps = 0.25 * _tile()[(depth * 60).astype(np.intp) % 512, 7]
+        bumps = 0.2 * np.abs(_tile()[(depth * 60).astype(np.intp) % 512, 7])
         roofs = np.array([RED_ROOF if red else SLATE_ROOF for red in self.red_roofs], np.float32)[side]
 
-        top = np.where(hedge, 0.95 + bumps, eaves + ROOF_HEIGHT)
+        top = np.where(hedge, 1.0 + bumps, eaves + ROOF_HEIGHT)
         v = 1 - (np.arange(self.height, dtype=np.float32)[:, None] - self.horizon) / p
         row, column = np.nonzero((v >= 0) & (v < top))
         v, depth, hedge = v[row, column], depth[column], hedge[column]
@@ -117,7 +120,7 @@ class _Scene:
 
     def _ground(self) -> None:
         rng = self.rng
-        first = int(np.ceil(self.horizon + 1))
+        first = self.first_row
         p = (np.arange(first, self.height, dtype=np.float32) - self.horizon)[:, None]
         x = (np.arange(self.width, dtype=np.float32) - self.vanishing_x) / p
         depth = 0.5 * self.height / p
@@ -140,7 +143,7 @@ class _Scene:
         strips = np.where(self.red_roofs, PAVEMENT, PARKING)[1 - side]
         outer = ROAD if self.evening else BUS_LANE
         classes = np.where(strip, strips, np.where(lane, outer, ROAD)).astype(np.uint8)
-        ground = distance < self.wall[side]
+        ground = distance < self.wall[side] * 1.001  # no gap at the walls' feet from rounding
         np.copyto(self.image[first:], level[..., None], where=ground[..., None])
         np.copyto(self.mask[first:], classes, where=ground)
 
@@ -253,7 +256,7 @@ class _Scene:
         grain = _texture(self.rng, self.height, self.width, 1)
         self.image *= light.astype(np.float32)
         self.image *= (1 + 0.05 * grain)[..., None]
-        return np.clip(self.image, 0, 255).astype(np.uint8), self.mask
+        return np.minimum(self.image, 255, out=self.image).astype(np.uint8), self.mask
 
 
 def _scaled(colour: Colour, factor: float) -> Colour:
