@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from nasseg.graph import write_atomically
 
@@ -47,6 +48,5 @@ def to_svg(figure: Figure) -> str:
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     """The figure as RGB, (H, W, 3)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba")
-    width, height = int(figure.bbox.width), int(figure.bbox.height)
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8).reshape(height, width, 4)[..., :3]
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -93,21 +94,22 @@ def panel(examples: Sequence[Example], palette: Palette, column_inches: float = 
             if row == 0:
                 axes.set_title(titles[column], fontsize=9, pad=4)
         top -= row_inches + gap
-    figure.legend(
-        handles=[
-            Patch(facecolor=[part / 255 for part in palette.colours[i]], edgecolor="#555555", linewidth=0.5,
-                  label=palette.classes[i])
-            for i in shown
-        ],
-        loc="lower center", ncols=columns, frameon=False, fontsize=7.5, handlelength=1.2, handleheight=0.9,
-    )  # fmt: skip
+    patches = [Patch(facecolor=_rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in shown]
+    names = [palette.classes[i] for i in shown]
+    style: dict[str, Any] = {"frameon": False, "fontsize": 7.5, "handlelength": 1.2, "handleheight": 0.9}
+    figure.legend(patches, names, loc="lower center", ncols=columns, **style)
     return figure
 
 
 def _shown_classes(examples: Sequence[Example], palette: Palette) -> list[int]:
     masks = [mask for e in examples for mask in (e.truth, e.prediction) if mask is not None]
-    found = set(chain.from_iterable(mask.unique().tolist() for mask in masks))
+    found = set(chain.from_iterable(np.unique(mask.cpu().numpy()).tolist() for mask in masks))
     return [i for i in range(len(palette.classes)) if i in found and i != palette.ignore_index]
+
+
+def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
 
 
 def _picture(image: Tensor) -> Image.Image:

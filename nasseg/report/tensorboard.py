@@ -1,0 +1,161 @@
+"""What TensorBoard shows of a search and of a training.
+
+A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run a trial in `trials/`. All
+trials use the same few tags, so hundreds of them are lines of a few charts, and rows of one table in the HParams view.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from typing_extensions import Self
+
+from nasseg.report.draw import draw
+from nasseg.report.figure import to_pixels
+from nasseg.report.front import front_figure
+from nasseg.report.pictures import Example, Palette, panel
+from nasseg.report.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from nasseg.graph import Architecture
+
+
+class _Board:
+    def __init__(self, folder: Path) -> None:
+        self._writer = SummaryWriter(str(folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write out all that is pending."""
+        self._writer.close()
+
+    def add_predictions(self, examples: Sequence[Example], palette: Palette, step: int) -> None:
+        """A panel of image, truth and prediction; give the same images each time."""
+        self._add_figure("predictions", panel(examples, palette), step)
+
+    def _add_figure(self, tag: str, figure: Figure, step: int) -> None:
+        self._writer.add_image(tag, to_pixels(figure), step, dataformats="HWC")
+        self._writer.flush()
+
+
+class SearchBoard(_Board):
+    """The TensorBoard of one search.
+
+    `folder` is the run's `tensorboard/`. What an earlier part of a resumed search wrote of its trials is removed: add
+    their rows again, as the study remembers them.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._trials = Path(folder) / "trials"
+        shutil.rmtree(self._trials, ignore_errors=True)
+        super().__init__(Path(folder) / "search" / "best")
+        self._baseline = SummaryWriter(str(Path(folder) / "search" / "baseline"))
+        self._written: dict[str, Row] = {}
+
+    def close(self) -> None:
+        """Write out all that is pending."""
+        super().close()
+        self._baseline.close()
+
+    def add_trials(self, rows: Iterable[Row]) -> None:
+        """Write what is new in these rows: mIoU by training step and end to end, costs, score, and the choice."""
+        for row in rows:
+            before = self._written.get(row.key)
+            if row != before and row.status != "running":
+                self._add_trial(row, before)
+                self._written[row.key] = row
+
+    def _add_trial(self, row: Row, before: Row | None) -> None:
+        # Opened for each update, as hundreds of open files and writer threads would be too many.
+        with SummaryWriter(str(self._trials / row.name)) as writer:
+            if before is None:
+                # Without the "experiment" record TensorBoard finds the table's columns in all trials, not in one.
+                _, start, _ = hparams(flat_choice(row.choice), {})
+                writer.file_writer.add_summary(start)
+            known = set() if before is None else _scalars(before)
+            for tag, value, step in sorted(_scalars(row) - known):
+                writer.add_scalar(tag, value, step)
+
+    def add_best(self, score: float, baseline: float | None, spent: int) -> None:
+        """The best score and the baseline's, once `spent` seconds (or trials) of the budget are spent."""
+        self._writer.add_scalar("score against budget spent", score, spent)
+        if baseline is not None:
+            self._baseline.add_scalar("score against budget spent", baseline, spent)
+        self._writer.flush()
+        self._baseline.flush()
+
+    def add_front(self, rows: Sequence[Row], step: int) -> None:
+        """Mean IoU against cost with the references marked."""
+        self._add_figure("mIoU against cost", front_figure(rows), step)
+
+    def add_best_cell(self, architecture: Architecture, stage: str | None, step: int) -> None:
+        """A drawing of the best architecture's `stage`."""
+        self._add_figure("best cell", draw(architecture, stage), step)
+
+
+class TrainBoard(_Board):
+    """The TensorBoard of one training; `folder` is the run's `tensorboard/`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(Path(folder))
+
+    def add_step(self, step: int, loss: float, learning_rate: float) -> None:
+        """The loss and the learning rate at a training step."""
+        self._writer.add_scalar("train/loss", loss, step)
+        self._writer.add_scalar("train/learning rate", learning_rate, step)
+
+    def add_validation(self, step: int, miou: float, class_iou: Sequence[float | None], classes: Sequence[str]) -> None:
+        """Scores on the validation split; classes that occur neither in truth nor in prediction are left out."""
+        self._writer.add_scalar("val/mIoU", miou, step)
+        for name, iou in zip(classes, class_iou, strict=True):
+            if iou is not None:
+                self._writer.add_scalar(f"val IoU by class/{name}", iou, step)
+        self._writer.flush()
+
+
+def _scalars(row: Row) -> set[tuple[str, float, int]]:
+    """All that is known of a trial, as (tag, value, step)."""
+    scalars = {("mIoU/proxy", miou, step) for step, miou in row.proxy.items()}
+    single = {
+        ("mIoU/end to end, mean over seeds", row.full_miou, len(row.full)),
+        ("score", row.score, len(row.proxy) + len(row.full)),
+        ("cost/MAdds (G)", None if row.madds is None else row.madds / 1e9, 0),
+        ("cost/parameters (M)", None if row.params is None else row.params / 1e6, 0),
+        ("cost/latency (ms)", row.latency_ms, 0),
+    }
+    return scalars | {(tag, value, step) for tag, value, step in single if value is not None}
+
+
+def flat_choice(choice: Mapping[str, Any]) -> dict[str, str | float]:
+    """A choice as one level of names: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6×3`."""
+    flat: dict[str, str | float] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                visit(f"{name}.{key}" if name else str(key), inner)
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, float)) for v in value):
+            flat[name] = "×".join(f"{v:g}" for v in value)
+        elif isinstance(value, (list, tuple)):
+            for index, inner in enumerate(value):
+                visit(f"{name}.{index}", inner)
+        elif value is not None:
+            flat[name] = value if isinstance(value, (int, float, str)) else str(value)
+
+    visit("", choice)
+    return flat
