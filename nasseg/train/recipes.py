@@ -16,10 +16,10 @@ def short(**changes: Any) -> Recipe:
             "steps": 1000,
             "scale": (0.5, 2.0),
             "colour": 0.3,
-            "learning_rate": 0.01,
+            "learning_rate": 0.02,
             "nesterov": True,
             "warmup_steps": 100,
-            "head_multiplier": 10.0,
+            "head_multiplier": 5.0,
             "ema_decay": 0.99,
             **changes,
         }

@@ -61,6 +61,8 @@ class Trainer:
         self.network = network
         place(network, device)
         self._average: Network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._parameters = list(network.parameters())
+        self._averages, self._latest = _floating(self._average), _floating(self.network)
         self._optimizer = torch.optim.SGD(
             _parameter_groups(self.network, recipe),
             lr=recipe.learning_rate,
@@ -139,7 +141,7 @@ class Trainer:
             loss = self._total_loss(outputs, masks)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
-        norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: no failure.
         value = (loss if self._scaler.is_enabled() else loss + 0 * norm).item()
         if not math.isfinite(value):
@@ -165,7 +167,7 @@ class Trainer:
     def _update_average(self) -> None:
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(_floating(self._average), _floating(self.network), self.step)
+        average(self._averages, self._latest, self.step)
 
     def _restore_running_statistics(self) -> None:
         averages = dict(self._average.named_buffers())
@@ -201,4 +203,4 @@ def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
 
 def _floating(network: nn.Module) -> list[Tensor]:
     """Weights and running statistics; not the counters of steps."""
-    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
+    return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
