@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from nasseg.graph import Architecture
+from nasseg.graph import Architecture, ArchitectureError
 
 
 class Network(nn.Module):
@@ -19,13 +19,7 @@ class Network(nn.Module):
         self.architecture = architecture
         for node in architecture.ordered:
             module = node.op.build([architecture.channels(source) for source in node.inputs])
-            parent: nn.Module = self
-            *path, last = node.name.split(".")
-            for part in path:
-                if part not in parent._modules:
-                    parent.add_module(part, nn.Module())
-                parent = parent.get_submodule(part)
-            parent.add_module(last, module)
+            _place(self, node.name, module)
         initialise(self)
         self._plans = {
             False: _plan(architecture, architecture.outputs),
@@ -41,14 +35,36 @@ class Network(nn.Module):
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every output by its node's name, from the inputs by theirs; a tensor is freed after its last use."""
-        values = dict(inputs)
+        names = self.architecture.inputs
+        if not inputs.keys() >= set(names):
+            raise ValueError(
+                f"{self.architecture.name} was given {', '.join(inputs) or 'nothing'}, but takes {', '.join(names)}"
+            )
+        values = {name: inputs[name] for name in names}
         wanted = self.architecture.outputs + (self.architecture.training_outputs if self.training else ())
         for name, sources, free in self._plans[self.training]:
-            if name not in inputs:
+            if name not in values:
                 values[name] = self.get_submodule(name)(*(values[source] for source in sources))
             for source in free:
                 del values[source]
         return {name: values[name] for name in wanted}
+
+
+def _place(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Make `module` the submodule `name`, with plain modules for the parts before the last."""
+    *path, last = name.split(".")
+    for part in path:
+        _check_free(network, part, name)
+        if part not in network._modules:
+            network.add_module(part, nn.Module())
+        network = network.get_submodule(part)
+    _check_free(network, last, name)
+    network.add_module(last, module)
+
+
+def _check_free(module: nn.Module, part: str, name: str) -> None:
+    if part not in module._modules and hasattr(module, part):
+        raise ArchitectureError(f"node {name!r}: modules have an attribute {part!r} of their own; rename the node")
 
 
 def _plan(architecture: Architecture, outputs: tuple[str, ...]) -> list[tuple[str, tuple[str, ...], list[str]]]:

@@ -94,7 +94,7 @@ def node_costs(network: Network, input_shapes: dict[str, tuple[int, int, int]]) 
             try:
                 with torch.no_grad(), FlopCounterMode(display=False) as counter:
                     values[node.name] = module(*(values[source] for source in node.inputs))
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 sizes = ", ".join("×".join(map(str, values[source].shape[1:])) for source in node.inputs)
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"node {node.name!r} cannot take inputs of {sizes}: {reason}") from None
