@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from baselines.backbones.mobilenetv2 import mobilenetv2
+from baselines.backbones import BACKBONES
 from baselines.heads import classifier, decoder
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, Builder
@@ -95,14 +95,14 @@ PUBLISHED = Cell(
 class DPC(Space[Cell]):
     """Dense prediction cells on a backbone: `dpc:branches=3,filters=64,decoder=true`.
 
-    `decoder` is DeepLabV3+'s, which the paper's MobileNetV2 networks do without.
+    `decoder` is DeepLabV3+'s; where it is not given, as in the paper: none on MobileNetV2, one on other backbones.
     """
 
     branches: Annotated[int, Field(ge=1, le=16)] = 5
-    backbone: Literal["mobilenetv2"] = "mobilenetv2"
+    backbone: Literal["mobilenetv2", "resnet18", "resnet50", "resnet101", "xception65", "xception71"] = "mobilenetv2"
     output_stride: Literal[8, 16, 32] = 16
     filters: Annotated[int, Field(ge=1)] = 256
-    decoder: bool = False
+    decoder: bool | None = None
 
     def size(self) -> int:
         """B! · 81^B (§3.1)."""
@@ -196,9 +196,9 @@ class DPC(Space[Cell]):
         """Backbone, cell, optional decoder, classifier."""
         g = Builder("dpc")
         image = g.input()
-        features = mobilenetv2(g, image, self.output_stride)
+        features = BACKBONES[self.backbone](g, image, self.output_stride)
         x = self._cell(g, features.output, choice)
-        if self.decoder:
+        if self.decoder or (self.decoder is None and self.backbone != "mobilenetv2"):
             x = decoder(g, x, features.low_level, channels=self.filters, separable=True)
         return g.build(classifier(g, x, image, classes))
 
