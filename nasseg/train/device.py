@@ -44,3 +44,16 @@ def seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.default_generators[index].manual_seed(number)
         yield
+
+
+def choose_device(name: str) -> torch.device:
+    """The device `name`, where `auto` is CUDA if there is one; raises `ValueError` for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}, but must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but there is no CUDA device; use cpu")
+    return device

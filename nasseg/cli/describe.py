@@ -1,0 +1,51 @@
+"""`nasseg describe`: what a network costs, stage by stage and node by node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nasseg.cli.options import Config, Json, parse_size, print_json
+
+Arch = Annotated[str, typer.Argument(help="An architecture file, or a name such as unet:norm=none.", metavar="ARCH")]
+
+
+def describe(
+    arch: Arch,
+    classes: Annotated[int | None, typer.Option(help="Classes of a network given by name (19).", min=1)] = None,
+    size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Show parameters, MAdds and shapes of a network."""
+    from nasseg import plugins
+
+    description = plugins.architecture(arch, classes).describe(parse_size(size))
+    if as_json:
+        print_json(description.model_dump(mode="json"))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    nodes = Table("node", "operator", "inputs", "shape", "params", "MAdds", title=description.name, title_justify="left")
+    for column in nodes.columns[4:]:
+        column.justify = "right"
+    for node in description.nodes:
+        shape = "×".join(map(str, node.shape))
+        nodes.add_row(node.name, node.op, ", ".join(node.inputs), shape, f"{node.params:,}", f"{node.madds:,}")
+    stages = Table("stage", "params", "weights", "MAdds")
+    for column in stages.columns[1:]:
+        column.justify = "right"
+    for stage, cost in description.stages.items():
+        stages.add_row(stage, f"{cost.params:,}", f"{cost.weights:,}", f"{cost.madds:,}")
+    stages.add_row("[bold]all", f"[bold]{description.params:,}", "", f"[bold]{description.madds:,}")
+    console = Console()
+    console.print(nodes)
+    console.print(stages)
+    console.print(
+        f"{description.params:,} parameters ({description.params_training:,} in training), "
+        f"{description.madds / 1e9:.2f} G MAdds at {description.size[0]}x{description.size[1]}, "
+        f"{description.classes} classes"
+    )

@@ -1,0 +1,59 @@
+"""`nasseg evaluate`: score a trained model on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json
+
+Model = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
+
+
+def evaluate(
+    model: Model,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Split to score; train+val joins two.")] = "test",
+    scales: Annotated[str, typer.Option(help="Image scales whose predictions are averaged, like 0.5,1,2.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Score a trained model: mIoU, boundary IoU, pixel accuracy, IoU of every class."""
+    from nasseg.data import evaluation_batches, open_dataset
+    from nasseg.train.device import choose_device
+    from nasseg.train import evaluate as score
+    from nasseg.train.model import load_model
+
+    wanted = parse_numbers(scales)
+    network, provenance = load_model(model)
+    dataset = open_dataset(data or provenance.data.spec)
+    classes = provenance.data.classes
+    if dataset.classes != classes:
+        raise ValueError(
+            f"{dataset.spec} has the classes {', '.join(dataset.classes)}, but the model was trained for "
+            f"{', '.join(classes)}; give the data that it was trained for"
+        )
+    part = dataset.split(split)
+    part.check()
+    target = choose_device(device)
+    batches = (batch for batch, _ in evaluation_batches(part, 4, target, workers))
+    metrics = score(network, batches, len(classes), dataset.ignore_index, target, wanted, flip, boundary=True)
+    if as_json:
+        print_json({"model": str(model), "data": dataset.spec, "split": split, "images": len(part),
+                    "classes": classes, **metrics.model_dump(mode="json")})  # fmt: skip
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", "IoU", "boundary IoU", title=f"{dataset.spec}, {split}: {len(part)} images")
+    for name, iou, edge in zip(classes, metrics.class_iou, metrics.class_boundary_iou or (), strict=True):
+        table.add_row(name, "–" if iou is None else f"{iou:.4f}", "–" if edge is None else f"{edge:.4f}")
+    table.add_row("[bold]mean", f"[bold]{metrics.miou:.4f}", f"[bold]{metrics.boundary_miou or 0:.4f}")
+    Console().print(table)
+    Console().print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")

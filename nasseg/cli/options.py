@@ -1,0 +1,85 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+def load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the options in a YAML file as defaults; options on the command line go before them."""
+    if path is None:
+        return None
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; --config takes a YAML file of options") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    known = {parameter.name for parameter in context.command.params}
+    given = {str(name).replace("-", "_"): value for name, value in (values or {}).items()}
+    for name in given:
+        if name not in known:
+            options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
+            raise ValueError(f"{path}: unknown option {name!r}; known: {options}")
+    context.default_map = {**(context.default_map or {}), **given}
+    return path
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", callback=load_config, is_eager=True, help="Options as a YAML file.", metavar="FILE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="streets[:OPTIONS] (generated), or folder:PATH.", metavar="DATA")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Backbone weights: a file, or imagenet.", metavar="FILE|imagenet"),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int, typer.Option("--workers", help="Processes that read images ahead.", min=0)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH in pixels; raises `ValueError` for anything else."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise ValueError(f"size {text!r} must be HEIGHTxWIDTH in pixels, like 512x1024")
+    return int(match[1]), int(match[2])
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Numbers joined by commas; raises `ValueError` for anything else."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} must be numbers joined by commas, like 0.5,1,2") from None
+
+
+def new_run_folder(kind: str) -> Path:
+    """A folder under `runs/` named by the command and the time."""
+    import time
+
+    return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def say(message: str) -> None:
+    """Print a line for people, on stderr."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,55 @@
+"""`nasseg predict`: colour masks and overlays of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasseg.cli.evaluate import Model
+from nasseg.cli.options import Config, Device, say
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE…")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
+    device: Device = "auto",
+    config: Config = None,
+) -> None:
+    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg shows them on the image."""
+    import torch
+    from nasseg.data import normalise
+    from nasseg.data.folder import read_image
+    from nasseg.report.pictures import Palette, colour_mask, overlay
+    from nasseg.train.device import choose_device
+    from nasseg.train.model import load_model
+
+    files = _image_files(images)
+    network, provenance = load_model(model)
+    target = choose_device(device)
+    network.to(target)
+    out.mkdir(parents=True, exist_ok=True)
+    data = provenance.data
+    palette = Palette(classes=data.classes, colours=data.palette, ignore_index=data.ignore_index)
+    for file in files:
+        image = read_image(file)
+        with torch.inference_mode():
+            logits = network(normalise(image[None].to(target)))
+        mask = logits.argmax(1)[0].to("cpu", torch.uint8)
+        colour_mask(mask, palette).save(out / f"{file.stem}.png")
+        overlay(image, mask, palette).save(out / f"{file.stem}-overlay.jpg", quality=92)
+    say(f"{len(files)} images segmented into {out}")
+
+
+def _image_files(paths: list[Path]) -> list[Path]:
+    endings = {".jpg", ".jpeg", ".png"}
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path}: no such file; give images ({', '.join(sorted(endings))}) or folders of them")
+        files += sorted(f for f in path.iterdir() if f.suffix.lower() in endings) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{', '.join(map(str, paths))}: no images ({', '.join(sorted(endings))}) there")
+    return files

@@ -1,0 +1,27 @@
+"""`nasseg report`: write a search's report anew from its run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasseg.cli.options import Json, print_json
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a search.", metavar="RUN")],
+    as_json: Json = False,
+) -> None:
+    """Rewrite trials.csv and report.html of a search, and print its summary."""
+    from nasseg.report.search import SearchReporter
+    from nasseg.search.config import SearchConfig
+    from nasseg.search.run import Search
+
+    reporter = SearchReporter(Search(SearchConfig.load(run), run))
+    reporter.write()
+    if as_json:
+        print_json(reporter.summary())
+    else:
+        reporter.print_summary()

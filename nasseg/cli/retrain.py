@@ -1,0 +1,84 @@
+"""`nasseg retrain`: train a network end to end, with everything it needs to know read from its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasseg.cli.describe import Arch
+from nasseg.cli.options import (
+    INTERRUPTED,
+    Config,
+    Data,
+    Device,
+    Json,
+    Seed,
+    Weights,
+    Workers,
+    new_run_folder,
+    parse_size,
+    print_json,
+    say,
+)
+
+
+def retrain(
+    arch: Arch,
+    data: Data = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to train on; train+val joins two.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Split to score on.")] = None,
+    weights: Weights = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
+    recipe: Annotated[str, typer.Option(help="short, paper, or a recipe's name.")] = "short",
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", min=1)] = None,
+    crop: Annotated[str | None, typer.Option(help="Crop, HEIGHTxWIDTH.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    workers: Workers = 0,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
+    from nasseg.cli.search import stop_on_interrupt
+    from nasseg.report.retrain import RetrainReporter
+    from nasseg.train.fit import Stopped
+    from nasseg.train.model import MODEL_FILE
+    from nasseg.train.retrain import Retraining
+
+    changes = {
+        "steps": steps, "batch_size": batch_size, "crop": parse_size(crop) if crop else None,
+        "learning_rate": learning_rate,
+    }  # fmt: skip
+    if resume:
+        if out is None:
+            raise ValueError("--resume needs --out RUN, the folder of the training to continue")
+        training = Retraining.load(out)
+    else:
+        training = Retraining.prepare(
+            arch, out or new_run_folder("retrain"), data=data, train_split=train_split, val_split=val_split,
+            weights=weights, recipe=recipe, changes={k: v for k, v in changes.items() if v is not None},
+            device=device, seed=seed, workers=workers,
+        )  # fmt: skip
+    if training.weights_report is not None and not training.weights_report.complete:
+        say(f"weights: {training.weights_report}")
+    recipe_used = training.config.recipe
+    say(
+        f"{training.architecture.name} on {training.config.data} ({len(training.train)} images), {recipe_used.steps} steps "
+        f"of {recipe_used.batch_size} crops {recipe_used.crop[0]}x{recipe_used.crop[1]}, on {training.device}"
+    )
+    stop = stop_on_interrupt()
+    try:
+        with RetrainReporter(training, stop) as reporter:
+            metrics = training.run(reporter.step, reporter.score)
+    except Stopped:
+        say(f"stopped; the state is saved. Continue with:\n  nasseg retrain {arch} --resume --out {training.folder}")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print_json({"folder": str(training.folder), "steps": recipe_used.steps, **metrics.model_dump(mode="json")})
+    else:
+        say(f"mIoU {metrics.miou:.4f} on {training.config.val_split}; the model is {training.folder / MODEL_FILE}")

@@ -1,0 +1,113 @@
+"""`nasseg search`: find a network for the data within a budget."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from nasseg.cli.options import INTERRUPTED, Config, Data, Device, Json, Seed, Weights, new_run_folder, print_json, say
+
+if TYPE_CHECKING:
+    from nasseg.search.run import Search
+
+Steps = Annotated[
+    str | None, typer.Option("--rungs", help="Steps at which proxy trainings are compared, like 60,180.", metavar="A,B")
+]
+
+
+def search(
+    space: Annotated[str, typer.Option(help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
+    budget: Annotated[str, typer.Option(help="200gpu-h, 8cpu-h, 2h, 30min or 40trials.")] = "30min",
+    data: Data = None,
+    train_split: Annotated[str, typer.Option(help="Split that trials train on.")] = "train",
+    val_split: Annotated[str, typer.Option(help="Split that trials are scored on.")] = "val",
+    weights: Weights = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
+    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or neighbourhood.")] = "tpe",
+    cost_weight: Annotated[float, typer.Option(help="Exponent of relative MAdds in the score; 0 ignores cost.")] = -0.07,
+    storage: Annotated[str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")] = None,
+    runner: Annotated[Literal["ray", "in-process"], typer.Option(help="What runs the jobs.")] = "ray",
+    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Jobs at once.", min=1)] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU that a job takes.", min=0.01)] = None,
+    rungs: Steps = None,
+    full_steps: Annotated[int | None, typer.Option(help="Steps of an end-to-end training.", min=1)] = None,
+    finalists: Annotated[int | None, typer.Option(help="Candidates trained end to end.", min=1)] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each end-to-end training.", min=1)] = None,
+    image_scale: Annotated[float | None, typer.Option(help="Scale of images during the search.", max=1)] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
+    from nasseg.report.search import SearchReporter
+    from nasseg.search.budget import Budget
+    from nasseg.search.config import SearchConfig
+    from nasseg.search.run import Search, open_folder, plan_search
+
+    if resume:
+        if out is None:
+            raise ValueError("--resume needs --out RUN, the folder of the search to continue")
+        wanted = SearchConfig.load(out)
+        say(f"continuing {out}: {wanted.space} on {wanted.data}, budget {wanted.budget}")
+    else:
+        out = out or new_run_folder("search")
+        if out.exists():
+            open_folder(out)
+        given = {
+            "rungs": _parse_rungs(rungs), "full_steps": full_steps, "finalists": finalists, "seeds": seeds,
+            "image_scale": image_scale, "gpus_per_trial": gpus_per_trial,
+        }  # fmt: skip
+        asked = SearchConfig(
+            space=space, data=data or "streets", train_split=train_split, val_split=val_split,
+            budget=Budget.parse(budget), weights=weights, sampler=sampler, runner=runner, storage=storage,
+            ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight,
+        )  # fmt: skip
+        say("checking the data and measuring the machine's speed …")
+        wanted = plan_search(asked, given, concurrency)
+        open_folder(out)
+    run = Search(wanted, out)
+    stop = stop_on_interrupt()
+    with SearchReporter(run) as reporter:
+        run.run(stop, reporter.update)
+    if stop.is_set():
+        say(f"stopped; everything finished is saved. Continue with:\n  nasseg search --resume --out {out}")
+        raise typer.Exit(INTERRUPTED)
+    if as_json:
+        print_json(reporter.summary())
+    else:
+        reporter.print_summary()
+
+
+def _parse_rungs(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        steps = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        steps = ()
+    if not steps or steps[0] < 1 or any(low >= high for low, high in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"rungs are {text!r}, but must be rising numbers of steps joined by commas, like 60,180")
+    return steps
+
+
+def stop_on_interrupt() -> threading.Event:
+    """An event that the first Ctrl-C sets; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> Any:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("\nstopping; Ctrl-C again to end at once …")
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop

@@ -1,0 +1,129 @@
+"""Finding baselines and search spaces by name: entry points, exactly as a user's own package has them.
+
+A name takes options after a colon: `unet:in_channels=1,norm=none`. A space may also be `package.module:Name`, with options
+after a second colon.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from nasseg.errors import one_line
+
+if TYPE_CHECKING:
+    from nasseg.graph import Architecture
+    from nasseg.search.space import Space
+
+BASELINES = "nasseg.baselines"
+SPACES = "nasseg.search_spaces"
+
+
+def names(group: str) -> list[str]:
+    """The names that installed packages give in an entry-point group, sorted."""
+    return sorted(point.name for point in entry_points(group=group))
+
+
+def parse_options(text: str, where: str) -> dict[str, Any]:
+    """`a=1,b=true,c=x` as a mapping; raises `ValueError` where a part is not KEY=VALUE or a key comes twice."""
+    options: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key or key in options:
+            raise ValueError(f"{where}: option {part!r} must be KEY=VALUE, each key once, joined by commas")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def baseline(text: str, num_classes: int = 19) -> Architecture:
+    """The handcrafted network `NAME` or `NAME:OPTIONS`, its logits for `num_classes` classes.
+
+    Raises `ValueError` for an unknown name or option, with the known ones.
+    """
+    name, _, tail = text.partition(":")
+    make = loaded(BASELINES, name)
+    return _call(make, name, {"num_classes": num_classes, **parse_options(tail, name)})
+
+
+def space(text: str) -> Space[Any]:
+    """The search space `NAME`, `NAME:OPTIONS` or `package.module:Class[:OPTIONS]`.
+
+    Raises `ValueError` for an unknown name or option, with the known ones.
+    """
+    name, _, tail = text.partition(":")
+    if "." in name:
+        attribute, _, tail = tail.partition(":")
+        make = _import(name, attribute)
+    else:
+        make = loaded(SPACES, name)
+    return _call(make, text, parse_options(tail, name))
+
+
+def architecture(text: str, num_classes: int | None = None) -> Architecture:
+    """ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
+
+    A file keeps its own number of classes; `num_classes` (19 where not given) is for names. Raises `ValueError`.
+    """
+    from nasseg.graph import load
+
+    path = Path(text)
+    if path.suffix == ".json" or path.exists():
+        return load(path)
+    name = text.partition(":")[0]
+    classes = 19 if num_classes is None else num_classes
+    if name in names(SPACES):
+        points = space(text)
+        *_, best = points.references().values()
+        return points.architecture(best, classes)
+    if name not in names(BASELINES):
+        known = ", ".join([*names(BASELINES), *names(SPACES)])
+        raise ValueError(f"unknown architecture {name!r}; give a file such as best.json, or one of: {known}")
+    return baseline(text, classes)
+
+
+def loaded(group: str, name: str) -> Callable[..., Any]:
+    """What the entry point `name` of a group stands for; raises `ValueError` for an unknown one, with the known."""
+    found: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
+    if name not in found:
+        what = group.rpartition(".")[2].removesuffix("s").replace("_", " ")
+        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(sorted(found))}")
+    thing: Callable[..., Any] = found[name].load()
+    return thing
+
+
+def _import(module: str, attribute: str) -> Callable[..., Any]:
+    try:
+        thing: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module}:{attribute} cannot be imported ({error}); give package.module:Class") from None
+    return thing
+
+
+def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
+    """Call with options checked and converted by the callable's own annotations."""
+    from nasseg.search.space import Space
+
+    try:
+        if isinstance(make, type) and issubclass(make, Space):
+            return make.model_validate(options)
+        return validate_call(make, config=ConfigDict(arbitrary_types_allowed=True))(**options)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+            raise ValueError(f"{where}: unknown option {problem['loc'][-1]!r}; known: {_known(make)}") from None
+        raise ValueError(one_line(error, where)) from None
+
+
+def _known(make: Callable[..., Any]) -> str:
+    import inspect
+
+    return ", ".join(name for name in inspect.signature(make).parameters if name != "num_classes")

@@ -1,0 +1,60 @@
+"""What a retraining shows as it goes on: a line now and then, TensorBoard, metrics.json."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console
+from typing_extensions import Self
+
+from nasseg.graph import write_atomically
+from nasseg.report.live import duration_text
+from nasseg.report.tensorboard import TrainBoard
+from nasseg.train.fit import Stopped
+from nasseg.train.metrics import Metrics
+from nasseg.train.retrain import Retraining
+from nasseg.train.trainer import Trainer
+
+LINE_INTERVAL_S = 10.0
+
+
+class RetrainReporter:
+    """Reports on a retraining in its run folder; `stop`, once set, breaks the training off after a step."""
+
+    def __init__(self, retraining: Retraining, stop: threading.Event) -> None:
+        self._retraining, self._stop = retraining, stop
+        self._board = TrainBoard(retraining.folder / "tensorboard")
+        self._console = Console(stderr=True)
+        self._start, self._first_step, self._printed = time.monotonic(), -1, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._board.close()
+
+    def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
+        """Note a step; raises `Stopped` once the user asked for it."""
+        if self._first_step < 0:
+            self._first_step, self._start = trainer.step, time.monotonic()
+        self._board.add_step(trainer.step, loss, learning_rate)
+        now = time.monotonic()
+        if now - self._printed > LINE_INTERVAL_S:
+            self._printed = now
+            done = trainer.step - self._first_step
+            left = (now - self._start) / done * (trainer.total_steps - trainer.step) if done else 0.0
+            end = f", {duration_text(left)} to the end" if done else ""
+            self._console.print(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{end}", soft_wrap=True)
+        if self._stop.is_set():
+            raise Stopped
+
+    def score(self, step: int, trainer: Trainer, metrics: Metrics) -> None:
+        """Note a score on the validation split, and keep it as `metrics.json`."""
+        classes = self._retraining.dataset.classes
+        self._board.add_validation(step, metrics.miou, metrics.class_iou, classes)
+        self._console.print(f"step {step}: mIoU {metrics.miou:.4f}", soft_wrap=True)
+        write_atomically(self._retraining.folder / "metrics.json", metrics.model_dump_json(indent=1) + "\n")

@@ -1,0 +1,254 @@
+"""Everything that a search shows as it goes on: live progress, TensorBoard, trials.csv, report.html, the final table."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+import yaml
+from typing_extensions import Self
+
+from nasseg.data import normalise
+from nasseg.report.html import Report, write_report
+from nasseg.report.live import LiveProgress, Progress
+from nasseg.report.pictures import Example, Palette
+from nasseg.report.rows import Row, make_rows, name_of
+from nasseg.report.table import summary_table, write_trials
+from nasseg.report.tensorboard import SearchBoard
+from nasseg.search.job import Trial
+from nasseg.search.run import Search, miou
+
+EXAMPLES = 3
+"""Images whose predictions are shown, always the same."""
+PAGE_INTERVAL_S = 30.0
+PHASES = {"prepare": "training the handcrafted reference", "proxy": "proxy trials", "full": "training end to end"}
+
+logger = logging.getLogger("nasseg")
+
+
+class SearchReporter:
+    """Reports on a search in its run folder: `with SearchReporter(search) as reporter: search.run(stop, reporter.update)`."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._board: SearchBoard | None = None
+        self._live = LiveProgress()
+        self._shown_best: str | None = None
+        self._written = 0.0
+        self._log = logging.FileHandler(search.folder / "log.txt", encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._logged: set[tuple[str, str, int]] = set()
+
+    def __enter__(self) -> Self:
+        logger.addHandler(self._log)
+        logger.setLevel(logging.INFO)
+        self._board = SearchBoard(self._search.folder / "tensorboard")
+        self._live.__enter__()
+        self._live.print(plan_text(self._search))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+        if self._search.best is not None:
+            self.write()
+        if self._board is not None:
+            self._board.close()
+        logger.removeHandler(self._log)
+        self._log.close()
+
+    # --- as it goes on ---------------------------------------------------------------------------------------------
+
+    def update(self, search: Search) -> None:
+        """Show what is new; called after every change."""
+        self._log_new(search)
+        self._live.update(progress(search))
+        if search.best is None or self._board is None:
+            return
+        self._board.add_trials(self.rows)
+        step = round(search.elapsed_seconds)
+        baseline = self.baseline
+        self._board.add_best(search.best_score, baseline.score if baseline else None, step)
+        if time.monotonic() - self._written > PAGE_INTERVAL_S:
+            self.write()
+            self._board.add_front(self.rows, step)
+            self._show_best(step)
+            self._written = time.monotonic()
+
+    def _log_new(self, search: Search) -> None:
+        for trial in search.trials:
+            outcomes = [("proxy", o.step, o) for o in trial.proxy.values()]
+            outcomes += [("end to end, seed", seed, o) for seed, o in trial.full.items()]
+            for what, number, outcome in outcomes:
+                identity = (trial.candidate.key, what, number)
+                if identity not in self._logged:
+                    self._logged.add(identity)
+                    result = f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
+                    logger.info("%s %s %d: %s", name_of(trial.candidate), what, number, result)
+
+    def _show_best(self, step: int) -> None:
+        search, best, board = self._search, self._search.best, self._board
+        if best is None or board is None or best.candidate.key == self._shown_best:
+            return
+        self._shown_best = best.candidate.key
+        board.add_best_cell(search.architecture(best), self.stage, step)
+        network = search.best_network()
+        if network is not None:
+            board.add_predictions(self._examples(network), self.palette, step)
+
+    def _examples(self, network: torch.nn.Module) -> list[Example]:
+        val = self._search.dataset.split(self._search.config.val_split)
+        step = max(1, len(val) // EXAMPLES)
+        examples = []
+        for sample in (val[index] for index in range(0, step * min(EXAMPLES, len(val)), step)):
+            with torch.inference_mode():
+                prediction = network(normalise(sample.image[None])).argmax(1)[0].to(torch.uint8)
+            examples.append(Example(name=sample.name, image=sample.image, truth=sample.mask, prediction=prediction))
+        return examples
+
+    # --- the whole -------------------------------------------------------------------------------------------------
+
+    @property
+    def palette(self) -> Palette:
+        """Names and colours of the data's classes."""
+        dataset = self._search.dataset
+        return Palette(classes=dataset.classes, colours=dataset.palette, ignore_index=dataset.ignore_index)
+
+    @property
+    def stage(self) -> str | None:
+        """What is drawn of an architecture: `cell` where it has one."""
+        best = self._search.best
+        stages = self._search.architecture(best).stages if best else ()
+        return "cell" if "cell" in stages else None
+
+    @property
+    def rows(self) -> list[Row]:
+        """One row a candidate, in the order in which they were tried."""
+        search = self._search
+        return make_rows(search.trials, search.plan.rungs, self._score, search.latencies)
+
+    @property
+    def baseline(self) -> Row | None:
+        """The handcrafted reference to beat."""
+        return next((row for row in self.rows if row.label is not None), None)
+
+    def _score(self, trial: Trial) -> float | None:
+        merit = self._search.merit(trial)
+        return merit[-1] if merit else None
+
+    def write(self) -> None:
+        """Write `trials.csv` and `report.html`."""
+        search, best = self._search, self._search.best
+        write_trials(search.folder / "trials.csv", self.rows, search.plan.rungs)
+        if best is None:
+            return
+        report = Report(
+            title=f"{search.config.space} on {search.config.data}",
+            rows=self.rows,
+            rungs=search.plan.rungs,
+            best=best.candidate.key,
+            classes=search.dataset.classes,
+            history=[(seconds / 60, score) for seconds, score in search.history],
+            budget_unit="min",
+            config=yaml.safe_dump(search.config.model_dump(mode="json"), sort_keys=False),
+            architecture=search.architecture(best),
+            stage=self.stage,
+            trust=search.trust,
+        )
+        write_report(search.folder / "report.html", report)
+
+    def compared(self) -> list[Row]:
+        """The best candidate's row, then the references'."""
+        best = self._search.best
+        key = best.candidate.key if best else None
+        return sorted(
+            (row for row in self.rows if row.key == key or row.label is not None), key=lambda row: row.key != key
+        )
+
+    def print_summary(self) -> None:
+        """Print the best against the references, how far the proxy is to be trusted, and what to do next."""
+        search, console = self._search, self._live.console
+        if search.best is None:
+            console.print("no candidate was trained; give a larger --budget")
+            return
+        console.print(summary_table(self.compared(), title=f"{len(search.trials)} candidates tried"))
+        for agreement in search.trust.agreements:
+            if agreement.spearman is not None:
+                console.print(
+                    f"rank correlation, {agreement.lower} and {agreement.upper}: {agreement.spearman:.2f} "
+                    f"({agreement.points} candidates)"
+                )
+        if search.trust.seed_deviation is not None:
+            console.print(f"mIoU of one network differs between seeds by {search.trust.seed_deviation:.4f}")
+        baseline = next((row for row in self.compared() if row.label is not None), None)
+        best = self.compared()[0]
+        if baseline is not None and baseline.key == best.key:
+            console.print(f"The handcrafted {baseline.name} stays the best.")
+        console.print(f"report: {search.folder / 'report.html'}", soft_wrap=True)
+        console.print(f"retrain it:\n  nasseg retrain {search.folder / 'best.json'}", soft_wrap=True)
+
+    def summary(self) -> dict[str, Any]:
+        """The same as `print_summary`, as a JSON document."""
+        search, best = self._search, self._search.best
+        return {
+            "folder": str(search.folder),
+            "best": best.candidate.key if best else None,
+            "networks": [
+                {
+                    "key": row.key, "name": row.name, "proxy_miou": row.proxy_miou, "full_miou": row.full_miou,
+                    "full_miou_by_seed": list(row.full.values()), "params": row.params, "madds": row.madds,
+                    "latency_ms": row.latency_ms,
+                }
+                for row in self.compared()
+            ],
+            "candidates": len(search.trials),
+            "trust": search.trust.model_dump(mode="json"),
+            "elapsed_seconds": round(search.elapsed_seconds, 1),
+        }  # fmt: skip
+
+
+def progress(search: Search) -> Progress:
+    """Where the search stands."""
+    in_flight = search.planner.in_flight
+    phase = PHASES[in_flight[-1].task] if in_flight else "finishing"
+    rows = make_rows(search.trials, search.plan.rungs, lambda trial: None, {})
+    count = {status: sum(row.status == status for row in rows) for status in ("complete", "stopped", "nonfinite", "failed")}
+    budget = search.config.budget
+    baseline = next((t for t in search.trials if t.candidate.label is not None), None)
+    timed = budget.trials is None
+    spent, total = (search.elapsed_seconds / 60, search.total_seconds / 60) if timed else (len(rows), budget.amount)
+    return Progress(
+        phase=phase,
+        spent=spent,
+        budget=total,
+        unit="min" if timed else "trials",
+        done=count["complete"],
+        running=sum(len(job.candidates) for job in in_flight),
+        stopped=count["stopped"],
+        failed=count["nonfinite"] + count["failed"],
+        best=miou(search.best) if search.best else None,
+        best_name=name_of(search.best.candidate) if search.best else None,
+        baseline=miou(baseline) if baseline else None,
+        baseline_name=name_of(baseline.candidate) if baseline else None,
+        seconds_left=max(0.0, search.total_seconds - search.elapsed_seconds) if timed else None,
+    )
+
+
+def plan_text(search: Search) -> str:
+    """The dials in a few lines, as a search prints them before it starts."""
+    plan, config = search.plan, search.config
+    candidates = f"{plan.candidates} candidates" if plan.candidates else "as many candidates as the time allows"
+    return (
+        f"space {config.space} ({search.space.size():,} points), data {config.data}, budget {config.budget}\n"
+        f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
+        f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {config.torch_device}\n"
+        f"proxy: {candidates}, compared at steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on\n"
+        f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
+        f"reference {next(iter(search.space.references()))}: {search.objective.reference_cost / 1e9:.2f} G MAdds; "
+        f"score = mIoU · (MAdds / reference)^{search.objective.weight:g}\n"
+        f"run folder {search.folder}"
+    )

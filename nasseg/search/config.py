@@ -1,0 +1,103 @@
+"""What a search was asked for, and what it derived from that: the content of a run folder's `config.yaml`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nasseg.errors import one_line
+from nasseg.graph import write_atomically
+from nasseg.search.budget import Budget
+from nasseg.search.samplers import SAMPLERS
+from nasseg.train.device import choose_device
+from nasseg.train.recipe import Recipe
+
+CONFIG_FILE = "config.yaml"
+
+
+class Plan(BaseModel):
+    """The dials of a search that follow from its budget and the measured speed, unless they are given.
+
+    `image_scale` is what images are scaled by during the search, `rungs` the steps at which proxy trainings are
+    compared, `views` the augmented copies of each image whose features are cached, `label_stride` the stride at which
+    proxy trainings see and are scored on masks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_scale: Annotated[float, Field(gt=0, le=1)]
+    rungs: tuple[int, ...]
+    full_steps: int
+    candidates: int | None
+    finalists: int
+    seeds: int
+    proxy_share: float
+    views: int
+    label_stride: int = 4
+    reduction: int = 3
+    concurrency: int
+    candidates_per_job: int = 1
+    threads: int
+    gpus_per_trial: float = 0.0
+    proxy_recipe: Recipe
+    full_recipe: Recipe
+
+
+class SearchConfig(BaseModel):
+    """What a user asks of a search. `plan` is filled in before it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: str = "dpc"
+    data: str = "streets"
+    train_split: str = "train"
+    val_split: str = "val"
+    budget: Budget
+    weights: str | None = None
+    sampler: str = "tpe"
+    runner: Literal["ray", "in-process"] = "ray"
+    storage: str | None = None
+    ray_address: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    cost_weight: Annotated[float, Field(le=0)] = -0.07
+    plan: Plan | None = None
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that trials run on."""
+        return choose_device(self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.yaml` into a run folder."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        write_atomically(folder / CONFIG_FILE, text)
+
+    @classmethod
+    def load(cls, folder: Path) -> SearchConfig:
+        """Read a run folder's `config.yaml`; raises `ValueError` where it is missing or off."""
+        path = folder / CONFIG_FILE
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a search")
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError) as error:
+            detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise ValueError(f"{path}: {detail}") from None
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_sampler(name: str) -> str:
+    """The sampler's name; raises `ValueError` for an unknown one."""
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+    return name

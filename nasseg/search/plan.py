@@ -1,0 +1,210 @@
+"""From a budget and the measured speed to the dials of a search."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from nasseg.data import Batch
+from nasseg.data.resized import scaled
+from nasseg.search.budget import Budget
+from nasseg.search.config import Plan
+from nasseg.search.space import Space
+from nasseg.train.fit import seeded_network
+from nasseg.train.recipes import short
+from nasseg.train.trainer import Trainer
+
+IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
+LABEL_STRIDE = 4
+REDUCTION = 3
+FEWEST_CANDIDATES = 48
+FEWEST_FULL_STEPS = 150
+FIRST_RUNG_STEPS = (20, 300)
+"""Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
+FULL_SHARE = 0.5
+"""Share of the time for training end to end: the handcrafted reference first, and the finalists."""
+CONTENTION = 1.15
+"""How much longer a step takes beside others on the same machine."""
+
+
+class Hardware(BaseModel):
+    """What a search runs on; `workers` jobs run at once, with `threads` threads each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str
+    cores: int
+    gpus: int
+    workers: int
+    threads: int
+    gpus_per_trial: float = 0.0
+
+    @classmethod
+    def of(
+        cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
+    ) -> Hardware:
+        """One worker a core on a CPU; four share a GPU, whose kernels are small."""
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        share = gpus_per_trial or (0.25 if gpus else 0.0)
+        workers = concurrency or (max(1, int(gpus / share)) if gpus else cores)
+        return cls(
+            device=str(device), cores=cores, gpus=gpus, workers=workers, threads=max(1, cores // workers),
+            gpus_per_trial=share,
+        )  # fmt: skip
+
+
+class Speed(BaseModel):
+    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image_scale: float
+    full_step_seconds: float
+    proxy_step_seconds: float
+    forward_seconds: float
+    """One batch through the whole network in inference."""
+
+    def at(self, image_scale: float) -> Speed:
+        """The same at another scale, as time goes with the number of pixels."""
+        factor = (image_scale / self.image_scale) ** 2
+        times = {name: value * factor for name, value in self.model_dump().items() if name != "image_scale"}
+        return Speed(image_scale=image_scale, **times)
+
+
+def batch_size(device: torch.device) -> int:
+    """Images a step: what a GPU is fed well with, and what a CPU can afford."""
+    return 16 if device.type == "cuda" else 8
+
+
+def measure_speed(
+    space: Space[Any], classes: int, size: tuple[int, int], image_scale: float, device: torch.device, threads: int
+) -> Speed:
+    """Time training steps of the space's first reference on random images of `size` (height, width) · `image_scale`."""
+    architecture = space.architecture(next(iter(space.references().values())), classes)
+    crop = search_crop(size, image_scale)
+    images = {"image": torch.randn(batch_size(device), 3, *crop)}
+    torch.set_num_threads(threads)
+    full, forward = _time_steps(architecture, images, crop, device)
+    proxy = full
+    if space.shared_stage is not None:
+        prefix, suffix = architecture.cut(space.shared_stage)
+        with torch.inference_mode():
+            features = seeded_network(prefix, 0).eval().outputs(images)
+        labels = scaled(crop, 1 / LABEL_STRIDE)
+        inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
+        proxy, _ = _time_steps(suffix, inputs, labels, device)
+    return Speed(image_scale=image_scale, full_step_seconds=full, proxy_step_seconds=proxy, forward_seconds=forward)
+
+
+def _time_steps(
+    architecture: Any, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device, steps: int = 3
+) -> tuple[float, float]:
+    """Seconds of a training step and of a forward pass in inference."""
+    recipe = short(steps=steps + 1, batch_size=batch_size(device))
+    trainer = Trainer(seeded_network(architecture, 0), recipe, recipe.steps, device, 0, 255)
+    masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            yield Batch(inputs, masks)
+
+    trainer.run(batches(), 1)
+    start = time.perf_counter()
+    trainer.run(batches(), steps + 1)
+    train_seconds = (time.perf_counter() - start) / steps
+    network, on_device = trainer.ema_network(), {name: value.to(device) for name, value in inputs.items()}
+    with torch.inference_mode():
+        start = time.perf_counter()
+        network.outputs(on_device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return train_seconds, time.perf_counter() - start
+
+
+def search_crop(size: tuple[int, int], image_scale: float) -> tuple[int, int]:
+    """The crop that trainings of a search see: the scaled image, in multiples of 16 as far as that goes."""
+    height, width = scaled(size, image_scale)
+    return max(32, height // 16 * 16), max(32, width // 16 * 16)
+
+
+def derive_plan(
+    budget: Budget,
+    speed: Speed,
+    hardware: Hardware,
+    *,
+    size: tuple[int, int],
+    train_images: int,
+    val_images: int,
+    references: int,
+    **given: Any,
+) -> Plan:
+    """The plan that spends `budget` well; `given` dials are taken as they are.
+
+    Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
+    `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
+    rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
+    """
+    device = torch.device(hardware.device)
+    batch = batch_size(device)
+    seconds = budget.wall_seconds(hardware.cores, hardware.gpus)
+    hours = seconds / 3600
+    finalists, seeds = (2, 2) if hours < 1 or math.isinf(hours) else (5, 2) if hours < 10 else (10, 3)
+    finalists, seeds = given.get("finalists") or finalists, given.get("seeds") or seeds
+    longest_full = max(1000, 100 * train_images // batch)
+    views = 4
+
+    if math.isinf(seconds):
+        scale = given.get("image_scale") or (1.0 if min(size) <= 200 else 0.5)
+        full_steps, first, rungs, proxy_share = 200, 60, 2, 1.0
+    else:
+        usable = max(1.0, 0.95 * seconds - 20)
+        rounds = math.ceil(((finalists + references) * seeds - 1) / hardware.workers)
+        alone = 1 / (0.8 * hardware.workers) if device.type == "cpu" else 1.0
+        full_seconds = FULL_SHARE * usable / (alone + CONTENTION * rounds)
+
+        def steps_at(image_scale: float) -> int:
+            at = speed.at(image_scale)
+            return int((full_seconds - val_images / batch * at.forward_seconds) / at.full_step_seconds)
+
+        scales = [given["image_scale"]] if given.get("image_scale") else IMAGE_SCALES
+        scale = next((s for s in scales if steps_at(s) >= FEWEST_FULL_STEPS), scales[-1])
+        full_steps = max(10, min(longest_full, steps_at(scale)))
+        at = speed.at(scale)
+        full_seconds = full_steps * at.full_step_seconds + val_images / batch * at.forward_seconds
+        features = (views * train_images + val_images) / batch * at.forward_seconds * alone
+        rerank = CONTENTION * rounds * full_seconds
+        proxy = max(1.0, usable - rerank - alone * full_seconds - features)
+        rungs = 2 if hours < 1 else 3
+        trainings = sum(1 / REDUCTION**rung for rung in range(rungs))
+        steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))
+        per_candidate = proxy * hardware.workers / CONTENTION / FEWEST_CANDIDATES - 0.7
+        scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
+        first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
+        first = min(max(first, FIRST_RUNG_STEPS[0]), FIRST_RUNG_STEPS[1])
+        proxy_share = round(1 - (rerank + 0.05 * seconds) / seconds, 3)
+
+    rung_steps = given.get("rungs") or tuple(first * REDUCTION**rung for rung in range(rungs))
+    full_steps = given.get("full_steps") or full_steps
+    crop = search_crop(size, scale)
+    return Plan(
+        image_scale=scale,
+        rungs=rung_steps,
+        full_steps=full_steps,
+        candidates=budget.trials,
+        finalists=finalists,
+        seeds=seeds,
+        proxy_share=max(0.1, proxy_share),
+        views=views,
+        label_stride=LABEL_STRIDE,
+        reduction=REDUCTION,
+        concurrency=hardware.workers,
+        threads=hardware.threads,
+        gpus_per_trial=hardware.gpus_per_trial,
+        proxy_recipe=short(steps=rung_steps[-1], crop=crop, batch_size=batch),
+        full_recipe=short(steps=full_steps, crop=crop, batch_size=batch),
+    )

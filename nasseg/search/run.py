@@ -1,0 +1,297 @@
+"""A whole search in its run folder, as data flows: plan, jobs, record, the best network."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from nasseg import plugins
+from nasseg.cost import Latency, measure_latency
+from nasseg.data import open_dataset
+from nasseg.graph import Architecture, save
+from nasseg.search.config import SearchConfig, check_sampler, cores
+from nasseg.search.front import non_dominated
+from nasseg.search.job import JobResult, Outcome, Trial
+from nasseg.search.objective import Objective
+from nasseg.search.plan import Hardware, derive_plan, measure_speed
+from nasseg.search.planner import Planner, PlannerSettings
+from nasseg.search.runners import in_process
+from nasseg.search.samplers import SAMPLERS
+from nasseg.search.study import Record
+from nasseg.search.trust import Trust, measure_trust
+from nasseg.search.worker import SearchWorker
+from nasseg.train.fit import seeded_network
+from nasseg.train.model import MODEL_FILE, load_model
+from nasseg.train.weights import load_pretrained
+
+ELAPSED = "elapsed seconds"
+BEST_AT = "best at "
+REHEARSAL_SCALE = 0.5
+"""Images are this share of their size while the speed is measured."""
+
+
+def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int | None = None) -> SearchConfig:
+    """Check what a search was asked for, measure the machine's speed, and fill in the plan.
+
+    `given` are dials of the plan that the user set. Raises `ValueError` for anything that could not work later: data,
+    space, weights, sampler, budget.
+    """
+    check_sampler(config.sampler)
+    device = config.torch_device
+    space = plugins.space(config.space)
+    dataset = open_dataset(config.data)
+    train, val = dataset.split(config.train_split), dataset.split(config.val_split)
+    hardware = Hardware.of(device, cores(), concurrency, given.get("gpus_per_trial"))
+    config.budget.wall_seconds(hardware.cores, hardware.gpus)
+    train.check()
+    val.check()
+    classes = len(dataset.classes)
+    references = space.references()
+    if config.weights is not None:
+        first = space.architecture(next(iter(references.values())), classes)
+        load_pretrained(seeded_network(first, 0), config.weights)
+    height, width = val[0].mask.shape
+    speed = measure_speed(space, classes, (height, width), REHEARSAL_SCALE, device, hardware.threads)
+    plan = derive_plan(
+        config.budget, speed, hardware, size=(height, width),
+        train_images=len(train), val_images=len(val), references=len(references), **given,
+    )  # fmt: skip
+    return config.model_copy(update={"plan": plan})
+
+
+def open_folder(folder: Path) -> None:
+    """Make a run folder; raises `ValueError` where one is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+class Search:
+    """A planned search in its run folder, new or resumed; `run` carries it out and other properties are for reports."""
+
+    def __init__(self, config: SearchConfig, folder: Path) -> None:
+        if config.plan is None:
+            raise ValueError("the config has no plan; make one with plan_search")
+        self.config, self.folder, self.plan = config, folder, config.plan
+        config.save(folder)
+        self.dataset = open_dataset(config.data)
+        self.classes = len(self.dataset.classes)
+        self.space = plugins.space(config.space)
+        self.helper = SearchWorker(config, folder)
+        self.size = self.helper.provenance.data.size
+        first = next(iter(self.space.references().values()))
+        reference_cost = self.space.architecture(first, self.classes).describe(self.size).madds
+        self.objective = Objective(weight=config.cost_weight, reference_cost=reference_cost)
+        top = self.plan.rungs[-1]
+        if config.storage is None:
+            self.record = Record.open_journal(folder / "study.journal", self.space, top, self.score)
+        else:
+            self.record = Record.open_url(config.storage, folder.name, self.space, top, self.score)
+        self.planner = Planner(
+            self.space,
+            SAMPLERS[config.sampler](self.space),
+            PlannerSettings(seed=config.seed, **self.plan.model_dump(include=set(PlannerSettings.model_fields))),
+            key=lambda choice: self.space.architecture(choice, self.classes).key,
+            score=self.score,
+            history=self.record.load(),
+        )
+        self._elapsed_before = float(self.record.study.user_attrs.get(ELAPSED, 0.0))
+        self._start = time.monotonic()
+        self.latencies: dict[str, Latency] = {}
+        self.history: list[tuple[float, float]] = sorted(
+            (float(name.removeprefix(BEST_AT)), value)
+            for name, value in self.record.study.user_attrs.items()
+            if name.startswith(BEST_AT)
+        )
+        """The best candidate's score by the seconds spent when it became known."""
+
+    # --- running ---------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, on_update: Callable[[Search], object]) -> None:
+        """Run jobs until the planner has no more or `stop` is set; `on_update` is called after every change.
+
+        Whenever this ends, all results that came in are on disk, and a new `Search` of the folder goes on from them.
+        """
+
+        def on_start(job: Any) -> None:
+            self.record.start(job)
+            on_update(self)
+
+        def on_result(result: JobResult) -> None:
+            self.record.add(result)
+            self.record.study.set_user_attr(ELAPSED, self.elapsed_seconds)
+            if self.best is not None and (not self.history or self.history[-1][1] != self.best_score):
+                self.history.append((self.elapsed_seconds, self.best_score))
+                self.record.study.set_user_attr(f"{BEST_AT}{self.elapsed_seconds:.3f}", self.best_score)
+            self.write_best()
+            on_update(self)
+
+        make_worker = partial(SearchWorker, self.config, self.folder.resolve())
+        observers = {"on_start": on_start, "on_result": on_result, "spent": lambda: self.spent, "stop": stop}
+        if self.config.runner == "in-process":
+            in_process.run_jobs(self.planner, make_worker, **observers)
+        else:
+            from nasseg.search.runners import ray_tune
+
+            options = ray_tune.RayOptions(
+                concurrency=self.plan.concurrency,
+                gpus_per_job=self.plan.gpus_per_trial,
+                address=self.config.ray_address,
+            )
+            ray_tune.run_jobs(self.planner, make_worker, **observers, options=options)
+        if not stop.is_set():
+            self.record.close()
+            self._finish()
+            on_update(self)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Wall clock of this search, what was spent before a resumption included."""
+        return self._elapsed_before + time.monotonic() - self._start
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall clock that the budget allows; infinite for a budget of trials."""
+        plan = self.plan
+        gpus = max(1, round(plan.gpus_per_trial * plan.concurrency)) if plan.gpus_per_trial else 0
+        return self.config.budget.wall_seconds(min(cores(), plan.concurrency * plan.threads), gpus)
+
+    @property
+    def spent(self) -> float:
+        """Share of the budget's time that is spent; 0 for a budget of trials, which the planner counts itself."""
+        return self.elapsed_seconds / self.total_seconds
+
+    # --- results ---------------------------------------------------------------------------------------------------
+
+    def score(self, outcome: Outcome) -> float:
+        """mIoU weighed against MAdds."""
+        if outcome.miou is None or outcome.madds is None:
+            raise ValueError(f"{outcome.key} has no score")
+        return self.objective.score(outcome.miou, outcome.madds)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All candidates that were handed out, in their order."""
+        return tuple(trial for trial in self.planner.trials if trial.proxy or trial.full)
+
+    @cached_property
+    def reference_keys(self) -> dict[str, str]:
+        """The keys of the handcrafted references by their names."""
+        return {trial.candidate.label: trial.candidate.key for trial in self.planner.trials if trial.candidate.label}
+
+    def trial(self, key: str) -> Trial:
+        """The candidate of that key."""
+        return next(trial for trial in self.planner.trials if trial.candidate.key == key)
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Candidates with a score, best first: by their trainings end to end, then those with a proxy score alone."""
+        scored = [trial for trial in self.trials if self.merit(trial) is not None]
+        return sorted(scored, key=lambda trial: self.merit(trial) or (0, 0, 0.0), reverse=True)
+
+    def merit(self, trial: Trial) -> tuple[int, int, float] | None:
+        """What candidates are ranked by: seeds trained end to end, then the rung's step, then the mean score."""
+        full = [self.score(outcome) for outcome in trial.full.values() if outcome.status == "ok"]
+        if full:
+            most = max(len(other.full) for other in self.planner.trials)
+            return (len(full) == most) + 1, 0, statistics.mean(full)
+        proxy = {step: outcome for step, outcome in trial.proxy.items() if outcome.status == "ok"}
+        return (0, max(proxy), self.score(proxy[max(proxy)])) if proxy else None
+
+    @property
+    def best(self) -> Trial | None:
+        """The best candidate so far."""
+        ranked = self.ranked
+        return ranked[0] if ranked else None
+
+    @property
+    def best_score(self) -> float:
+        """The best candidate's score: the mean end to end, else that of its highest rung."""
+        best = self.best
+        merit = self.merit(best) if best is not None else None
+        if merit is None:
+            raise ValueError("no candidate has a score yet")
+        return merit[-1]
+
+    @property
+    def trust(self) -> Trust:
+        """How well the proxy ranks."""
+        return measure_trust(self.trials, self.plan.rungs)
+
+    @property
+    def front(self) -> list[Trial]:
+        """The candidates that no other beats in both mIoU and MAdds, among those that came furthest, cheapest first."""
+        tried = [trial for trial in self.trials if any(o.status == "ok" for o in trial.full.values())]
+        if not tried:
+            top = self.plan.rungs[-1]
+            tried = [trial for trial in self.trials if top in trial.proxy and trial.proxy[top].status == "ok"]
+        points = [(float(madds(trial)), miou(trial)) for trial in tried]
+        return [tried[index] for index in non_dominated(points)]
+
+    def architecture(self, trial: Trial) -> Architecture:
+        """The candidate's network, with where it comes from and what it scored."""
+        scores = {f"proxy, step {step}": o.miou for step, o in trial.proxy.items() if o.miou is not None}
+        scores |= {f"end to end, seed {seed}": o.miou for seed, o in trial.full.items() if o.miou is not None}
+        provenance = self.helper.provenance.model_copy(
+            update={"miou": scores, "latency": self.latencies.get(trial.candidate.key)}
+        )
+        return provenance.on(self.helper.architecture(trial.candidate))
+
+    def write_best(self) -> None:
+        """Rewrite `best.json` and `pareto/`."""
+        if self.best is None:
+            return
+        save(self.architecture(self.best), self.folder / "best.json")
+        folder = self.folder / "pareto"
+        folder.mkdir(exist_ok=True)
+        current = {folder / f"{trial.candidate.label or trial.candidate.key}.json": trial for trial in self.front}
+        for path, trial in current.items():
+            save(self.architecture(trial), path)
+        for stale in set(folder.glob("*.json")) - set(current):
+            stale.unlink()
+
+    def _finish(self) -> None:
+        """Measure the latency of the best and of the references, now that the device is idle."""
+        if self.best is None:
+            return
+        shown = [self.best.candidate.key, *self.reference_keys.values(), *(t.candidate.key for t in self.front)]
+        networks = {key: self.architecture(self.trial(key)).inference().network() for key in dict.fromkeys(shown)}
+        self.latencies = measure_latency(networks, self.size, self.config.torch_device)
+        self.write_best()
+        seeds = [seed for seed, outcome in self.best.full.items() if outcome.status == "ok"]
+        if seeds:
+            shutil.copyfile(self.helper.model_file(self.best.candidate.key, seeds[0]), self.folder / MODEL_FILE)
+
+    def best_network(self) -> Any:
+        """The best candidate's trained network, or `None` where none was trained end to end."""
+        for trial in self.ranked:
+            for seed in trial.full:
+                path = self.helper.model_file(trial.candidate.key, seed)
+                if path.is_file():
+                    return load_model(path)[0]
+        return None
+
+
+def last_outcome(trial: Trial) -> Outcome:
+    """The outcome that says most: of the last seed end to end, else of the highest rung."""
+    outcomes = list(trial.full.values()) or list(trial.proxy.values())
+    return outcomes[-1]
+
+
+def madds(trial: Trial) -> int:
+    """Multiply–adds of the candidate's network."""
+    return last_outcome(trial).madds or 0
+
+
+def miou(trial: Trial) -> float:
+    """Mean over seeds end to end, else of the highest rung."""
+    full = [outcome.miou for outcome in trial.full.values() if outcome.miou is not None]
+    if full:
+        return statistics.mean(full)
+    return last_outcome(trial).miou or 0.0

@@ -1,0 +1,208 @@
+"""Retraining: a network, its data and a recipe in a run folder, trained to the end and resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nasseg import plugins
+from nasseg.data import Dataset, evaluation_batches, open_dataset
+from nasseg.errors import one_line
+from nasseg.graph import Architecture, load, save, write_atomically
+from nasseg.train.device import choose_device
+from nasseg.train.evaluate import evaluate
+from nasseg.train.fit import fit, seeded_network
+from nasseg.train.metrics import Metrics
+from nasseg.train.model import MODEL_FILE, save_model
+from nasseg.train.provenance import DataInfo, Provenance, versions
+from nasseg.train.recipe import Recipe
+from nasseg.train.recipes import paper_recipe
+from nasseg.train.recipes import recipe as named_recipe
+from nasseg.train.trainer import Trainer
+from nasseg.train.weights import WeightsReport, load_pretrained
+
+ARCHITECTURE_FILE, CONFIG_FILE, CHECKPOINT_FILE = "architecture.json", "config.yaml", "checkpoint.pt"
+EVALUATION_BATCH = 4
+SCORES_IN_A_RUN = 10
+
+
+class RetrainConfig(BaseModel):
+    """The resolved options of a retraining: the content of its `config.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    train_split: str
+    val_split: str
+    weights: str | None
+    recipe: Recipe
+    device: str
+    seed: int
+    workers: int
+
+
+class Retraining:
+    """One retraining in its run folder, new (`prepare`) or resumed (`load`)."""
+
+    def __init__(self, architecture: Architecture, config: RetrainConfig, folder: Path) -> None:
+        self.architecture, self.config, self.folder = architecture, config, folder
+        self.dataset = open_dataset(config.data)
+        self.train = self.dataset.split(config.train_split)
+        self.val = self.dataset.split(config.val_split)
+        self.device = choose_device(config.device)
+        self.weights_report: WeightsReport | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        arch: str,
+        folder: Path,
+        *,
+        data: str | None,
+        train_split: str | None,
+        val_split: str | None,
+        weights: str | None,
+        recipe: str,
+        changes: Mapping[str, Any],
+        device: str,
+        seed: int,
+        workers: int,
+    ) -> Retraining:
+        """Resolve what was asked for against the architecture's file, check it, and make the run folder.
+
+        What is not given (`None`) comes from the file's provenance; weights `none` means random ones. Raises `ValueError`
+        for anything that could not work later.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
+        architecture = plugins.architecture(arch)
+        known = Provenance.read(architecture)
+        dataset = open_dataset(data or (known.data.spec if known else "streets"))
+        own = known.data if known and known.data.spec == dataset.spec else None
+        architecture = _for_classes(arch, architecture, dataset)
+        if weights is None and known is not None:
+            weights = known.weights
+        config = RetrainConfig(
+            data=dataset.spec,
+            train_split=train_split or (own.train_split if own else "train"),
+            val_split=val_split or (own.val_split if own else "val"),
+            weights=None if weights == "none" else weights,
+            recipe=_recipe(recipe, architecture.name, dataset.split(train_split or "train"), changes),
+            device=device,
+            seed=seed,
+            workers=workers,
+        )
+        retraining = cls(architecture, config, folder)
+        retraining.train.check()
+        retraining.val.check()
+        retraining._network()
+        folder.mkdir(parents=True, exist_ok=True)
+        save(architecture, folder / ARCHITECTURE_FILE)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(folder / CONFIG_FILE, text)
+        return retraining
+
+    @classmethod
+    def load(cls, folder: Path) -> Retraining:
+        """The retraining that a run folder holds; raises `ValueError` where it holds none."""
+        path = folder / CONFIG_FILE
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a retraining")
+        try:
+            config = RetrainConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError) as error:
+            detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise ValueError(f"{path}: {detail}") from None
+        return cls(load(folder / ARCHITECTURE_FILE), config, folder)
+
+    def run(
+        self,
+        on_step: Callable[[Trainer, float, float], object],
+        on_score: Callable[[int, Trainer, Metrics], object],
+    ) -> Metrics:
+        """Train to the end, score now and then on the validation split, and write the model file.
+
+        `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` where the loss is not finite.
+        """
+        recipe = self.config.recipe
+        every = max(1, recipe.steps // SCORES_IN_A_RUN)
+
+        def after_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
+            on_step(trainer, loss, learning_rate)
+            if trainer.step % every == 0 and trainer.step < recipe.steps:
+                on_score(trainer.step, trainer, self.score(trainer))
+
+        trainer, log = fit(
+            self._network(), recipe, self.train, device=self.device, seed=self.config.seed,
+            workers=self.config.workers, checkpoint=self.folder / CHECKPOINT_FILE, on_step=after_step,
+        )  # fmt: skip
+        if log.status == "nonfinite":
+            raise ValueError(
+                f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
+            )
+        metrics = self.score(trainer)
+        on_score(trainer.step, trainer, metrics)
+        save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(metrics))
+        (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return metrics
+
+    def score(self, trainer: Trainer) -> Metrics:
+        """The averaged network's scores on the validation split."""
+        batches = (b for b, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers))
+        classes = len(self.dataset.classes)
+        return evaluate(trainer.ema_network(), batches, classes, self.dataset.ignore_index, self.device)
+
+    def _network(self) -> Any:
+        network = seeded_network(self.architecture, self.config.seed)
+        if self.config.weights is not None:
+            self.weights_report = load_pretrained(network, self.config.weights)
+        return network
+
+    def _provenance(self, metrics: Metrics) -> Provenance:
+        config = self.config
+        height, width = self.train[0].mask.shape
+        known = Provenance.read(self.architecture)
+        return Provenance(
+            data=DataInfo.of(self.dataset, config.train_split, config.val_split, (height, width)),
+            weights=config.weights,
+            budget=f"{config.recipe.steps} steps",
+            seed=config.seed,
+            miou={**(known.miou if known else {}), f"retrained, {config.val_split}": metrics.miou},
+            latency=known.latency if known else None,
+            versions=versions(),
+        )
+
+
+def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Architecture:
+    """The architecture with logits for the data's classes: names are built for them, files from their space's choice."""
+    classes = len(dataset.classes)
+    if architecture.classes == classes:
+        return architecture
+    if not Path(arch).exists():
+        return plugins.architecture(arch, classes)
+    if architecture.space is None or architecture.choice is None:
+        raise ValueError(
+            f"{arch} has logits for {architecture.classes} classes, but {dataset.spec} has {classes}; give an "
+            "architecture made for this data, or a baseline's name"
+        )
+    space = plugins.space(architecture.space)
+    rebuilt = space.architecture(space.parse(architecture.choice), classes)
+    return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
+
+
+def _recipe(name: str, architecture: str, train: Any, changes: Mapping[str, Any]) -> Recipe:
+    """The named recipe, its crop no larger than the images, rounded up to what networks of stride 32 divide."""
+    height, width = train[0].mask.shape
+    try:
+        made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
+    except ValidationError as error:
+        raise ValueError(one_line(error, "recipe")) from None
+    if "crop" in changes:
+        return made
+    fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
+    crop = fitting if name == "short" else tuple(map(min, made.crop, fitting))
+    return Recipe.model_validate({**made.model_dump(), "crop": crop})
