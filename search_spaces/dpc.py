@@ -227,22 +227,24 @@ def from_published(branches: Sequence[Mapping[str, Any]]) -> Cell:
 
     `op` is `conv` with `kernel` 1 or 3 and `rate`, or `pyramid_pooling` with `grid_size`.
     """
-    cell = []
+    cell: list[dict[str, Any]] = []
     for index, branch in enumerate(branches):
-        where = f"branch {index}"
-        if branch.get("op") == "pyramid_pooling" and "grid_size" in branch:
-            fields = {"op": "pool", "grid": branch["grid_size"]}
-        elif branch.get("op") == "conv" and branch.get("kernel") == 1:
-            fields = {"op": "conv1x1"}
-        elif branch.get("op") == "conv" and branch.get("kernel") == 3 and "rate" in branch:
-            fields = {"op": "atrous", "rate": branch["rate"]}
-        else:
-            raise ValueError(f"{where} is {dict(branch)}, but must be a conv of kernel 1 or 3 or a pyramid_pooling")
-        try:
-            cell.append(Branch(input=branch.get("input", FEATURES), **fields))
-        except ValidationError as error:
-            raise ValueError(one_line(error, where)) from None
-    return Cell(branches=tuple(cell))
+        match branch:
+            case {"op": "pyramid_pooling", "grid_size": grid, "input": source}:
+                cell.append({"input": source, "op": "pool", "grid": grid})
+            case {"op": "conv", "kernel": 1, "input": source}:
+                cell.append({"input": source, "op": "conv1x1"})
+            case {"op": "conv", "kernel": 3, "rate": rate, "input": source}:
+                cell.append({"input": source, "op": "atrous", "rate": rate})
+            case _:
+                raise ValueError(
+                    f"branch {index} is {branch}, but must have an input and be a conv (kernel 1, or 3 with its rate) "
+                    "or a pyramid_pooling (with its grid_size)"
+                )
+    try:
+        return Cell.model_validate({"branches": cell})
+    except ValidationError as error:
+        raise ValueError(one_line(error)) from None
 
 
 def to_published(cell: Cell) -> list[dict[str, Any]]:
