@@ -196,28 +196,29 @@ class Architecture(BaseModel):
         ]
         return graph_key(colours, edges)
 
-    def cut(self, stage: str) -> tuple[Architecture, Architecture]:
-        """Split after `stage`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
+    def cut(self, place: str) -> tuple[Architecture, Architecture]:
+        """Split after `place`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
 
-        The prefix holds the stage's nodes and all before them. An input of the whole graph that the suffix uses too
+        `place` is a stage, or any beginning of dotted names, down to one node (`backbone.features.13`). The prefix holds
+        the nodes there and all before them. An input of the whole graph that the suffix uses too
         (the image, whose size the logits take) is an input of both.
         """
-        own = [node.name for node in self.nodes if node.stage == stage]
+        own = [node.name for node in self.nodes if f"{node.name}.".startswith(f"{place}.")]
         if stage not in self.stages:
-            raise ValueError(f"{self.name} has no stage {stage!r}; its stages: {', '.join(self.stages)}")
+            raise ValueError(f"{self.name} has nothing named {place!r}; its stages: {', '.join(self.stages)}")
         before = self.ancestors(own)
         after = [node for node in self.nodes if node.name not in before]
         used = {source for node in after for source in node.inputs} | set(self.outputs) | set(self.training_outputs)
         border = [node for node in self.ordered if node.name in before and node.name in used]
         tensors = tuple(node.name for node in border if not isinstance(node.op, Input))
         prefix = Architecture(
-            name=f"{self.name} up to {stage}",
+            name=f"{self.name} up to {place}",
             nodes=tuple(node for node in self.nodes if node.name in before),
             outputs=tensors,
         )
         entries = [Node(name=node.name, op=Input(channels=self.channels(node.name))) for node in border]
         suffix = Architecture(
-            name=f"{self.name} after {stage}",
+            name=f"{self.name} after {place}",
             nodes=(*entries, *after),
             outputs=self.outputs,
             training_outputs=self.training_outputs,

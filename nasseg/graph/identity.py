@@ -42,14 +42,14 @@ def _part_key(colours: Mapping[str, str], edges: Sequence[Edge]) -> str:
     size, colour = min(((len(names), colour) for colour, names in groups.items() if len(names) > 1), default=(1, ""))
     if size == 1:
         return graph_key(colours, edges)
-    return min(graph_key({**colours, first: digest([colour, "first"])}, edges) for first in groups[colour])
+    around = _around(edges)
+    # Nodes with the same neighbours are interchangeable, so one of them is enough.
+    firsts = {tuple(sorted(around[name])): name for name in groups[colour]}
+    return min(graph_key({**colours, first: digest([colour, "first"])}, edges) for first in firsts.values())
 
 
 def _refine(colours: Mapping[str, str], edges: Sequence[Edge]) -> dict[str, str]:
-    around: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for source, label, target in edges:
-        around[target].append(("from", label, source))
-        around[source].append(("to", label, target))
+    around = _around(edges)
     while True:
         refined = {
             name: digest([colour, sorted((way, label, colours[other]) for way, label, other in around[name])])
@@ -58,3 +58,12 @@ def _refine(colours: Mapping[str, str], edges: Sequence[Edge]) -> dict[str, str]
         if len(set(refined.values())) == len(set(colours.values())):
             return refined
         colours = refined
+
+
+def _around(edges: Sequence[Edge]) -> dict[str, list[Edge]]:
+    """Each node's edges as (direction, label, neighbour)."""
+    around: dict[str, list[Edge]] = defaultdict(list)
+    for source, label, target in edges:
+        around[target].append(("from", label, source))
+        around[source].append(("to", label, target))
+    return around

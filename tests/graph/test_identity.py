@@ -180,6 +180,15 @@ def test_many_equal_branches_are_settled_fast() -> None:
     assert renamed(architecture, random.Random(0)).key == architecture.key
 
 
+def test_interchangeable_nodes_are_settled_fast() -> None:
+    g = Builder("dense")
+    image = g.input()
+    layer = [g.add(f"a{i}", conv1x1(4), image) for i in range(9)]
+    layer = [g.add(f"b{i}", Add(), *layer) for i in range(9)]
+    architecture = g.build(g.add("out", Add(), *layer))
+    assert renamed(architecture, random.Random(0)).key == architecture.key
+
+
 def test_regular_graphs_that_refinement_alone_cannot_part() -> None:
     def cycles(*lengths: int) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
         edges = []
