@@ -24,6 +24,8 @@ from nasseg.search.run import Search, miou
 EXAMPLES = 3
 """Images whose predictions are shown, always the same."""
 PAGE_INTERVAL_S = 30.0
+FEWEST_RANKED = 5
+"""Candidates below which a rank correlation is not worth a line."""
 PHASES = {"prepare": "training the handcrafted reference", "proxy": "proxy trials", "full": "training end to end"}
 
 logger = logging.getLogger("nasseg")
@@ -177,7 +179,7 @@ class SearchReporter:
             return
         console.print(summary_table(self.compared(), title=f"{len(search.trials)} candidates tried"))
         for agreement in search.trust.agreements:
-            if agreement.spearman is not None:
+            if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
                 console.print(
                     f"rank correlation, {agreement.lower} and {agreement.upper}: {agreement.spearman:.2f} "
                     f"({agreement.points} candidates)"
@@ -214,7 +216,7 @@ class SearchReporter:
 def progress(search: Search) -> Progress:
     """Where the search stands."""
     in_flight = search.planner.in_flight
-    phase = PHASES[in_flight[-1].task] if in_flight else "finishing"
+    phase = PHASES[in_flight[-1].task] if in_flight else "finishing" if search.planner.done else PHASES["proxy"]
     rows = make_rows(search.trials, search.plan.rungs, lambda trial: None, {})
     count = {status: sum(row.status == status for row in rows) for status in ("complete", "stopped", "nonfinite", "failed")}
     budget = search.config.budget
