@@ -200,11 +200,12 @@ class Architecture(BaseModel):
         """Split after `place`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
 
         `place` is a stage, or any beginning of dotted names, down to one node (`backbone.features.13`). The prefix holds
-        the nodes there and all before them. An input of the whole graph that the suffix uses too
-        (the image, whose size the logits take) is an input of both.
+        the nodes there and all before them. An input of the whole graph that the suffix uses too (the image, whose size
+        the logits take) is an input of both.
         """
-        own = [node.name for node in self.nodes if f"{node.name}.".startswith(f"{place}.")]
-        if stage not in self.stages:
+        inside = [node for node in self.nodes if f"{node.name}.".startswith(f"{place}.")]
+        own = [node.name for node in inside if not isinstance(node.op, Input)]
+        if not own:
             raise ValueError(f"{self.name} has nothing named {place!r}; its stages: {', '.join(self.stages)}")
         before = self.ancestors(own)
         after = [node for node in self.nodes if node.name not in before]

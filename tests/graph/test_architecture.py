@@ -171,7 +171,7 @@ def test_prefixes_of_a_stage_have_one_key_whatever_follows() -> None:
 
 @pytest.mark.parametrize("stage", ["neck", "image"])
 def test_an_unknown_stage_names_the_known_ones(stage: str) -> None:
-    with pytest.raises(ValueError, match=f"has no stage '{stage}'; its stages: backbone, cell, decoder, aside, head"):
+    with pytest.raises(ValueError, match=f"has nothing named '{stage}'; its stages: backbone, cell, decoder, aside, head"):
         staged().cut(stage)
 
 
