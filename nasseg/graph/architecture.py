@@ -199,9 +199,9 @@ class Architecture(BaseModel):
     def cut(self, place: str) -> tuple[Architecture, Architecture]:
         """Split after `place`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
 
-        `place` is a stage, or any beginning of dotted names, down to one node (`backbone.features.13`). The prefix holds
-        the nodes there and all before them. An input of the whole graph that the suffix uses too (the image, whose size
-        the logits take) is an input of both.
+        `place` is a stage, or any beginning of dotted names, down to one node (`backbone.features.13`). The prefix
+        holds the nodes there and all before them. An input of the whole graph that the suffix uses too (the image,
+        whose size the logits take) is an input of both.
         """
         inside = [node for node in self.nodes if f"{node.name}.".startswith(f"{place}.")]
         own = [node.name for node in inside if not isinstance(node.op, Input)]

@@ -133,6 +133,8 @@ def test_inference_drops_what_only_training_needs() -> None:
         ("backbone", ("backbone.low", "backbone.high"), ("image", "backbone.low", "backbone.high")),
         ("cell", ("backbone.low", "cell.conv"), ("image", "backbone.low", "cell.conv")),
         ("decoder", ("decoder.concat",), ("image", "decoder.concat")),
+        ("backbone.low", ("backbone.low",), ("image", "backbone.low")),
+        ("decoder.up", ("backbone.low", "decoder.up"), ("image", "backbone.low", "decoder.up")),
     ],
 )
 @torch.no_grad()
@@ -169,9 +171,11 @@ def test_prefixes_of_a_stage_have_one_key_whatever_follows() -> None:
     assert with_head(2).key != with_head(3).key
 
 
-@pytest.mark.parametrize("stage", ["neck", "image"])
+@pytest.mark.parametrize("stage", ["neck", "image", "back", "backbone.lo"])
 def test_an_unknown_stage_names_the_known_ones(stage: str) -> None:
-    with pytest.raises(ValueError, match=f"has nothing named '{stage}'; its stages: backbone, cell, decoder, aside, head"):
+    with pytest.raises(
+        ValueError, match=f"has nothing named '{stage}'; its stages: backbone, cell, decoder, aside, head"
+    ):
         staged().cut(stage)
 
 
