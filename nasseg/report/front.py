@@ -48,7 +48,14 @@ def front_figure(rows: Sequence[Row]) -> Figure:
         if not shown:
             continue
         front = non_dominated([(cost, score) for cost, score, _ in shown])
-        axes.plot([shown[i][0] for i in front], [shown[i][1] for i in front], color=colour, linewidth=1.2, zorder=1)
+        axes.plot(
+            [shown[i][0] for i in front],
+            [shown[i][1] for i in front],
+            color=colour,
+            linewidth=1.2,
+            drawstyle="steps-post",
+            zorder=1,
+        )
         axes.scatter(
             [c for c, _, r in shown if r.label is None], [s for _, s, r in shown if r.label is None],
             color=colour, marker=marker, s=26, label=label, zorder=2,

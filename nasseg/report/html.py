@@ -117,8 +117,9 @@ def _headline(report: Report) -> str:
     counts = {status: sum(row.status == status for row in report.rows) for status in STATUS_TEXT}
     found = ", ".join(f"{count} {STATUS_TEXT[status]}" for status, count in counts.items() if count)
     return (
-        f'<p class="lead">Best: <b>{escape(best.name)}</b>{against}. <span class="faint">{len(report.rows)} candidates: '
-        f'{found}.</span></p><div class="tiles">{"".join(tiles)}</div>'
+        f'<p class="lead">Best: <b>{escape(best.name)}</b>{against}. '
+        f'<span class="faint">{len(report.rows)} candidates: {found}.</span></p>'
+        f'<div class="tiles">{"".join(tiles)}</div>'
     )
 
 
@@ -200,7 +201,7 @@ def _trust(trust: Trust) -> str:
         if trust.seed_deviation is None
         else (
             f" One end-to-end training varies by ± {trust.seed_deviation:.4f} mIoU between seeds: "
-            "smaller differences mean nothing."
+            "differences of that size are noise."
         )
     )
     return (
@@ -265,7 +266,11 @@ def _plot(figure: Figure, name: str, script: bool) -> str:
     from plotly.io import to_html
 
     html: str = to_html(
-        figure, full_html=False, include_plotlyjs=script, div_id=name, config={"displaylogo": False, "responsive": True}
+        figure,
+        full_html=False,
+        include_plotlyjs=script,
+        div_id=name,
+        config={"displayModeBar": False, "responsive": True},
     )
     return html
 

@@ -12,7 +12,6 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 LINE_INTERVAL_S = 30.0
 
@@ -111,11 +110,11 @@ class LiveProgress:
 
     def print(self, message: RenderableType) -> None:
         """Print a message of its own, above the panel where there is one."""
-        self.console.print(message, soft_wrap=True)
+        self.console.print(message, soft_wrap=isinstance(message, str), markup=False, highlight=False)
 
     def _print_line(self, progress: Progress) -> None:
         self._printed = (self._clock(), progress.phase, progress.best)
-        self.console.print(Text(progress.line()), soft_wrap=True)
+        self.print(progress.line())
 
 
 def panel(progress: Progress) -> Panel:

@@ -25,7 +25,11 @@ def front_plot(rows: Sequence[Row], best: str) -> Figure:
     cost_of = {row.key: cost for row, cost in zip(rows, costs, strict=True)}
     figure = go.Figure()
     for label, colour, symbol, score, lined in _series():
-        shown = [row for row in rows if cost_of[row.key] is not None and score(row) is not None]
+        # The legend takes the first point's symbol, so the named ones come last.
+        shown = sorted(
+            (row for row in rows if cost_of[row.key] is not None and score(row) is not None),
+            key=lambda row: row.label is not None or row.key == best,
+        )
         if not shown:
             continue
         points: list[tuple[float, float]] = [(cost_of[row.key] or 0.0, score(row) or 0.0) for row in shown]
@@ -33,7 +37,12 @@ def front_plot(rows: Sequence[Row], best: str) -> Figure:
             front = [points[i] for i in non_dominated(points)]
             x, y = zip(*front, strict=True)
             figure.add_scatter(
-                x=x, y=y, mode="lines", line={"color": colour, "width": 1.5}, hoverinfo="skip", name=f"front, {label}"
+                x=x,
+                y=y,
+                mode="lines",
+                line={"color": colour, "width": 1.5, "shape": "hv"},
+                hoverinfo="skip",
+                name=f"front, {label}",
             )
         named = [row.label or ("best" if row.key == best and lined else "") for row in shown]
         figure.add_scatter(

@@ -89,7 +89,9 @@ class SearchReporter:
                 identity = (trial.candidate.key, what, number)
                 if identity not in self._logged:
                     self._logged.add(identity)
-                    result = f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
+                    result = (
+                        f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
+                    )
                     logger.info("%s %s %d: %s", name_of(trial.candidate), what, number, result)
 
     def _show_best(self, step: int) -> None:
@@ -218,7 +220,9 @@ def progress(search: Search) -> Progress:
     in_flight = search.planner.in_flight
     phase = PHASES[in_flight[-1].task] if in_flight else "finishing" if search.planner.done else PHASES["proxy"]
     rows = make_rows(search.trials, search.plan.rungs, lambda trial: None, {})
-    count = {status: sum(row.status == status for row in rows) for status in ("complete", "stopped", "nonfinite", "failed")}
+    count = {
+        status: sum(row.status == status for row in rows) for status in ("complete", "stopped", "nonfinite", "failed")
+    }
     budget = search.config.budget
     baseline = next((t for t in search.trials if t.candidate.label is not None), None)
     timed = budget.trials is None

@@ -85,7 +85,7 @@ class SearchBoard(_Board):
         with SummaryWriter(str(self._trials / row.name)) as writer:
             if before is None:
                 # Without the "experiment" record TensorBoard finds the table's columns in all trials, not in one.
-                _, start, _ = hparams(flat_choice(row.choice), {})
+                _, start, _ = hparams({"candidate": row.name, **flat_choice(row.choice)}, {})
                 writer.file_writer.add_summary(start)
             known = set() if before is None else _scalars(before)
             for tag, value, step in sorted(_scalars(row) - known):
@@ -93,19 +93,19 @@ class SearchBoard(_Board):
 
     def add_best(self, score: float, baseline: float | None, spent: int) -> None:
         """The best score and the baseline's, once `spent` seconds (or trials) of the budget are spent."""
-        self._writer.add_scalar("score against budget spent", score, spent)
+        self._writer.add_scalar("best/score against budget spent", score, spent)
         if baseline is not None:
-            self._baseline.add_scalar("score against budget spent", baseline, spent)
+            self._baseline.add_scalar("best/score against budget spent", baseline, spent)
         self._writer.flush()
         self._baseline.flush()
 
     def add_front(self, rows: Sequence[Row], step: int) -> None:
         """Mean IoU against cost with the references marked."""
-        self._add_figure("mIoU against cost", front_figure(rows), step)
+        self._add_figure("best/mIoU against cost", front_figure(rows), step)
 
     def add_best_cell(self, architecture: Architecture, stage: str | None, step: int) -> None:
         """A drawing of the best architecture's `stage`."""
-        self._add_figure("best cell", draw(architecture, stage), step)
+        self._add_figure("best/cell", draw(architecture, stage), step)
 
 
 class TrainBoard(_Board):
@@ -134,15 +134,15 @@ def _scalars(row: Row) -> set[tuple[str, float, int]]:
     single = {
         ("mIoU/end to end, mean over seeds", row.full_miou, len(row.full)),
         ("score", row.score, len(row.proxy) + len(row.full)),
-        ("cost/MAdds (G)", None if row.madds is None else row.madds / 1e9, 0),
-        ("cost/parameters (M)", None if row.params is None else row.params / 1e6, 0),
-        ("cost/latency (ms)", row.latency_ms, 0),
+        ("trial cost/MAdds (G)", None if row.madds is None else row.madds / 1e9, 0),
+        ("trial cost/parameters (M)", None if row.params is None else row.params / 1e6, 0),
+        ("trial cost/latency (ms)", row.latency_ms, 0),
     }
     return scalars | {(tag, value, step) for tag, value, step in single if value is not None}
 
 
 def flat_choice(choice: Mapping[str, Any]) -> dict[str, str | float]:
-    """A choice as one level of names: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6×3`."""
+    """A choice as one level of names: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6x3`."""
     flat: dict[str, str | float] = {}
 
     def visit(name: str, value: Any) -> None:
@@ -150,7 +150,7 @@ def flat_choice(choice: Mapping[str, Any]) -> dict[str, str | float]:
             for key, inner in value.items():
                 visit(f"{name}.{key}" if name else str(key), inner)
         elif isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, float)) for v in value):
-            flat[name] = "×".join(f"{v:g}" for v in value)
+            flat[name] = "x".join(f"{v:g}" for v in value)
         elif isinstance(value, (list, tuple)):
             for index, inner in enumerate(value):
                 visit(f"{name}.{index}", inner)

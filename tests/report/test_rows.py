@@ -1,0 +1,30 @@
+import pytest
+
+from nasseg.report.rows import make_rows
+from tests.report.made_up import RUNGS, make_trials, rows, score
+
+
+def test_rows_say_how_far_each_candidate_came() -> None:
+    assert [row.status for row in rows()] == ["complete", "complete", "stopped", "nonfinite", "running"]
+    assert [row.step for row in rows()] == [300, 300, 100, None, None]
+    assert [row.name for row in rows()] == ["aspp", "b" * 10, "c" * 10, "d" * 10, "e" * 10]
+    assert rows()[3].message == "the loss is nan at step 37"
+
+
+def test_scores_are_of_the_highest_rung_and_of_all_seeds() -> None:
+    aspp, best, stopped, broken, _ = rows()
+    assert aspp.proxy == {100: 0.5, 300: 0.6}
+    assert aspp.proxy_miou == 0.6
+    assert aspp.full_miou == pytest.approx(0.71)
+    assert aspp.full_miou_deviation == pytest.approx(0.0002**0.5)
+    assert aspp.class_iou == pytest.approx((0.71, None, 0.355))
+    assert stopped.class_iou == (0.4, None, 0.2)
+    assert (best.latency_ms, stopped.latency_ms) == (20.0, None)
+    assert (best.madds, best.params, best.score) == (1_000_000_000, 3_500_000, 0.76)
+    assert (broken.proxy_miou, broken.full_miou, broken.full_miou_deviation) == (None, None, None)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    trial = make_trials()[0]
+    (row,) = make_rows([type(trial)(trial.candidate, trial.proxy, {0: trial.full[0]})], RUNGS, score)
+    assert (row.full_miou, row.full_miou_deviation, row.latency) == (0.7, None, None)

@@ -1,0 +1,47 @@
+import csv
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from nasseg.report.table import summary_table, write_trials
+from search_spaces.dpc import ASPP, Cell
+from tests.report.made_up import RUNGS, rows
+
+
+def test_every_candidate_is_a_line_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    write_trials(path, rows(), RUNGS)
+    with path.open(newline="") as file:
+        aspp, best, stopped, broken, running = csv.DictReader(file)
+    assert aspp["key"] == "a" * 20
+    assert (aspp["label"], aspp["status"], aspp["step_reached"]) == ("aspp", "complete", "300")
+    assert (aspp["proxy_miou_step_100"], aspp["proxy_miou_step_300"]) == ("0.5", "0.6")
+    assert (aspp["full_miou_mean"], aspp["full_seeds"]) == ("0.71", "2")
+    assert abs(float(aspp["full_miou_std"]) - 0.0002**0.5) < 1e-12
+    assert (aspp["params"], aspp["madds"], aspp["latency_ms"]) == ("3500000", "2000000000", "30.0")
+    assert Cell.model_validate(json.loads(aspp["choice"])) == ASPP
+    assert best["score"] == "0.76"
+    assert (stopped["status"], stopped["step_reached"], stopped["proxy_miou_step_300"]) == ("stopped", "100", "")
+    assert (broken["status"], broken["message"]) == ("nonfinite", "the loss is nan at step 37")
+    assert (running["status"], running["step_reached"], running["full_seeds"]) == ("running", "", "0")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_final_table_shows_all_that_counts() -> None:
+    aspp, best, *_ = rows()
+    console = Console(width=120, force_terminal=False)
+    with console.capture() as capture:
+        console.print(summary_table([best, aspp], "Result"))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if "│" in line]
+    assert lines == [
+        ["b" * 10, "0.6500", "0.7600 ± 0.0141", "3.50 M", "1.00 G", "20.0 ms"],
+        ["aspp", "0.6000", "0.7100 ± 0.0141", "3.50 M", "2.00 G", "30.0 ms"],
+    ]
+
+
+def test_what_is_unknown_is_a_dash() -> None:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(summary_table(rows()[3:4]))
+    assert capture.get().count("–") == 5
