@@ -66,6 +66,7 @@ def run_jobs(
     """
     delivery = Delivery(planner, on_start, on_result, spent)
     courier = _Courier(delivery, stop, options.concurrency)
+    supervisor = _Supervisor(courier)
     resources = tune.PlacementGroupFactory([{"CPU": options.cpus_per_job, "GPU": options.gpus_per_job}])
     trainable = tune.with_resources(tune.with_parameters(_JobTrainable, make_worker=make_worker), resources)
     with _ray(options), tempfile.TemporaryDirectory(prefix="nasseg-tune-") as folder:
@@ -82,8 +83,8 @@ def run_jobs(
                 name="jobs",
                 storage_path=folder,
                 verbose=0,
-                stop=_Stopper(courier),
-                callbacks=[_DeathNotice(courier)],
+                stop=_Stopper(supervisor),
+                callbacks=[supervisor],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=_RETRIES_AFTER_DEATH),
             ),
@@ -174,28 +175,44 @@ class _Courier(Searcher):  # type: ignore[misc]
         """Restore nothing."""
 
 
-class _DeathNotice(tune.Callback):  # type: ignore[misc]
-    """Tells the courier why a job's process died; a searcher only hears that it did."""
+class _Supervisor(tune.Callback):  # type: ignore[misc]
+    """Tells the courier why a process died, and kills the processes of a stopped run.
+
+    A searcher only hears that there was an error, and Tune itself would wait for the running jobs.
+    """
 
     def __init__(self, courier: _Courier) -> None:
+        self.killed = False
         self._courier = courier
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if not self._courier.stopped:
-            self._courier.on_death(trial.trial_id, Path(trial.error_file).read_text().strip().splitlines()[-1])
+            self._courier.on_death(trial.trial_id, _first_sentence(trial.error_file))
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._courier.stopped and not self.killed:
+            self.killed = True
+            for trial in trials:
+                if trial.temporary_state.ray_actor is not None:
+                    ray.kill(trial.temporary_state.ray_actor)
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Ends the experiment, running jobs included, once the courier is stopped."""
+    """Ends the experiment once its processes were killed."""
 
-    def __init__(self, courier: _Courier) -> None:
-        self._courier = courier
+    def __init__(self, supervisor: _Supervisor) -> None:
+        self._supervisor = supervisor
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._courier.stopped
+        return self._supervisor.killed
+
+
+def _first_sentence(error_file: str) -> str:
+    """The first sentence of the last line, which is the error's message."""
+    return Path(error_file).read_text().strip().splitlines()[-1].split(". ")[0]
 
 
 def _short_name(trial: Any) -> str:
@@ -229,7 +246,7 @@ def _ray(options: RayOptions) -> Iterator[None]:
     os.environ.update(environment)
     try:
         ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         yield
     finally:
         ray.shutdown()

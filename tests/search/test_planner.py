@@ -1,0 +1,261 @@
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up import Cell, CellSpace, MadeUpWorker, key_of, true_miou
+from pydantic import ValidationError
+
+from nasseg.search.job import Candidate, Job, JobResult, Outcome, Trial
+from nasseg.search.planner import Planner, PlannerSettings
+from nasseg.search.samplers import SAMPLERS, Tried
+
+SPACE = CellSpace(branches=3, operators=5)
+REFERENCES = ("0-0-0", "4-4-4")
+
+
+def miou(outcome: Outcome) -> float:
+    assert outcome.miou is not None
+    return outcome.miou
+
+
+def make(space: CellSpace = SPACE, sampler: str = "random", history: Sequence[Trial] = (), **options: Any) -> Planner:
+    plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
+    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, score=miou, history=history)
+
+
+def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6, spent: float = 0.0) -> list[Job]:
+    """Run up to `jobs` jobs one after another."""
+    worker = worker or MadeUpWorker()
+    done: list[Job] = []
+    while len(done) < jobs and (job := planner.next_job(spent)) is not None:
+        planner.tell(worker.run(job))
+        done.append(job)
+    return done
+
+
+def run_in_parallel(planner: Planner, workers: int, spent: Callable[[float], float] = lambda clock: 0.0) -> list[Job]:
+    """Run jobs on `workers` workers with a made-up clock: a step takes a second, more or less."""
+    worker, rng, clock = MadeUpWorker(), Random(0), 0.0
+    running: list[tuple[float, int, JobResult]] = []
+    jobs: list[Job] = []
+    while True:
+        while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
+            seconds = (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
+            heapq.heappush(running, (clock + seconds, job.number, worker.run(job)))
+            jobs.append(job)
+        if not running:
+            assert planner.done
+            return jobs
+        clock, _, result = heapq.heappop(running)
+        planner.tell(result)
+
+
+def trainings(jobs: list[Job]) -> Counter[tuple[str, str, int, int]]:
+    return Counter((job.task, c.key, job.stop_step, job.seed) for job in jobs for c in job.candidates)
+
+
+def proxies(jobs: list[Job], stop: int) -> list[str]:
+    return [c.key for job in jobs if job.task == "proxy" and job.stop_step == stop for c in job.candidates]
+
+
+def test_the_reference_is_prepared_alone_and_the_references_go_first() -> None:
+    planner = make()
+    prepare = planner.next_job(0)
+    assert prepare is not None
+    assert (prepare.task, prepare.candidates[0].label, prepare.stop_step, prepare.seed) == ("prepare", "aspp", 200, 0)
+    assert planner.next_job(0) is None
+    assert not planner.done
+    planner.tell(MadeUpWorker().run(prepare))
+    jobs = run(planner)
+    assert [job.candidates[0].label for job in jobs[:2]] == ["aspp", "aspp"]
+    assert {c.label for job in jobs[:6] for c in job.candidates} == {"aspp", "published"}
+
+
+def test_a_whole_search_tries_all_promotes_the_best_and_trains_the_final() -> None:
+    planner = make(finalists=2, seeds=2)
+    jobs = run(planner)
+    assert planner.done
+    assert max(trainings(jobs).values()) == 1
+    assert len(set(proxies(jobs, 10))) == 20
+    assert set(REFERENCES) <= set(proxies(jobs, 90)) <= set(proxies(jobs, 30)) <= set(proxies(jobs, 10))
+    assert len(proxies(jobs, 30)) >= 20 // 3
+    finalists = [c.key for c in planner.finalists()]
+    ranked = sorted(set(proxies(jobs, 90)) - set(REFERENCES), key=lambda key: -_proxy_miou(planner, key))
+    assert finalists == ranked[:2]
+    full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task != "proxy")
+    assert full == Counter((key, seed) for key in (*finalists, *REFERENCES) for seed in range(2))
+
+
+def _proxy_miou(planner: Planner, key: str) -> float:
+    return next(miou(t.proxy[90]) for t in planner.trials if t.candidate.key == key)
+
+
+def test_the_final_is_filled_where_halving_alone_leaves_too_few() -> None:
+    planner = make(candidates=4, finalists=2)
+    run(planner)
+    assert len(planner.finalists()) == 2
+
+
+def test_a_finite_space_is_tried_to_its_end() -> None:
+    space = CellSpace(branches=2, operators=4)
+    planner = make(space, candidates=None)
+    jobs = run(planner)
+    points = {key_of(Cell(branches=(a, b))) for a in range(4) for b in range(4)}
+    assert set(proxies(jobs, 10)) == points
+    assert planner.repeats > 0
+    assert planner.done
+
+
+def test_a_sampler_that_repeats_itself_is_replaced_by_samples() -> None:
+    class Stubborn:
+        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+            return Cell(branches=(4, 0, 2))
+
+    plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=6)
+    planner = Planner(SPACE, Stubborn(), plan, key=key_of, score=miou)
+    assert len(set(proxies(run(planner), 10))) == 6
+    assert planner.repeats >= 3 * 20
+
+
+def test_candidates_share_jobs() -> None:
+    planner = make(candidates_per_job=4)
+    jobs = run(planner)
+    assert len(set(proxies(jobs, 10))) == 20
+    assert max(trainings(jobs).values()) == 1
+    assert len([job for job in jobs if job.task == "proxy" and job.stop_step == 10]) == 6
+
+
+def test_failed_candidates_are_not_promoted_and_not_in_the_final() -> None:
+    good = [t.candidate.key for t in _ran(make()).trials if 90 in t.proxy]
+    broken = frozenset(key for key in good if key not in REFERENCES) | {"4-4-4"}
+    planner = _ran(make(), MadeUpWorker(broken))
+    for trial in planner.trials:
+        if trial.candidate.key in broken:
+            assert list(trial.proxy) in ([10], [])
+            assert not trial.full
+    assert planner.done
+
+
+def _ran(planner: Planner, worker: MadeUpWorker | None = None) -> Planner:
+    run(planner, worker)
+    return planner
+
+
+def test_a_failed_preparation_ends_the_search_and_is_tried_again_on_resumption() -> None:
+    planner = make()
+    assert [job.task for job in run(planner, MadeUpWorker(frozenset({"0-0-0"})))] == ["prepare"]
+    assert planner.done
+    assert len(run(make(history=planner.trials))) > 20
+
+
+def test_after_its_share_of_the_budget_the_proxy_only_serves_the_final() -> None:
+    planner = make(candidates=None, proxy_share=0.5)
+    run(planner, jobs=30, spent=0.49)
+    tried = len(planner.trials)
+    rest = run(planner, spent=0.5)
+    assert len(planner.trials) == tried
+    assert {job.task for job in rest} >= {"full"}
+    assert len(planner.finalists()) == 3
+    assert planner.done
+
+
+def test_a_spent_budget_ends_the_search() -> None:
+    planner = make()
+    run(planner, jobs=8)
+    assert planner.next_job(1.0) is None
+    assert planner.done
+
+
+def test_results_are_told_once() -> None:
+    planner = make()
+    job = planner.next_job(0)
+    assert job is not None
+    result = MadeUpWorker().run(job)
+    planner.tell(result)
+    with pytest.raises(ValueError, match=f"job {job.number} is not in flight"):
+        planner.tell(result)
+
+
+@pytest.mark.parametrize("rungs", [(), (0, 10), (30, 10), (10, 10)])
+def test_rungs_rise(rungs: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        PlannerSettings(rungs=rungs, full_steps=10)
+
+
+def test_a_record_of_other_rungs_is_refused() -> None:
+    planner = _ran(make())
+    with pytest.raises(ValueError, match=r"rungs are \(20, 60\); must hold 10"):
+        make(history=planner.trials, rungs=(20, 60))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sampler=st.sampled_from(["random", "neighbourhood", "tpe"]),
+    kill_after=st.integers(0, 60),
+    handed_out=st.booleans(),
+    per_job=st.integers(1, 3),
+    seed=st.integers(0, 3),
+)
+def test_killed_anywhere_and_rebuilt_it_trains_what_an_unbroken_search_trains(
+    sampler: str, kill_after: int, handed_out: bool, per_job: int, seed: int
+) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "candidates_per_job": per_job, "seed": seed}
+    unbroken = make(**options)
+    expected = run(unbroken)
+    broken = make(**options)
+    before = run(broken, jobs=kill_after)
+    if handed_out:
+        broken.next_job(0)
+    started = {c.key for job in (*before, *broken.in_flight) for c in job.candidates}
+    rebuilt = make(**options, history=[t for t in broken.trials if t.candidate.key in started])
+    after = run(rebuilt)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    assert rebuilt.trials == unbroken.trials
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    workers=st.integers(1, 12),
+    candidates=st.one_of(st.none(), st.integers(2, 30)),
+    per_job=st.integers(1, 3),
+    reduction=st.integers(2, 4),
+    seconds=st.integers(100, 6000),
+)
+def test_on_many_workers_nothing_is_trained_twice_and_the_budget_holds(
+    workers: int, candidates: int | None, per_job: int, reduction: int, seconds: int
+) -> None:
+    planner = make(candidates=candidates, candidates_per_job=per_job, reduction=reduction)
+    jobs = run_in_parallel(planner, workers, lambda clock: clock / seconds)
+    assert max(trainings(jobs).values()) == 1
+    assert candidates is None or len(planner.trials) <= candidates
+    finished: dict[str, int] = {}
+    for job in jobs:
+        if job.task == "proxy":
+            for candidate in job.candidates:
+                assert finished.get(candidate.key, 0) == job.start_step
+                finished[candidate.key] = job.stop_step
+    for trial in planner.trials:
+        steps = list(trial.proxy)
+        assert steps == [10, 30, 90][: len(steps)]
+        assert all(trial.proxy[s].miou == true_miou(trial.candidate, s) for s in steps)
+
+
+def test_ten_thousand_jobs_on_hundreds_of_workers() -> None:
+    space = CellSpace(branches=5, operators=40)
+    planner = make(space, candidates=6500)
+    jobs = run_in_parallel(planner, workers=370)
+    assert len(jobs) > 9000
+    assert max(trainings(jobs).values()) == 1
+    assert planner.finished_at_rungs[0] == 6500
+    assert 2166 <= planner.finished_at_rungs[1] < 3300
+
+
+def test_all_candidates_are_pure_data() -> None:
+    for trial in _ran(make()).trials:
+        assert Candidate.model_validate_json(trial.candidate.model_dump_json()) == trial.candidate
+        assert SPACE.canonical(SPACE.parse(trial.candidate.choice)).model_dump(mode="json") == trial.candidate.choice
