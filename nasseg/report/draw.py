@@ -95,12 +95,15 @@ def draw(architecture: Architecture, stage: str | None = None) -> Figure:
     layout = layered(graph)
     width = max(max(_inches(b.title, TITLE_POINTS), _inches(b.detail, DETAIL_POINTS)) for b in boxes.values()) + 0.24
     places = {name: (x * width, -y * LAYER_HEIGHT) for name, (x, y) in layout.positions.items()}
-    families = [family for family in FAMILIES if any(box.family == family for box in boxes.values())]
+    families = {box.family for box in boxes.values()}
+    legend = [_patch(colour, family) for family, colour in FAMILIES.items() if family in families]
+    if any(box.training_only for box in boxes.values()):
+        legend.append(_patch("white", "training only", linestyle="--"))
     ends = [x + side * width / 2 for x, _ in places.values() for side in (-1, 1)]
     ends += [x * width for route in layout.routes.values() for x, _ in route]
     left, right = min(ends) - MARGIN, max(ends) + MARGIN
-    columns = max(1, min(len(families), int((right - left) / 1.55)))
-    legend_height = LEGEND_ROW * -(-len(families) // columns) + 0.12
+    columns = max(1, min(len(legend), int((right - left) / 1.4)))
+    legend_height = LEGEND_ROW * -(-len(legend) // columns) + 0.12
     top = max(y for _, y in places.values()) + BOX_HEIGHT / 2 + MARGIN
     bottom = min(y for _, y in places.values()) - BOX_HEIGHT / 2 - MARGIN - legend_height
 
@@ -113,8 +116,7 @@ def draw(architecture: Architecture, stage: str | None = None) -> Figure:
     for name, box in boxes.items():
         _box(axes, box, *places[name], width)
     axes.legend(
-        handles=[Patch(facecolor=FAMILIES[family], edgecolor=EDGE, linewidth=0.6, label=family) for family in families],
-        loc="lower center", ncols=columns, frameon=False, fontsize=DETAIL_POINTS, handlelength=1.2, handleheight=0.9,
+        handles=legend, loc="lower center", ncols=columns, frameon=False, handlelength=1.2, handleheight=0.9,
         columnspacing=1.2, borderaxespad=0.4, prop=FontProperties(family=FONT, size=DETAIL_POINTS),
     )  # fmt: skip
     return figure
@@ -196,6 +198,10 @@ def _pair(value: tuple[int, int]) -> str:
 
 def _inches(text: str, points: float) -> float:
     return float(TextPath((0, 0), text, size=points, prop=FontProperties(family=FONT)).get_extents().width / 72)
+
+
+def _patch(colour: str, label: str, linestyle: str = "-") -> Patch:
+    return Patch(facecolor=colour, edgecolor=EDGE, linewidth=0.6, linestyle=linestyle, label=label)
 
 
 def _box(axes: Axes, box: _Box, x: float, y: float, width: float) -> None:

@@ -220,7 +220,7 @@ def _class_table(report: Report) -> str:
     for index, name in enumerate(report.classes):
         ious = [row.class_iou[index] for row in rows]
         highest = max((iou for iou in ious if iou is not None), default=None)
-        body.append((escape(name), *(_iou_cell(iou, iou == highest) for iou in ious)))
+        body.append((escape(name), *(_iou_cell(iou, iou == highest and ious.count(iou) == 1) for iou in ious)))
     return _table(("class", *(escape(row.name) for row in rows)), body)
 
 

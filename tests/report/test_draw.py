@@ -104,6 +104,7 @@ def test_what_only_training_needs_is_dashed() -> None:
     architecture = g.build(g.add("head.logits", logits1x1(2), x), training_outputs=(side,))
     boxes = [patch for patch in draw(architecture).axes[0].patches if patch.get_zorder() == 2]
     assert sorted(box.get_linestyle() for box in boxes) == ["-", "-", "-", "--"]
+    assert "training only" in [text.get_text() for text in draw(architecture).axes[0].get_legend().get_texts()]
 
 
 def test_an_unknown_stage_names_the_known_ones() -> None:
