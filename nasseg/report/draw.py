@@ -98,7 +98,7 @@ def draw(architecture: Architecture, stage: str | None = None) -> Figure:
     families = {box.family for box in boxes.values()}
     legend = [_patch(colour, family) for family, colour in FAMILIES.items() if family in families]
     if any(box.training_only for box in boxes.values()):
-        legend.append(_patch("white", "training only", linestyle="--"))
+        legend.append(_patch("white", "training only", dashed=True))
     ends = [x + side * width / 2 for x, _ in places.values() for side in (-1, 1)]
     ends += [x * width for route in layout.routes.values() for x, _ in route]
     left, right = min(ends) - MARGIN, max(ends) + MARGIN
@@ -200,8 +200,8 @@ def _inches(text: str, points: float) -> float:
     return float(TextPath((0, 0), text, size=points, prop=FontProperties(family=FONT)).get_extents().width / 72)
 
 
-def _patch(colour: str, label: str, linestyle: str = "-") -> Patch:
-    return Patch(facecolor=colour, edgecolor=EDGE, linewidth=0.6, linestyle=linestyle, label=label)
+def _patch(colour: str, label: str, dashed: bool = False) -> Patch:
+    return Patch(facecolor=colour, edgecolor=EDGE, linewidth=0.6, linestyle="--" if dashed else "-", label=label)
 
 
 def _box(axes: Axes, box: _Box, x: float, y: float, width: float) -> None:
