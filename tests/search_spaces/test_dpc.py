@@ -230,3 +230,17 @@ def test_operators_become_those_of_the_paper(output_stride: int, rate: tuple[int
 def test_rates_and_grids_are_the_papers() -> None:
     assert RATES == (1, 3, 6, 9, 12, 15, 18, 21)
     assert GRIDS == (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights"),  # the paper: 0.36 M on MobileNetV2, 0.81 M on Xception
+    [("mobilenetv2", 356_160), ("xception65", 814_080), ("xception71", 814_080), ("resnet101", 814_080)],
+)
+def test_backbones_other_than_mobilenetv2_have_the_decoder(backbone: Any, weights: int) -> None:
+    description = DPC(backbone=backbone).architecture(PUBLISHED, 19).describe((1025, 2049))
+    branches = [node for node in description.nodes if node.name.startswith("cell.branch")]
+    assert sum(node.weights for node in branches) == weights
+    assert sum(node.madds for node in branches) == weights * 65 * 129
+    assert ("decoder" in description.stages) == (backbone != "mobilenetv2")
+    with_decoder = DPC(backbone=backbone, decoder=True).architecture(PUBLISHED, 19)
+    assert with_decoder.channels("decoder.concat") == 48 + 256
