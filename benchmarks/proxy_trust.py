@@ -41,7 +41,11 @@ from nasseg.train.weights import load_pretrained
 from search_spaces.dpc import ASPP, CONV1X1, DPC, PUBLISHED, Cell
 
 LABEL_STRIDE = 4
-PROXIES = {"frozen": ("aspp", "backbone"), "frozen-1x1": ("1x1", "backbone"), "last-blocks": ("aspp", "backbone.features.13")}
+PROXIES = {
+    "frozen": ("aspp", "backbone"),
+    "frozen-1x1": ("1x1", "backbone"),
+    "last-blocks": ("aspp", "backbone.features.13"),
+}
 """The head that the backbone was trained with, and the cut."""
 
 
@@ -205,7 +209,9 @@ def main():
     for n in names:
         print(f"  {n:10} {statistics.mean(truth[n]):.4f}   " + "  ".join(f"{v:.4f}" for v in truth[n]))
     print(f"deviation between seeds {noise:.4f}; deviation of the means {statistics.stdev(means):.4f}\n")
-    print(f"{'proxy':14}{'steps':>7}{'ρ of means':>12}{'τ of means':>12}{'ρ, one seed':>13}{'s / candidate':>15}{'noise':>8}")
+    print(
+        f"{'proxy':14}{'steps':>7}{'ρ of means':>12}{'τ of means':>12}{'ρ, one seed':>13}{'s / candidate':>15}{'noise':>8}"
+    )
     rows = []
     for kind, length in sorted({(k, length) for k, length, *_ in results}):
         by_seed = [[results[kind, length, n, s][0] for n in names] for s in seeds]

@@ -29,7 +29,9 @@ def describe(
     from rich.console import Console
     from rich.table import Table
 
-    nodes = Table("node", "operator", "inputs", "shape", "params", "MAdds", title=description.name, title_justify="left")
+    nodes = Table(
+        "node", "operator", "inputs", "shape", "params", "MAdds", title=description.name, title_justify="left"
+    )
     for column in nodes.columns[4:]:
         column.justify = "right"
     for node in description.nodes:

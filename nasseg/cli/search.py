@@ -30,8 +30,12 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or neighbourhood.")] = "tpe",
-    cost_weight: Annotated[float, typer.Option(help="Exponent of relative MAdds in the score; 0 ignores cost.")] = -0.07,
-    storage: Annotated[str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")] = None,
+    cost_weight: Annotated[
+        float, typer.Option(help="Exponent of relative MAdds in the score; 0 ignores cost.")
+    ] = -0.07,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
+    ] = None,
     runner: Annotated[Literal["ray", "in-process"], typer.Option(help="What runs the jobs.")] = "ray",
     ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at once.", min=1)] = None,

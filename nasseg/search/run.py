@@ -133,7 +133,12 @@ class Search:
             on_update(self)
 
         make_worker = partial(SearchWorker, self.config, self.folder.resolve())
-        observers = {"on_start": on_start, "on_result": on_result, "spent": lambda: self.spent, "stop": stop}
+        observers: dict[str, Any] = {
+            "on_start": on_start,
+            "on_result": on_result,
+            "spent": lambda: self.spent,
+            "stop": stop,
+        }
         if self.config.runner == "in-process":
             in_process.run_jobs(self.planner, make_worker, **observers)
         else:
@@ -141,6 +146,7 @@ class Search:
 
             options = ray_tune.RayOptions(
                 concurrency=self.plan.concurrency,
+                cpus_per_job=self.plan.threads,
                 gpus_per_job=self.plan.gpus_per_trial,
                 address=self.config.ray_address,
             )

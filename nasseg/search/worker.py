@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from nasseg import plugins
-from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split, evaluation_batches, open_dataset, training_batches
+from nasseg.data import (
+    Augment,
+    Batch,
+    CacheWriter,
+    FeatureCache,
+    Split,
+    evaluation_batches,
+    open_dataset,
+    training_batches,
+)
 from nasseg.data.augment import normalise
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
@@ -132,7 +141,8 @@ class SearchWorker:
             network = seeded_network(self._trained_part(architecture), job.seed)
             trainer = Trainer(network, recipe, recipe.steps, self.device, job.seed, self.train.ignore_index)
             if job.start_step:
-                trainer.load_state_dict(load_checkpoint(self._proxy_checkpoint(key), self.device))
+                checkpoint = self._proxy_checkpoint(key, job.start_step)
+                trainer.load_state_dict(load_checkpoint(checkpoint, self.device))
             trainers[key] = trainer
         failed: set[str] = set()
         batches = self._training_batches(job.seed, job.start_step)
@@ -146,13 +156,15 @@ class SearchWorker:
             metrics = None
             if key not in failed:
                 metrics = self._score(trainer.ema_network())
-                save_checkpoint(self._proxy_checkpoint(key), trainer.state_dict())
+                if job.stop_step < self.plan.rungs[-1]:
+                    save_checkpoint(self._proxy_checkpoint(key, job.stop_step), trainer.state_dict())
             status = "nonfinite" if key in failed else "ok"
             outcomes.append(self._outcome(candidates[key], architectures[key], status, trainer.step, metrics))
         return tuple(outcomes)
 
-    def _proxy_checkpoint(self, key: str) -> Path:
-        return self.checkpoints / f"{key}-proxy.pt"
+    def _proxy_checkpoint(self, key: str, step: int) -> Path:
+        """A name with the step, so that a job that is run again after a kill starts where it did the first time."""
+        return self.checkpoints / f"{key}-proxy{step}.pt"
 
     def _trained_part(self, architecture: Architecture) -> Architecture:
         stage = self.space.shared_stage
