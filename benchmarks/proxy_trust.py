@@ -209,9 +209,8 @@ def main():
     for n in names:
         print(f"  {n:10} {statistics.mean(truth[n]):.4f}   " + "  ".join(f"{v:.4f}" for v in truth[n]))
     print(f"deviation between seeds {noise:.4f}; deviation of the means {statistics.stdev(means):.4f}\n")
-    print(
-        f"{'proxy':14}{'steps':>7}{'ρ of means':>12}{'τ of means':>12}{'ρ, one seed':>13}{'s / candidate':>15}{'noise':>8}"
-    )
+    columns = ("ρ of means", "τ of means", "ρ, one seed", "s / candidate", "noise")
+    print(f"{'proxy':14}{'steps':>7}" + "".join(f"{column:>15}" for column in columns))
     rows = []
     for kind, length in sorted({(k, length) for k, length, *_ in results}):
         by_seed = [[results[kind, length, n, s][0] for n in names] for s in seeds]
@@ -224,8 +223,8 @@ def main():
             "noise": pooled_deviation(list(zip(*by_seed, strict=True))), "miou": dict(zip(names, mean, strict=True)),
         }  # fmt: skip
         rows.append(row)
-        print(f"{kind:14}{length:7}{row['spearman']:12.2f}{row['kendall']:12.2f}{row['spearman_single_seed']:13.2f}"
-              f"{seconds:15.1f}{row['noise']:8.4f}")  # fmt: skip
+        print(f"{kind:14}{length:7}{row['spearman']:15.2f}{row['kendall']:15.2f}{row['spearman_single_seed']:15.2f}"
+              f"{seconds:15.1f}{row['noise']:15.4f}")  # fmt: skip
     seconds = statistics.median(value[1] for value in scores.values())
     print(f"one training end to end takes {seconds:.1f} s beside {args.processes - 1} others")
     document = {

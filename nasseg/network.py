@@ -22,8 +22,8 @@ class Network(nn.Module):
             _place(self, node.name, module)
         initialise(self)
         self._plans = {
-            False: _plan(architecture, architecture.outputs),
-            True: _plan(architecture, architecture.outputs + architecture.training_outputs),
+            False: self._plan(architecture.outputs),
+            True: self._plan(architecture.outputs + architecture.training_outputs),
         }
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -42,12 +42,27 @@ class Network(nn.Module):
             )
         values = {name: inputs[name] for name in names}
         wanted = self.architecture.outputs + (self.architecture.training_outputs if self.training else ())
-        for name, sources, free in self._plans[self.training]:
+        for name, module, sources, free in self._plans[self.training]:
             if name not in values:
-                values[name] = self.get_submodule(name)(*(values[source] for source in sources))
+                values[name] = module(*(values[source] for source in sources))
             for source in free:
                 del values[source]
         return {name: values[name] for name in wanted}
+
+    def _plan(self, outputs: tuple[str, ...]) -> list[tuple[str, nn.Module, tuple[str, ...], list[str]]]:
+        """Steps (node, its module, sources, names to free afterwards) that compute `outputs` and nothing else."""
+        needed = self.architecture.ancestors(outputs)
+        nodes = [node for node in self.architecture.ordered if node.name in needed]
+        last_use = {source: node.name for node in nodes for source in node.inputs}
+        return [
+            (
+                node.name,
+                self.get_submodule(node.name),
+                node.inputs,
+                [s for s, n in last_use.items() if n == node.name and s not in outputs],
+            )
+            for node in nodes
+        ]
 
 
 def _place(network: nn.Module, name: str, module: nn.Module) -> None:
@@ -65,17 +80,6 @@ def _place(network: nn.Module, name: str, module: nn.Module) -> None:
 def _check_free(module: nn.Module, part: str, name: str) -> None:
     if part not in module._modules and hasattr(module, part):
         raise ArchitectureError(f"node {name!r}: modules have an attribute {part!r} of their own; rename the node")
-
-
-def _plan(architecture: Architecture, outputs: tuple[str, ...]) -> list[tuple[str, tuple[str, ...], list[str]]]:
-    """Steps (node, sources, names to free afterwards) that compute `outputs` and nothing else."""
-    needed = architecture.ancestors(outputs)
-    nodes = [node for node in architecture.ordered if node.name in needed]
-    last_use = {source: node.name for node in nodes for source in node.inputs}
-    return [
-        (node.name, node.inputs, [s for s, n in last_use.items() if n == node.name and s not in outputs])
-        for node in nodes
-    ]
 
 
 def initialise(network: nn.Module) -> None:

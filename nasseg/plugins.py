@@ -1,7 +1,7 @@
 """Finding baselines and search spaces by name: entry points, exactly as a user's own package has them.
 
-A name takes options after a colon: `unet:in_channels=1,norm=none`. A space may also be `package.module:Name`, with options
-after a second colon.
+A name takes options after a colon: `unet:in_channels=1,norm=none`. A space may also be `package.module:Class`, with
+options after a second colon.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def baseline(text: str, num_classes: int = 19) -> Architecture:
     """
     name, _, tail = text.partition(":")
     make = loaded(BASELINES, name)
-    return _call(make, name, {"num_classes": num_classes, **parse_options(tail, name)})
+    network: Architecture = _call(make, name, {"num_classes": num_classes, **parse_options(tail, name)})
+    return network
 
 
 def space(text: str) -> Space[Any]:
@@ -65,7 +66,8 @@ def space(text: str) -> Space[Any]:
         make = _import(name, attribute)
     else:
         make = loaded(SPACES, name)
-    return _call(make, text, parse_options(tail, name))
+    found: Space[Any] = _call(make, text, parse_options(tail, name))
+    return found
 
 
 def architecture(text: str, num_classes: int | None = None) -> Architecture:
@@ -115,7 +117,7 @@ def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
     try:
         if isinstance(make, type) and issubclass(make, Space):
             return make.model_validate(options)
-        return validate_call(make, config=ConfigDict(arbitrary_types_allowed=True))(**options)
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(make)(**options)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:

@@ -26,7 +26,7 @@ def evaluate(
     """Score a trained model: mIoU, boundary IoU, pixel accuracy, IoU of every class."""
     from nasseg.data import evaluation_batches, open_dataset
     from nasseg.train.device import choose_device
-    from nasseg.train import evaluate as score
+    from nasseg.train.evaluate import evaluate as score
     from nasseg.train.model import load_model
 
     wanted = parse_numbers(scales)

@@ -18,8 +18,9 @@ def predict(
     device: Device = "auto",
     config: Config = None,
 ) -> None:
-    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg shows them on the image."""
+    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg shows them over it."""
     import torch
+
     from nasseg.data import normalise
     from nasseg.data.folder import read_image
     from nasseg.report.pictures import Palette, colour_mask, overlay

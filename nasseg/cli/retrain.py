@@ -66,10 +66,10 @@ def retrain(
         )  # fmt: skip
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")
-    recipe_used = training.config.recipe
+    used = training.config.recipe
     say(
-        f"{training.architecture.name} on {training.config.data} ({len(training.train)} images), {recipe_used.steps} steps "
-        f"of {recipe_used.batch_size} crops {recipe_used.crop[0]}x{recipe_used.crop[1]}, on {training.device}"
+        f"{training.architecture.name} on {training.config.data} ({len(training.train)} images), "
+        f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on {training.device}"
     )
     stop = stop_on_interrupt()
     try:
@@ -79,6 +79,6 @@ def retrain(
         say(f"stopped; the state is saved. Continue with:\n  nasseg retrain {arch} --resume --out {training.folder}")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print_json({"folder": str(training.folder), "steps": recipe_used.steps, **metrics.model_dump(mode="json")})
+        print_json({"folder": str(training.folder), "steps": used.steps, **metrics.model_dump(mode="json")})
     else:
         say(f"mIoU {metrics.miou:.4f} on {training.config.val_split}; the model is {training.folder / MODEL_FILE}")

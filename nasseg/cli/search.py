@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from nasseg.cli.options import INTERRUPTED, Config, Data, Device, Json, Seed, Weights, new_run_folder, print_json, say
-
-if TYPE_CHECKING:
-    from nasseg.search.run import Search
 
 Steps = Annotated[
     str | None, typer.Option("--rungs", help="Steps at which proxy trainings are compared, like 60,180.", metavar="A,B")
@@ -97,7 +95,7 @@ def _parse_rungs(text: str | None) -> tuple[int, ...] | None:
         steps = tuple(int(part) for part in text.split(","))
     except ValueError:
         steps = ()
-    if not steps or steps[0] < 1 or any(low >= high for low, high in zip(steps, steps[1:], strict=False)):
+    if not steps or steps[0] < 1 or any(low >= high for low, high in pairwise(steps)):
         raise ValueError(f"rungs are {text!r}, but must be rising numbers of steps joined by commas, like 60,180")
     return steps
 

@@ -44,12 +44,11 @@ def measure_latency(
     device meanwhile.
     """
     image = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-    prepared = {
-        name: network.to(device=device, memory_format=torch.channels_last).eval() for name, network in networks.items()
-    }
+    for network in networks.values():
+        network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     times_ms: dict[str, list[float]] = {name: [] for name in networks}
     for run in range(warmup + runs):
-        for name, network in prepared.items():
+        for name, network in networks.items():
             elapsed = _time_ms(network, image, device)
             if run >= warmup:
                 times_ms[name].append(elapsed)

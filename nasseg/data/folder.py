@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from torch import Tensor
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.errors import one_line
@@ -128,21 +129,19 @@ class FolderSplit(Split):
     def __getitem__(self, index: int) -> Sample:
         """Raises `DataError` where a file cannot be read, sizes differ, or the mask holds no class's index."""
         item = self._items[index]
-        image = _read(item.image, "RGB")
+        image = read_image(item.image)
         mask = _read(item.mask, None)
         if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
             raise DataError(f"{item.mask} is a colour or 16-bit image, but must hold a class index (0 to 255) a pixel")
-        if image.shape[:2] != mask.shape:
-            sizes = [f"{height}x{width}" for height, width in (mask.shape, image.shape[:2])]
+        if image.shape[1:] != mask.shape:
+            sizes = [f"{height}x{width}" for height, width in (mask.shape, image.shape[1:])]
             raise DataError(f"{item.mask} is {sizes[0]}, but must have the size of its image {item.image}, {sizes[1]}")
         used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
         wrong = used[(used >= len(self.classes)) & (used != self.ignore_index)]
         if wrong.size:
             raise DataError(f"{item.mask} holds class index {wrong[0]}, but must hold 0 to {len(self.classes) - 1}, "
                             f"or {self.ignore_index} to ignore a pixel")  # fmt: skip
-        return Sample(
-            item.name, torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask.astype(np.uint8))
-        )
+        return Sample(item.name, image, torch.from_numpy(mask.astype(np.uint8)))
 
     @property
     def fingerprint(self) -> str:
@@ -159,6 +158,11 @@ class FolderSplit(Split):
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda index: self[index] and None, range(len(self))):
                 pass
+
+
+def read_image(path: Path) -> Tensor:
+    """The image in a file, uint8 (3, H, W) in RGB; raises `DataError` where it cannot be read."""
+    return torch.from_numpy(_read(path, "RGB")).permute(2, 0, 1).contiguous()
 
 
 def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -1,9 +1,11 @@
-"""Everything that a search shows as it goes on: live progress, TensorBoard, trials.csv, report.html, the final table."""
+"""What a search shows as it goes on: live progress, TensorBoard, trials.csv, report.html, the final table."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +25,7 @@ from nasseg.search.run import Search, miou
 
 EXAMPLES = 3
 """Images whose predictions are shown, always the same."""
+TICK_INTERVAL_S = 1.0
 PAGE_INTERVAL_S = 30.0
 FEWEST_RANKED = 5
 """Candidates below which a rank correlation is not worth a line."""
@@ -32,12 +35,19 @@ logger = logging.getLogger("nasseg")
 
 
 class SearchReporter:
-    """Reports on a search in its run folder: `with SearchReporter(search) as reporter: search.run(stop, reporter.update)`."""
+    """Reports on a search in its run folder.
+
+    with SearchReporter(search) as reporter:
+        search.run(stop, reporter.update)
+    """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         self._board: SearchBoard | None = None
         self._live = LiveProgress()
+        self._progress: Progress | None = None
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
         self._written = 0.0
         self._log = logging.FileHandler(search.folder / "log.txt", encoding="utf-8")
@@ -50,11 +60,14 @@ class SearchReporter:
         self._board = SearchBoard(self._search.folder / "tensorboard")
         self._live.__enter__()
         self._live.print(plan_text(self._search))
+        self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ended.set()
+        self._ticker.join()
         self._live.__exit__(kind, error, traceback)
         if self._search.best is not None:
             self.write()
@@ -68,7 +81,8 @@ class SearchReporter:
     def update(self, search: Search) -> None:
         """Show what is new; called after every change."""
         self._log_new(search)
-        self._live.update(progress(search))
+        self._progress = progress(search)
+        self._live.update(self._progress)
         if search.best is None or self._board is None:
             return
         self._board.add_trials(self.rows)
@@ -80,6 +94,12 @@ class SearchReporter:
             self._board.add_front(self.rows, step)
             self._show_best(step)
             self._written = time.monotonic()
+
+    def _tick(self) -> None:
+        """Keep the clock going while jobs run."""
+        while not self._ended.wait(TICK_INTERVAL_S):
+            if self._progress is not None:
+                self._live.update(at_this_time(self._progress, self._search))
 
     def _log_new(self, search: Search) -> None:
         for trial in search.trials:
@@ -226,11 +246,10 @@ def progress(search: Search) -> Progress:
     budget = search.config.budget
     baseline = next((t for t in search.trials if t.candidate.label is not None), None)
     timed = budget.trials is None
-    spent, total = (search.elapsed_seconds / 60, search.total_seconds / 60) if timed else (len(rows), budget.amount)
-    return Progress(
+    shown = Progress(
         phase=phase,
-        spent=spent,
-        budget=total,
+        spent=len(rows),
+        budget=search.total_seconds / 60 if timed else budget.amount,
         unit="min" if timed else "trials",
         done=count["complete"],
         running=sum(len(job.candidates) for job in in_flight),
@@ -240,8 +259,16 @@ def progress(search: Search) -> Progress:
         best_name=name_of(search.best.candidate) if search.best else None,
         baseline=miou(baseline) if baseline else None,
         baseline_name=name_of(baseline.candidate) if baseline else None,
-        seconds_left=max(0.0, search.total_seconds - search.elapsed_seconds) if timed else None,
     )
+    return at_this_time(shown, search)
+
+
+def at_this_time(shown: Progress, search: Search) -> Progress:
+    """The same with the clock's present state, where the budget is one of time."""
+    if shown.unit != "min":
+        return shown
+    left = max(0.0, search.total_seconds - search.elapsed_seconds)
+    return replace(shown, spent=search.elapsed_seconds / 60, seconds_left=left)
 
 
 def plan_text(search: Search) -> str:

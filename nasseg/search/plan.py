@@ -23,7 +23,7 @@ IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 LABEL_STRIDE = 4
 REDUCTION = 3
 FEWEST_CANDIDATES = 48
-FEWEST_FULL_STEPS = 150
+FEWEST_FULL_STEPS = 120
 FIRST_RUNG_STEPS = (20, 300)
 """Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
 FULL_SHARE = 0.5

@@ -33,6 +33,7 @@ from nasseg.search.config import Plan, SearchConfig, cores
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
 from nasseg.search.space import Choice
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.device import autocast, place
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.metrics import Metrics
@@ -45,7 +46,7 @@ EVALUATION_BATCH = 8
 
 
 class SearchWorker:
-    """Holds what jobs share: the data, the trained backbone's features. One a process; see `nasseg.search.job.Worker`."""
+    """Holds what jobs share, the data and the trained backbone's features; a `nasseg.search.job.Worker`."""
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
         if config.plan is None:
@@ -65,10 +66,7 @@ class SearchWorker:
         """Train the job's candidates; a candidate whose loss is not finite is an outcome, not an error."""
         start = time.perf_counter()
         torch.set_num_threads(cores() if job.task == "prepare" else self.plan.threads)
-        if job.task == "proxy":
-            outcomes = self._proxy(job)
-        else:
-            outcomes = (self._full(job.candidates[0], job.seed),)
+        outcomes = self._proxy(job) if job.task == "proxy" else (self._full(job.candidates[0], job.seed),)
         if job.task == "prepare" and outcomes[0].status == "ok" and self.space.shared_stage:
             self.features("train")
             self.features("val")
@@ -177,6 +175,7 @@ class SearchWorker:
         return map(_with_image_size, self.features("train").batches(size, seed, start_step, self.device))
 
     def _score(self, network: Network) -> Metrics:
+        batches: Iterator[Batch]
         if self.space.shared_stage is None:
             batches = (batch for batch, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device))
         else:
@@ -230,11 +229,11 @@ class SearchWorker:
 
     def _write_features(self, writer: CacheWriter, part: str, split: Split) -> None:
         network, _ = self._shared_part
-        network.to(self.device, memory_format=torch.channels_last)
+        place(network, self.device)
         views = self.plan.views if part == "train" else 1
         for view in range(views):
             for images, masks in self._images(split, view, augmented=part == "train"):
-                with torch.inference_mode():
+                with torch.inference_mode(), autocast(self.device, self.plan.proxy_recipe.amp):
                     features = network.outputs({"image": images.contiguous(memory_format=torch.channels_last)})
                 writer.add(features, self._sampled(masks), view)
 
@@ -243,12 +242,12 @@ class SearchWorker:
 
         Images of many sizes are scored on a fixed crop of each, as cached features must have one shape.
         """
-        sizes = {tuple(split[index].mask.shape) for index in range(min(len(split), 64))}
+        whole = not augmented and len({split[index].mask.shape for index in range(len(split))}) == 1
         for start in range(0, len(split), EVALUATION_BATCH):
             samples = [split[index] for index in range(start, min(start + EVALUATION_BATCH, len(split)))]
             images = [sample.image.to(self.device) for sample in samples]
             masks = [sample.mask.to(self.device) for sample in samples]
-            if not augmented and len(sizes) == 1:
+            if whole:
                 yield normalise(torch.stack(images)), torch.stack(masks).long()
             else:
                 augment = self._augment if augmented else Augment(crop=self._augment.crop)

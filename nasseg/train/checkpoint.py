@@ -5,9 +5,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import nn
 
 from nasseg.graph import write_atomically
 
@@ -34,12 +32,3 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     except (RuntimeError, EOFError, UnpicklingError, ValueError, OSError) as error:
         raise ValueError(f"{path}: no checkpoint, or a damaged one; give one that a run has written") from error
     return state
-
-
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Write the network's parameters and buffers, by their names, as safetensors.
-
-    Raises `OSError` where the file cannot be written; the file that was there before is then still whole.
-    """
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(tensors))

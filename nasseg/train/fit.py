@@ -18,7 +18,7 @@ from nasseg.train.trainer import Trainer, TrainLog
 SAVE_EVERY_SECONDS = 60.0
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
     """Raised by an `on_step` to break a training off between two steps."""
 
 

@@ -74,8 +74,8 @@ class Retraining:
     ) -> Retraining:
         """Resolve what was asked for against the architecture's file, check it, and make the run folder.
 
-        What is not given (`None`) comes from the file's provenance; weights `none` means random ones. Raises `ValueError`
-        for anything that could not work later.
+        What is not given (`None`) comes from the file's provenance; weights `none` means random ones. Raises
+        `ValueError` for anything that could not work later.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
@@ -178,7 +178,7 @@ class Retraining:
 
 
 def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Architecture:
-    """The architecture with logits for the data's classes: names are built for them, files from their space's choice."""
+    """The architecture with logits for the data's classes: a name is built for them, a file from its choice."""
     classes = len(dataset.classes)
     if architecture.classes == classes:
         return architecture

@@ -87,16 +87,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Set all of a network's weights from a file that `save_weights` wrote for the same architecture.
-
-    Raises `ValueError` where names or shapes differ.
-    """
-    report = _assign(network, read_weights(path), prefix="")
-    if not report.complete:
-        raise ValueError(f"{path}: the weights are of another network ({report}); use the one they were saved from")
-
-
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:
     """Set the weights of a network's stage `backbone` from a file, or from ImageNet with the source `imagenet`.
 

@@ -5,3 +5,9 @@ import torch
 @pytest.fixture
 def cpu() -> torch.device:
     return torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def float32_on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected values are those of float32, whatever this processor is fast with."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

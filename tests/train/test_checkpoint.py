@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 
 from .tiny import tiny_network
 
@@ -59,9 +58,3 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"path": tmp_path}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="no checkpoint"):
         load_checkpoint(tmp_path / "a.pt")
-
-
-def test_weights_are_safetensors(tmp_path: Path) -> None:
-    network = tiny_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    save_weights(tmp_path / "a.safetensors", network)
-    torch.testing.assert_close(load_file(tmp_path / "a.safetensors"), dict(network.state_dict()), rtol=0, atol=0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.device import autocast, place, seeded, to_device
 
 from .tiny import tiny_network
 
@@ -26,9 +26,14 @@ def test_global_random_state_is_left_alone(cpu: torch.device) -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_cpu_trains_in_float32(cpu: torch.device) -> None:
-    assert mixed_precision_dtype(cpu) is None
+@pytest.mark.parametrize(("has_instructions", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_processors_train_in_bfloat16_if_they_have_it(
+    cpu: torch.device, monkeypatch: pytest.MonkeyPatch, has_instructions: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
     with autocast(cpu, amp=True):
+        assert tiny_network()(torch.rand(1, 3, 4, 4)).dtype == dtype
+    with autocast(cpu, amp=False):
         assert tiny_network()(torch.rand(1, 3, 4, 4)).dtype == torch.float32
 
 

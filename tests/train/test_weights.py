@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nasseg.train import weights
-from nasseg.train.checkpoint import save_weights
-from nasseg.train.weights import load_backbone, load_pretrained, load_weights, read_weights
+from nasseg.train.weights import load_backbone, load_pretrained, read_weights
 
 from .tiny import tiny_network
 
@@ -84,19 +83,6 @@ def test_file_without_tensors(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="holds no named tensors"):
         read_weights(tmp_path / "a.pth")
-
-
-def test_whole_network_round_trip(tmp_path: Path) -> None:
-    saved, network = tiny_network(seed=1), tiny_network(seed=2)
-    save_weights(tmp_path / "a.safetensors", saved)
-    load_weights(network, tmp_path / "a.safetensors")
-    torch.testing.assert_close(network.state_dict(), saved.state_dict(), rtol=0, atol=0)
-
-
-def test_weights_of_another_network(tmp_path: Path) -> None:
-    save_weights(tmp_path / "a.safetensors", tiny_network().backbone)
-    with pytest.raises(ValueError, match="the weights are of another network"):
-        load_weights(tiny_network(), tmp_path / "a.safetensors")
 
 
 def vgg_like() -> nn.Module:
