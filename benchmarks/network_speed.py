@@ -155,9 +155,9 @@ def spread_norms(network: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.3, 0.7)
             nn.init.normal_(module.bias, std=0.1)
-            assert module.running_mean is not None and module.running_var is not None
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.8, 1.2)
+            buffers = dict(module.named_buffers())
+            nn.init.normal_(buffers["running_mean"], std=0.1)
+            nn.init.uniform_(buffers["running_var"], 0.8, 1.2)
 
 
 @torch.inference_mode()
@@ -267,9 +267,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
     if options.batch < 2:
-        parser.error(
-            f"--batch is {options.batch}, but must be at least 2: the libraries' image pooling needs it to train"
-        )
+        parser.error(f"--batch is {options.batch}, but must be at least 2: their image pooling needs it to train")
     height, width = map(int, options.size.split("x"))
     device = torch.device(options.device)
     images = torch.randn(options.batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
