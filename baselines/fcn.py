@@ -43,11 +43,11 @@ def _fcn(name: str, classes: int, skips: int, fc_channels: int) -> Architecture:
     image = g.input()
     maps = vgg16(g, image, fc_channels=fc_channels)
     with g.scope("head"):
-        x = g.add("score32", logits1x1(classes), maps.fc7)
+        x = g.add("logits32", logits1x1(classes), maps.fc7)
         stride = 32
         for pool in (maps.pool4, maps.pool3)[:skips]:
             stride //= 2
-            score = g.add(f"score{stride}", logits1x1(classes), pool)
+            score = g.add(f"logits{stride}", logits1x1(classes), pool)
             up = g.add(f"up{stride}", _upsampling(classes, 2), x, score)
             x = g.add(f"sum{stride}", Add(), up, score)
         return g.build(g.add("up", _upsampling(classes, stride), x, image))

@@ -85,12 +85,16 @@ def _check_free(module: nn.Module, part: str, name: str) -> None:
 def initialise(network: nn.Module) -> None:
     """Draw convolution weights from He's normal distribution (arXiv 1502.01852, fan-out); norms start as identity.
 
-    Layers that an operator initialised by itself (bilinear upsampling) are transposed convolutions and stay.
+    The fan-out counts the outputs that an input really feeds, which grouping divides. Class scores (nodes named
+    `logits…`) start near zero, so that the first loss is about the logarithm of the number of classes. Transposed convolutions are left as their operator made them.
     """
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            module.weight.data.mul_(module.groups**0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+            if name.rpartition(".")[2].startswith("logits"):
+                nn.init.normal_(module.weight, std=0.01)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
