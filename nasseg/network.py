@@ -86,7 +86,8 @@ def initialise(network: nn.Module) -> None:
     """Draw convolution weights from He's normal distribution (arXiv 1502.01852, fan-out); norms start as identity.
 
     The fan-out counts the outputs that an input really feeds, which grouping divides. Class scores (nodes named
-    `logits…`) start near zero, so that the first loss is about the logarithm of the number of classes. Transposed convolutions are left as their operator made them.
+    `logits…`) start near zero, so that the first loss is about the logarithm of the number of classes. Transposed
+    convolutions are left as their operator made them.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BASELINES = "nasseg.baselines"
 SPACES = "nasseg.search_spaces"
+DEFAULT_CLASSES = 19
+"""Cityscapes' number, as the papers count parameters for it."""
 
 
 def names(group: str) -> list[str]:
@@ -44,14 +46,15 @@ def parse_options(text: str, where: str) -> dict[str, Any]:
     return options
 
 
-def baseline(text: str, num_classes: int = 19) -> Architecture:
-    """The handcrafted network `NAME` or `NAME:OPTIONS`, its logits for `num_classes` classes.
+def baseline(text: str, num_classes: int | None = None, **options: Any) -> Architecture:
+    """The handcrafted network `NAME` or `NAME:OPTIONS`, its logits for `num_classes` classes (or its own default).
 
     Raises `ValueError` for an unknown name or option, with the known ones.
     """
     name, _, tail = text.partition(":")
     make = loaded(BASELINES, name)
-    network: Architecture = _call(make, name, {"num_classes": num_classes, **parse_options(tail, name)})
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    network: Architecture = _call(make, name, {**classes, **parse_options(tail, name), **options})
     return network
 
 
@@ -73,7 +76,8 @@ def space(text: str) -> Space[Any]:
 def architecture(text: str, num_classes: int | None = None) -> Architecture:
     """ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
 
-    A file keeps its own number of classes; `num_classes` (19 where not given) is for names. Raises `ValueError`.
+    A file keeps its own number of classes; `num_classes` is for names (not given: the network's own default). Raises
+    `ValueError`.
     """
     from nasseg.graph import load
 
@@ -81,15 +85,14 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
     if path.suffix == ".json" or path.exists():
         return load(path)
     name = text.partition(":")[0]
-    classes = 19 if num_classes is None else num_classes
     if name in names(SPACES):
         points = space(text)
         *_, best = points.references().values()
-        return points.architecture(best, classes)
+        return points.architecture(best, DEFAULT_CLASSES if num_classes is None else num_classes)
     if name not in names(BASELINES):
         known = ", ".join([*names(BASELINES), *names(SPACES)])
         raise ValueError(f"unknown architecture {name!r}; give a file such as best.json, or one of: {known}")
-    return baseline(text, classes)
+    return baseline(text, num_classes)
 
 
 def loaded(group: str, name: str) -> Callable[..., Any]:

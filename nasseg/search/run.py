@@ -15,7 +15,8 @@ from nasseg import plugins
 from nasseg.cost import Latency, measure_latency
 from nasseg.data import open_dataset
 from nasseg.graph import Architecture, save
-from nasseg.search.config import SearchConfig, check_sampler, cores
+from nasseg.search.budget import Budget
+from nasseg.search.config import Plan, SearchConfig, check_sampler, cores
 from nasseg.search.front import non_dominated
 from nasseg.search.job import JobResult, Outcome, Trial
 from nasseg.search.objective import Objective
@@ -70,6 +71,24 @@ def open_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Architecture:
+    """Plan and run a search in the new run folder `out`; see `nasseg.search`. Returns the best architecture."""
+    asked = {name: value for name, value in options.items() if name in SearchConfig.model_fields}
+    given = {name: value for name, value in options.items() if name not in asked}
+    for name in given:
+        if name not in Plan.model_fields:
+            raise ValueError(
+                f"unknown option {name!r}; known: {', '.join([*SearchConfig.model_fields, *Plan.model_fields])}"
+            )
+    config = plan_search(SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
+    open_folder(out)
+    run = Search(config, out)
+    run.run(threading.Event(), lambda search: None)
+    if run.best is None:
+        raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
+    return run.architecture(run.best)
 
 
 class Search:

@@ -53,7 +53,7 @@ def test_fcn8s_adds_the_scores_of_three_strides() -> None:
     network = fcn8s(3, fc_channels=8).network().eval()
     image = torch.randn(1, 3, 64, 96)
     for stride in (8, 16):
-        score = network.get_submodule(f"head.score{stride}")
+        score = network.get_submodule(f"head.logits{stride}")
         score.weight.zero_()
         score.bias.fill_(1.0)
     last = network.get_submodule("head.score32")
