@@ -65,7 +65,9 @@ class Study:
         self.space = DPC(filters=args.filters)
         dataset = open_dataset(args.data)
         self.classes, self.ignore_index = len(dataset.classes), dataset.ignore_index
-        self.train, self.val = dataset.split(args.train_split), dataset.split(args.val_split)
+        self.train, self.val = (
+            Resized(dataset.split(name), args.image_scale) for name in (args.train_split, args.val_split)
+        )
         self.size = tuple(self.val[0].mask.shape)
 
     def architecture(self, name):
@@ -164,6 +166,7 @@ def main():
     parser.add_argument("--full-steps", type=int, default=600)
     parser.add_argument("--lengths", type=int, nargs="+", default=[40, 120, 360])
     parser.add_argument("--scale-range", type=float, nargs=2, default=[0.5, 2.0])
+    parser.add_argument("--image-scale", type=float, default=1.0, help="of all trainings but small-images")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--filters", type=int, default=256)
     parser.add_argument("--random-cells", type=int, default=6)
