@@ -1,0 +1,158 @@
+"""What cached features are worth: one trial on stored features, with the frozen backbone run every step, end to end.
+
+    python benchmarks/trial_throughput.py --data folder:PATH --train-split search-train --val-split search-val \
+        --weights FILE
+
+All three train the published cell for the same number of steps on crops of the same size, in one process and in turns,
+and are scored on the validation split as a search would. The table gives seconds per trial, cells per hour of one
+worker, and where the time of a trial on stored features goes.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from nasseg.data import Augment, Batch, open_dataset, training_batches
+from nasseg.search.budget import Budget
+from nasseg.search.config import SearchConfig
+from nasseg.search.job import Candidate, Job
+from nasseg.search.plan import Hardware, Speed, derive_plan
+from nasseg.search.worker import SearchWorker
+from nasseg.train.device import autocast
+from nasseg.train.fit import seeded_network
+from nasseg.train.trainer import Trainer
+from search_spaces.dpc import ASPP, PUBLISHED
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="dpc")
+    parser.add_argument("--data", default="streets")
+    parser.add_argument("--train-split", default="train")
+    parser.add_argument("--val-split", default="val")
+    parser.add_argument("--weights")
+    parser.add_argument("--image-scale", type=float, default=0.5)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        worker = make_worker(args, Path(folder))
+        torch.set_num_threads(args.threads)
+        prepare(worker, args.steps)
+        kinds = {"stored features": cached, "frozen backbone run": frozen, "end to end": end_to_end}
+        times = {name: [] for name in kinds}
+        for _ in range(args.repeats):
+            for name, trial in kinds.items():
+                times[name].append(trial(worker, args.steps))
+
+    seconds = {name: statistics.median(sum(parts.values()) for parts in runs) for name, runs in times.items()}
+    reference = seconds["stored features"]
+    print(f"\n{args.space} on {args.data}, {args.steps} steps, {args.threads} thread(s), {args.device}")
+    print(f"{'trial':22}{'s':>8}{'cells / hour':>15}{'against stored':>17}")
+    for name, value in seconds.items():
+        print(f"{name:22}{value:8.2f}{3600 / value:15.0f}{value / reference:16.2f}×")
+    parts = {
+        part: statistics.median(run[part] for run in times["stored features"]) for part in times["stored features"][0]
+    }
+    print("\nwhere a trial on stored features spends its time")
+    for part, value in parts.items():
+        print(f"  {part:22}{value:8.3f} s{100 * value / reference:7.0f} %")
+    document = {"benchmark": "trial_throughput", "data": args.data, "space": args.space, "steps": args.steps,
+                "threads": args.threads, "device": args.device, "torch": torch.__version__, "seconds": seconds,
+                "stored_features_parts_seconds": parts}  # fmt: skip
+    print(json.dumps(document))
+
+
+def make_worker(args, folder):
+    """A search's worker with the plan that a budget of trials gives."""
+    dataset = open_dataset(args.data)
+    train, val = dataset.split(args.train_split), dataset.split(args.val_split)
+    speed = Speed(image_scale=1, full_step_seconds=1, proxy_step_seconds=1, forward_seconds=1)
+    budget = Budget.parse("10trials")
+    plan = derive_plan(
+        budget, speed, Hardware.of(torch.device(args.device), 1), size=tuple(val[0].mask.shape),
+        train_images=len(train), val_images=len(val), references=2, image_scale=args.image_scale, full_steps=args.steps, rungs=(args.steps,),
+    )  # fmt: skip
+    config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
+                          weights=args.weights, budget=budget, device=args.device, plan=plan)  # fmt: skip
+    return SearchWorker(config, folder)
+
+
+def candidate(worker, cell):
+    cell = worker.space.canonical(cell)
+    key = worker.space.architecture(cell, worker.classes).key
+    return Candidate(key=key, choice=cell.model_dump(mode="json"))
+
+
+def prepare(worker, steps):
+    """Train the reference and store its features, as the first job of a search does."""
+    worker.run(
+        Job(number=0, task="prepare", candidates=(candidate(worker, ASPP),), seed=0, start_step=0, stop_step=steps)
+    )
+
+
+def cached(worker, steps):
+    """The trial as a search runs it, its parts timed."""
+    parts = {}
+    tried = candidate(worker, PUBLISHED)
+    start = time.perf_counter()
+    architecture = worker.architecture(tried)
+    network = seeded_network(worker._trained_part(architecture), 0)
+    trainer = Trainer(network, worker.plan.proxy_recipe, steps, worker.device, 0, worker.train.ignore_index)
+    parts["building"] = time.perf_counter() - start
+    batches, reading = worker._training_batches(0, 0), 0.0
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = next(batches)
+        reading += time.perf_counter() - start
+        start = time.perf_counter()
+        trainer.run([batch], trainer.step + 1)
+        parts["training"] = parts.get("training", 0.0) + time.perf_counter() - start
+    parts["reading features"] = reading
+    start = time.perf_counter()
+    metrics = worker._score(trainer.ema_network())
+    parts["scoring"] = time.perf_counter() - start
+    start = time.perf_counter()
+    worker._outcome(tried, architecture, "ok", steps, metrics)
+    parts["counting the cost"] = time.perf_counter() - start
+    return parts
+
+
+def frozen(worker, steps):
+    """The same cell trained on images, each step through the frozen backbone."""
+    start = time.perf_counter()
+    network = seeded_network(worker._trained_part(worker.architecture(candidate(worker, PUBLISHED))), 0)
+    recipe = worker.plan.proxy_recipe
+    trainer = Trainer(network, recipe, steps, worker.device, 0, worker.train.ignore_index)
+    backbone, _ = worker._shared_part
+    augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
+    batches = training_batches(worker.train, augment, recipe.batch_size, 0, 0, worker.device)
+    for _ in range(steps):
+        batch = next(batches)
+        with torch.no_grad(), autocast(worker.device, recipe.amp):
+            features = backbone.outputs(batch.inputs)
+        masks = worker._sampled(batch.masks)
+        inputs = {**{k: v.float() for k, v in features.items()}, "image": torch.zeros(1, 1, *masks.shape[1:])}
+        trainer.run([Batch(inputs, masks)], trainer.step + 1)
+    worker._score(trainer.ema_network())
+    return {"all": time.perf_counter() - start}
+
+
+def end_to_end(worker, steps):
+    """The whole network trained on images, and scored on them."""
+    start = time.perf_counter()
+    tried = candidate(worker, PUBLISHED)
+    worker.run(Job(number=0, task="full", candidates=(tried,), seed=0, start_step=0, stop_step=steps))
+    return {"all": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    main()
