@@ -79,7 +79,8 @@ def make_worker(args, folder):
     budget = Budget.parse("10trials")
     plan = derive_plan(
         budget, speed, Hardware.of(torch.device(args.device), 1), size=tuple(val[0].mask.shape),
-        train_images=len(train), val_images=len(val), references=2, image_scale=args.image_scale, full_steps=args.steps, rungs=(args.steps,),
+        train_images=len(train), val_images=len(val), references=2,
+        image_scale=args.image_scale, full_steps=args.steps, rungs=(args.steps,),
     )  # fmt: skip
     config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
                           weights=args.weights, budget=budget, device=args.device, plan=plan)  # fmt: skip

@@ -56,7 +56,7 @@ def test_fcn8s_adds_the_scores_of_three_strides() -> None:
         score = network.get_submodule(f"head.logits{stride}")
         score.weight.zero_()
         score.bias.fill_(1.0)
-    last = network.get_submodule("head.score32")
+    last = network.get_submodule("head.logits32")
     last.weight.zero_()
     last.bias.fill_(1.0)
     middle = network(image)[..., 31:33, 47:49]
