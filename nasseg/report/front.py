@@ -1,27 +1,16 @@
-"""The trade-off between cost and accuracy: which networks no other beats in both."""
+"""The trade-off between cost and accuracy, as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nasseg.search.front import non_dominated
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nasseg.report.rows import Row
-
-
-def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, mIoU) that no other beats, by rising cost and, where equal, by index.
-
-    A point is beaten by one that costs no more, scores no less, and is better in one of the two; equal points stay.
-    """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    front: list[int] = []
-    for index in order:
-        if not front or points[index][1] > points[front[-1]][1] or points[index] == points[front[-1]]:
-            front.append(index)
-    return front
 
 
 def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from nasseg.report.front import cost_axis, non_dominated
+from nasseg.report.front import cost_axis
 from nasseg.report.rows import Row
 from nasseg.report.table import billions_text, full_miou_text, latency_text, millions_text, miou_text
+from nasseg.search.front import non_dominated
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -50,7 +50,7 @@ class SearchReporter:
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
         self._written = 0.0
-        self._log = logging.FileHandler(search.folder / "log.txt", encoding="utf-8")
+        self._log = logging.FileHandler(search.folder / "log.txt", encoding="utf-8", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logged: set[tuple[str, str, int]] = set()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import threading
 import time
@@ -11,10 +10,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nasseg import plugins
 from nasseg.cost import Latency, measure_latency
 from nasseg.data import open_dataset
-from nasseg.graph import Architecture, save
+from nasseg.graph import Architecture, save, write_atomically
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan, SearchConfig, check_sampler, cores
 from nasseg.search.front import non_dominated
@@ -29,10 +30,12 @@ from nasseg.search.trust import Trust, measure_trust
 from nasseg.search.worker import SearchWorker
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import MODEL_FILE, load_model
+from nasseg.train.run_folder import new_folder
 from nasseg.train.weights import load_pretrained
 
 ELAPSED = "elapsed seconds"
 BEST_AT = "best at "
+LATENCY = "latency "
 REHEARSAL_SCALE = 0.5
 """Images are this share of their size while the speed is measured."""
 
@@ -66,13 +69,6 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     return config.model_copy(update={"plan": plan})
 
 
-def open_folder(folder: Path) -> None:
-    """Make a run folder; raises `ValueError` where one is there already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Architecture:
     """Plan and run a search in the new run folder `out`; see `nasseg.search`. Returns the best architecture."""
     asked = {name: value for name, value in options.items() if name in SearchConfig.model_fields}
@@ -83,8 +79,8 @@ def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -
                 f"unknown option {name!r}; known: {', '.join([*SearchConfig.model_fields, *Plan.model_fields])}"
             )
     config = plan_search(SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
-    open_folder(out)
-    run = Search(config, out)
+    with new_folder(out):
+        run = Search(config, out)
     run.run(threading.Event(), lambda search: None)
     if run.best is None:
         raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
@@ -92,13 +88,15 @@ def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -
 
 
 class Search:
-    """A planned search in its run folder, new or resumed; `run` carries it out and other properties are for reports."""
+    """A planned search in its run folder, new or resumed; `run` carries it out and other properties are for reports.
+
+    A `Search` of a folder that holds one changes nothing there until `run` is called.
+    """
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
         if config.plan is None:
             raise ValueError("the config has no plan; make one with plan_search")
         self.config, self.folder, self.plan = config, folder, config.plan
-        config.save(folder)
         self.dataset = open_dataset(config.data)
         self.classes = len(self.dataset.classes)
         self.space = plugins.space(config.space)
@@ -122,7 +120,12 @@ class Search:
         )
         self._elapsed_before = float(self.record.study.user_attrs.get(ELAPSED, 0.0))
         self._start = time.monotonic()
-        self.latencies: dict[str, Latency] = {}
+        self.latencies = {
+            name.removeprefix(LATENCY): Latency.model_validate(value)
+            for name, value in self.record.study.user_attrs.items()
+            if name.startswith(LATENCY)
+        }
+        """As far as they were measured, by key."""
         self.history: list[tuple[float, float]] = sorted(
             (float(name.removeprefix(BEST_AT)), value)
             for name, value in self.record.study.user_attrs.items()
@@ -151,6 +154,7 @@ class Search:
             self.write_best()
             on_update(self)
 
+        self.config.save(self.folder)
         make_worker = partial(SearchWorker, self.config, self.folder.resolve())
         observers: dict[str, Any] = {
             "on_start": on_start,
@@ -216,16 +220,18 @@ class Search:
 
     @property
     def ranked(self) -> list[Trial]:
-        """Candidates with a score, best first: by their trainings end to end, then those with a proxy score alone."""
-        scored = [trial for trial in self.trials if self.merit(trial) is not None]
-        return sorted(scored, key=lambda trial: self.merit(trial) or (0, 0, 0.0), reverse=True)
+        """Candidates with a score, best first; see `merit`."""
+        scored = [(merit, trial) for trial in self.trials if (merit := self.merit(trial)) is not None]
+        return [trial for _, trial in sorted(scored, key=lambda pair: pair[0], reverse=True)]
 
     def merit(self, trial: Trial) -> tuple[int, int, float] | None:
-        """What candidates are ranked by: seeds trained end to end, then the rung's step, then the mean score."""
+        """What candidates are ranked by: seeds trained end to end, else the step of the highest rung; then the score.
+
+        The score is the mean over the seeds, or that at the rung. `None` for a candidate without one.
+        """
         full = [self.score(outcome) for outcome in trial.full.values() if outcome.status == "ok"]
         if full:
-            most = max(len(other.full) for other in self.planner.trials)
-            return (len(full) == most) + 1, 0, statistics.mean(full)
+            return len(full), 0, statistics.mean(full)
         proxy = {step: outcome for step, outcome in trial.proxy.items() if outcome.status == "ok"}
         return (0, max(proxy), self.score(proxy[max(proxy)])) if proxy else None
 
@@ -251,11 +257,13 @@ class Search:
 
     @property
     def front(self) -> list[Trial]:
-        """The candidates that no other beats in both mIoU and MAdds, among those that came furthest, cheapest first."""
-        tried = [trial for trial in self.trials if any(o.status == "ok" for o in trial.full.values())]
-        if not tried:
-            top = self.plan.rungs[-1]
-            tried = [trial for trial in self.trials if top in trial.proxy and trial.proxy[top].status == "ok"]
+        """The candidates that no other beats in both mIoU and MAdds, cheapest first.
+
+        Only those are compared that were trained as far as the best, so that their scores have one measure.
+        """
+        scored = [(merit[:2], trial) for trial in self.trials if (merit := self.merit(trial)) is not None]
+        furthest = max((trained for trained, _ in scored), default=None)
+        tried = [trial for trained, trial in scored if trained == furthest]
         points = [(float(madds(trial)), miou(trial)) for trial in tried]
         return [tried[index] for index in non_dominated(points)]
 
@@ -286,12 +294,17 @@ class Search:
         if self.best is None:
             return
         shown = [self.best.candidate.key, *self.reference_keys.values(), *(t.candidate.key for t in self.front)]
-        networks = {key: self.architecture(self.trial(key)).inference().network() for key in dict.fromkeys(shown)}
-        self.latencies = measure_latency(networks, self.size, self.config.torch_device)
+        if not set(shown) <= set(self.latencies):
+            networks = {key: self.architecture(self.trial(key)).inference().network() for key in dict.fromkeys(shown)}
+            torch.set_num_threads(cores())
+            self.latencies |= measure_latency(networks, self.size, self.config.torch_device)
+            for key, latency in self.latencies.items():
+                self.record.study.set_user_attr(f"{LATENCY}{key}", latency.model_dump(mode="json"))
         self.write_best()
         seeds = [seed for seed, outcome in self.best.full.items() if outcome.status == "ok"]
         if seeds:
-            shutil.copyfile(self.helper.model_file(self.best.candidate.key, seeds[0]), self.folder / MODEL_FILE)
+            trained = self.helper.model_file(self.best.candidate.key, seeds[0])
+            write_atomically(self.folder / MODEL_FILE, trained.read_bytes())
 
     def best_network(self) -> Any:
         """The best candidate's trained network, or `None` where none was trained end to end."""
@@ -303,20 +316,16 @@ class Search:
         return None
 
 
-def last_outcome(trial: Trial) -> Outcome:
-    """The outcome that says most: of the last seed end to end, else of the highest rung."""
-    outcomes = list(trial.full.values()) or list(trial.proxy.values())
-    return outcomes[-1]
-
-
 def madds(trial: Trial) -> int:
-    """Multiply–adds of the candidate's network."""
-    return last_outcome(trial).madds or 0
+    """Multiply–adds of the candidate's network; 0 where no training told them."""
+    outcomes = [*trial.proxy.values(), *trial.full.values()]
+    return next((outcome.madds for outcome in outcomes if outcome.madds is not None), 0)
 
 
 def miou(trial: Trial) -> float:
-    """Mean over seeds end to end, else of the highest rung."""
+    """Mean over seeds end to end, else of the highest rung; 0 where there is none."""
     full = [outcome.miou for outcome in trial.full.values() if outcome.miou is not None]
     if full:
         return statistics.mean(full)
-    return last_outcome(trial).miou or 0.0
+    proxy = {step: outcome.miou for step, outcome in trial.proxy.items() if outcome.miou is not None}
+    return proxy[max(proxy)] if proxy else 0.0

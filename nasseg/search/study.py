@@ -31,7 +31,8 @@ class Record:
     with its score once it finished the rung at `top_step`, FAIL once a training failed. Optuna does not change finished
     trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY SEED`.
 
-    A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only.
+    A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only. Opening a
+    record that is there and reading it changes nothing, so that it can be read while a search writes it.
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class Record:
     ) -> None:
         """Open the study `name` in `storage`, or begin it there. `score` is the planner's."""
         self._storage, self._space, self._top_step, self._score = storage, space, top_step, score
-        self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        try:
+            self.study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
         self._study_id = storage.get_study_id_from_name(name)
         self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
 
@@ -47,12 +51,11 @@ class Record:
     def open_journal(cls, path: Path, space: Space[Any], top_step: int, score: Callable[[Outcome], float]) -> Record:
         """The record in the journal file at `path`, made where there is none.
 
-        Only one process may write to a journal. What a killed one left behind is cleared: an unfinished last line is
-        cut off, a lock is broken after seconds.
+        Only one process may write to a journal. What a killed one left behind is cleared by the first write: an
+        unfinished last line is cut off, a lock is broken after seconds.
         """
-        _cut_unfinished_line(path)
         lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_SECONDS)
-        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        storage = JournalStorage(_Journal(str(path), lock_obj=lock))
         return cls(storage, "nasseg", space, top_step, score)
 
     @classmethod
@@ -147,10 +150,20 @@ class Record:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [score])
 
 
+class _Journal(JournalFileBackend):
+    """A journal that, before its first write, cuts off the unfinished line that a killed process left."""
+
+    _is_whole = False
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if not self._is_whole:
+            _cut_unfinished_line(Path(self._file_path))
+            self._is_whole = True
+        super().append_logs(logs)
+
+
 def _cut_unfinished_line(path: Path) -> None:
     """Cut off what follows the last line break; Optuna would append to it and then fail to read the journal."""
-    if not path.exists():
-        return
     with path.open("rb+") as journal:
         content = journal.read()
         journal.truncate(content.rfind(b"\n") + 1)

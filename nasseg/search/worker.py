@@ -29,7 +29,7 @@ from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.network import Network
-from nasseg.search.config import Plan, SearchConfig, cores
+from nasseg.search.config import Plan, SearchConfig
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
 from nasseg.search.space import Choice
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
@@ -65,7 +65,7 @@ class SearchWorker:
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; a candidate whose loss is not finite is an outcome, not an error."""
         start = time.perf_counter()
-        torch.set_num_threads(cores() if job.task == "prepare" else self.plan.threads)
+        torch.set_num_threads(self.plan.threads)
         outcomes = self._proxy(job) if job.task == "proxy" else (self._full(job.candidates[0], job.seed),)
         if job.task == "prepare" and outcomes[0].status == "ok" and self.space.shared_stage:
             self.features("train")
@@ -78,7 +78,7 @@ class SearchWorker:
         architecture = self.space.architecture(choice, self.classes)
         return architecture.replace(space=self.config.space, choice=candidate.choice)
 
-    @property
+    @cached_property
     def provenance(self) -> Provenance:
         """What the run's architectures come from, without scores."""
         config = self.config
