@@ -163,9 +163,8 @@ def derive_plan(
         full_steps, first, rungs, proxy_share = 200, 60, 2, 1.0
     else:
         usable = max(1.0, 0.95 * seconds - 20)
-        rounds = math.ceil(((finalists + references) * seeds - 1) / hardware.workers)
-        alone = 1 / (0.8 * hardware.workers) if device.type == "cpu" else 1.0
-        full_seconds = FULL_SHARE * usable / (alone + CONTENTION * rounds)
+        rounds = math.ceil((finalists + references) * seeds / hardware.workers)
+        full_seconds = FULL_SHARE * usable / (CONTENTION * rounds)
 
         def steps_at(image_scale: float) -> int:
             at = speed.at(image_scale)
@@ -176,9 +175,10 @@ def derive_plan(
         full_steps = max(10, min(longest_full, steps_at(scale)))
         at = speed.at(scale)
         full_seconds = full_steps * at.full_step_seconds + val_images / batch * at.forward_seconds
-        features = (views * train_images + val_images) / batch * at.forward_seconds * alone
-        rerank = CONTENTION * rounds * full_seconds
-        proxy = max(1.0, usable - rerank - alone * full_seconds - features)
+        features = (views * train_images + val_images) / batch * at.forward_seconds
+        proxy = max(1.0, usable - CONTENTION * rounds * full_seconds - features)
+        # While the reference is trained, other workers train the references' other seeds.
+        rerank = CONTENTION * (rounds - 1) * full_seconds
         rungs = 2 if hours < 1 else 3
         trainings = sum(1 / REDUCTION**rung for rung in range(rungs))
         steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))

@@ -108,8 +108,11 @@ class Planner:
     def next_job(self, spent: float) -> Job | None:
         """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1."""
         job = self._prepare_job() if spent < 1 else None
-        if job is None and spent < 1 and self._prepared:
-            job = self._proxy_job(is_open=spent < self.settings.proxy_share) or self._full_job()
+        if job is None and spent < 1:
+            if self._prepared:
+                job = self._proxy_job(is_open=spent < self.settings.proxy_share) or self._full_job()
+            elif any(job.task == "prepare" for job in self.in_flight):
+                job = self._full_job()
         self._idle = job is None
         if job is not None:
             self._in_flight[job.number] = job
@@ -191,7 +194,7 @@ class Planner:
     def _full_job(self) -> Job | None:
         """The next training end to end: one seed of all before the next seed of any.
 
-        The references need not wait for the last proxy trainings.
+        The references need not wait for the proxy trainings, nor for the one of them that is trained first.
         """
         references = [known for known in self._references if not known.failed]
         contenders = references if self._proxies_in_flight else [*self._finalists(), *references]

@@ -63,14 +63,19 @@ def proxies(jobs: list[Job], stop: int) -> list[str]:
     return [c.key for job in jobs if job.task == "proxy" and job.stop_step == stop for c in job.candidates]
 
 
-def test_the_reference_is_prepared_alone_and_the_references_go_first() -> None:
-    planner = make()
+def test_only_references_are_trained_until_the_features_are_there_and_they_go_first() -> None:
+    planner, worker = make(seeds=2), MadeUpWorker()
     prepare = planner.next_job(0)
     assert prepare is not None
     assert (prepare.task, prepare.candidates[0].label, prepare.stop_step, prepare.seed) == ("prepare", "aspp", 200, 0)
-    assert planner.next_job(0) is None
+    beside = [job for job in iter(lambda: planner.next_job(0), None) if job is not None]
+    assert {(job.task, job.candidates[0].label, job.seed) for job in beside} == {
+        ("full", "published", 0), ("full", "aspp", 1), ("full", "published", 1),
+    }  # fmt: skip
+    assert len(beside) == 3
     assert not planner.done
-    planner.tell(MadeUpWorker().run(prepare))
+    for job in (prepare, *beside):
+        planner.tell(worker.run(job))
     jobs = run(planner)
     assert [job.candidates[0].label for job in jobs[:2]] == ["aspp", "aspp"]
     assert {c.label for job in jobs[:6] for c in job.candidates} == {"aspp", "published"}
