@@ -81,9 +81,8 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
     """
     from nasseg.graph import load
 
-    path = Path(text)
-    if path.suffix == ".json" or path.exists():
-        return load(path)
+    if is_file(text):
+        return load(text)
     name = text.partition(":")[0]
     if name in names(SPACES):
         points = space(text)
@@ -93,6 +92,12 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
         known = ", ".join([*names(BASELINES), *names(SPACES)])
         raise ValueError(f"unknown architecture {name!r}; give a file such as best.json, or one of: {known}")
     return baseline(text, num_classes)
+
+
+def is_file(arch: str) -> bool:
+    """Whether ARCH of the command line is a file's path; a name goes before a file or folder that is called so."""
+    path = Path(arch)
+    return path.suffix == ".json" or (path.exists() and arch not in {*names(BASELINES), *names(SPACES)})
 
 
 def loaded(group: str, name: str) -> Callable[..., Any]:

@@ -21,7 +21,11 @@ def describe(
     """Show parameters, MAdds and shapes of a network."""
     from nasseg import plugins
 
-    description = plugins.architecture(arch, classes).describe(parse_size(size))
+    pixels = parse_size(size)
+    architecture = plugins.architecture(arch, classes)
+    if classes not in (None, architecture.classes):
+        raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
+    description = architecture.describe(pixels)
     if as_json:
         print_json(description.model_dump(mode="json"))
         return

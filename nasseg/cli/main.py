@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,7 +17,6 @@ from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
 app = typer.Typer(
     name="nasseg",
     help="Search for semantic-segmentation networks that are more accurate at your latency.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,8 +30,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "list": listing.list_,
 }
+EPILOG = "With --debug, an error comes with its traceback."
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, epilog=EPILOG)(command)
+UsageError = typer.BadParameter.__bases__[0]
+"""The base of what Typer raises for a wrong command line, which it gives no name of its own."""
 
 
 def main() -> None:
@@ -39,8 +42,8 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
-    except KeyboardInterrupt:
+        sys.exit(app(arguments or ["--help"], prog_name="nasseg", standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", INTERRUPTED, debug)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
@@ -50,14 +53,24 @@ def main() -> None:
     except ValueError as error:
         _fail(str(error), USER_ERROR, debug)
     except Exception as error:
+        if isinstance(error, UsageError):
+            _fail(_usage(error), USER_ERROR, debug)
         _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED, debug)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _usage(error: Any) -> str:
+    """What is wrong with the command line, and where its options are listed."""
+    command = error.ctx.command_path if error.ctx else "nasseg"
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    return f"{message}; see {command} --help"
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
     line = " ".join(message.split())
     sys.stderr.write(f"nasseg: {line}\n")
     sys.stderr.flush()
-    # Threads of libraries must not delay an answer that is complete.
-    os._exit(code) if code == INTERRUPTED else sys.exit(code)
+    if code == INTERRUPTED:
+        os._exit(code)  # threads of libraries must not delay it
+    sys.exit(code)

@@ -24,13 +24,22 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ValueError(f"{path}: no such file; --config takes a YAML file of options") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    known = {parameter.name for parameter in context.command.params}
-    given = {str(name).replace("-", "_"): value for name, value in (values or {}).items()}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; --config takes a YAML file of options") from None
+    if not isinstance(values or {}, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, but must hold lines such as seed: 1")
+    by_option = {
+        option.removeprefix("--"): parameter.name
+        for parameter in context.command.params
+        for option in parameter.opts
+        if option.startswith("--") and parameter.name != "config"
+    }
+    given = {str(name).replace("_", "-"): value for name, value in (values or {}).items()}
     for name in given:
-        if name not in known:
-            options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
-            raise ValueError(f"{path}: unknown option {name!r}; known: {options}")
-    context.default_map = {**(context.default_map or {}), **given}
+        if name not in by_option:
+            raise ValueError(f"{path}: unknown option {name!r}; known: {', '.join(sorted(by_option))}")
+    defaults = {by_option[name]: value for name, value in given.items()}
+    context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
 

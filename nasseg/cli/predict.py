@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +24,16 @@ def predict(
 
     from nasseg.data import normalise
     from nasseg.data.folder import read_image
+    from nasseg.graph import write_atomically
     from nasseg.report.pictures import Palette, colour_mask, overlay
     from nasseg.train.device import choose_device
     from nasseg.train.model import load_model
 
     files = _image_files(images)
+    _check_results(files, out)
     network, provenance = load_model(model)
     target = choose_device(device)
     network.to(target)
-    out.mkdir(parents=True, exist_ok=True)
     data = provenance.data
     palette = Palette(classes=data.classes, colours=data.palette, ignore_index=data.ignore_index)
     for file in files:
@@ -39,9 +41,27 @@ def predict(
         with torch.inference_mode():
             logits = network(normalise(image[None].to(target)))
         mask = logits.argmax(1)[0].to("cpu", torch.uint8)
-        colour_mask(mask, palette).save(out / f"{file.stem}.png")
-        overlay(image, mask, palette).save(out / f"{file.stem}-overlay.jpg", quality=92)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture, options in (
+            (f"{file.stem}.png", colour_mask(mask, palette), {}),
+            (f"{file.stem}-overlay.jpg", overlay(image, mask, palette), {"quality": 92}),
+        ):
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG" if name.endswith(".png") else "JPEG", **options)
+            write_atomically(out / name, buffer.getvalue())
     say(f"{len(files)} images segmented into {out}")
+
+
+def _check_results(files: list[Path], out: Path) -> None:
+    """Raises `ValueError` where a result would overwrite another one, or an image."""
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        if by_stem.setdefault(file.stem, file) != file:
+            raise ValueError(
+                f"{by_stem[file.stem]} and {file} would both give {out / file.stem}.png; segment them into two folders"
+            )
+        if file.resolve() == (out / f"{file.stem}.png").resolve():
+            raise ValueError(f"{file} would be overwritten by its own result; name another folder with --out")
 
 
 def _image_files(paths: list[Path]) -> list[Path]:

@@ -29,7 +29,7 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or neighbourhood.")] = "tpe",
     cost_weight: Annotated[
-        float, typer.Option(help="Exponent of relative MAdds in the score; 0 ignores cost.")
+        float, typer.Option(help="Exponent of relative MAdds in the score, at most 0, which ignores cost.", max=0)
     ] = -0.07,
     storage: Annotated[
         str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
@@ -42,7 +42,7 @@ def search(
     full_steps: Annotated[int | None, typer.Option(help="Steps of an end-to-end training.", min=1)] = None,
     finalists: Annotated[int | None, typer.Option(help="Candidates trained end to end.", min=1)] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of each end-to-end training.", min=1)] = None,
-    image_scale: Annotated[float | None, typer.Option(help="Scale of images during the search.", max=1)] = None,
+    image_scale: Annotated[float | None, typer.Option(help="Scale of images in the search.", min=0.05, max=1)] = None,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: Json = False,
@@ -52,17 +52,18 @@ def search(
     from nasseg.report.search import SearchReporter
     from nasseg.search.budget import Budget
     from nasseg.search.config import SearchConfig
-    from nasseg.search.run import Search, open_folder, plan_search
+    from nasseg.search.run import Search, plan_search
+    from nasseg.train.run_folder import check_new, new_folder
 
     if resume:
         if out is None:
             raise ValueError("--resume needs --out RUN, the folder of the search to continue")
         wanted = SearchConfig.load(out)
         say(f"continuing {out}: {wanted.space} on {wanted.data}, budget {wanted.budget}")
+        run = Search(wanted, out)
     else:
         out = out or new_run_folder("search")
-        if out.exists():
-            open_folder(out)
+        check_new(out)
         given = {
             "rungs": _parse_rungs(rungs), "full_steps": full_steps, "finalists": finalists, "seeds": seeds,
             "image_scale": image_scale, "gpus_per_trial": gpus_per_trial,
@@ -74,8 +75,8 @@ def search(
         )  # fmt: skip
         say("checking the data and measuring the machine's speed …")
         wanted = plan_search(asked, given, concurrency)
-        open_folder(out)
-    run = Search(wanted, out)
+        with new_folder(out):
+            run = Search(wanted, out)
     stop = stop_on_interrupt()
     with SearchReporter(run) as reporter:
         run.run(stop, reporter.update)

@@ -50,5 +50,8 @@ def load_model(path: Path) -> tuple[Network, Provenance]:
         raise ValueError(f"{file} does not say which data it is for; give a {MODEL_FILE} that nasseg wrote")
     network = Network(architecture.inference())
     weights = safetensors.torch.load_file(file)
+    for name, tensor in network.state_dict().items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise ValueError(f"{file}: {name} is missing or of another shape than its architecture has; retrain it")
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
     return network.eval(), provenance

@@ -22,6 +22,7 @@ from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
 from nasseg.train.recipes import paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
+from nasseg.train.run_folder import check_new, new_folder
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights import WeightsReport, load_pretrained
 
@@ -77,8 +78,7 @@ class Retraining:
         What is not given (`None`) comes from the file's provenance; weights `none` means random ones. Raises
         `ValueError` for anything that could not work later.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
+        check_new(folder)
         architecture = plugins.architecture(arch)
         known = Provenance.read(architecture)
         dataset = open_dataset(data or (known.data.spec if known else "streets"))
@@ -86,12 +86,13 @@ class Retraining:
         architecture = _for_classes(arch, architecture, dataset)
         if weights is None and known is not None:
             weights = known.weights
+        train_split = train_split or (own.train_split if own else "train")
         config = RetrainConfig(
             data=dataset.spec,
-            train_split=train_split or (own.train_split if own else "train"),
+            train_split=train_split,
             val_split=val_split or (own.val_split if own else "val"),
             weights=None if weights == "none" else weights,
-            recipe=_recipe(recipe, architecture.name, dataset.split(train_split or "train"), changes),
+            recipe=_recipe(recipe, architecture.name, dataset.split(train_split), changes),
             device=device,
             seed=seed,
             workers=workers,
@@ -100,15 +101,15 @@ class Retraining:
         retraining.train.check()
         retraining.val.check()
         retraining._network()
-        folder.mkdir(parents=True, exist_ok=True)
-        save(architecture, folder / ARCHITECTURE_FILE)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(folder / CONFIG_FILE, text)
+        with new_folder(folder):
+            save(architecture, folder / ARCHITECTURE_FILE)
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_atomically(folder / CONFIG_FILE, text)
         return retraining
 
     @classmethod
     def load(cls, folder: Path) -> Retraining:
-        """The retraining that a run folder holds; raises `ValueError` where it holds none."""
+        """The retraining that a run folder holds; raises `ValueError` where it holds none, or a finished one."""
         path = folder / CONFIG_FILE
         if not path.is_file():
             raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a retraining")
@@ -117,6 +118,8 @@ class Retraining:
         except (ValidationError, yaml.YAMLError) as error:
             detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
             raise ValueError(f"{path}: {detail}") from None
+        if (folder / MODEL_FILE).exists():
+            raise ValueError(f"{folder} is finished already; use its {MODEL_FILE}, or train anew with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
     def run(
@@ -182,7 +185,7 @@ def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Arc
     classes = len(dataset.classes)
     if architecture.classes == classes:
         return architecture
-    if not Path(arch).exists():
+    if not plugins.is_file(arch):
         return plugins.architecture(arch, classes)
     if architecture.space is None or architecture.choice is None:
         raise ValueError(
