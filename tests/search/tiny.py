@@ -1,0 +1,86 @@
+"""A search small enough for a test: a space of networks with one layer each side of the cut, on a few small images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nasseg.graph import Architecture, Builder
+from nasseg.ops import Conv, Dropout, Resize, logits1x1
+from nasseg.search.budget import Budget
+from nasseg.search.config import Plan, SearchConfig
+from nasseg.search.space import Choice, Space, Suggest
+from nasseg.train.recipes import short
+
+SPACE = "tests.search.tiny:TinySpace"
+DATA = "streets:size=64x96,train=8,val=4,test=4"
+KERNELS = (1, 3, 5)
+RUNGS = (2, 6)
+
+
+class Head(Choice):
+    kernel: int
+    channels: int
+
+
+class TinySpace(Space[Head]):
+    """A convolution of some kernel and channels on the features of a small backbone, which they share if `shared`."""
+
+    shared: bool = True
+
+    def size(self) -> int:
+        return len(KERNELS) * 16
+
+    def references(self) -> dict[str, Head]:
+        return {"plain": Head(kernel=1, channels=4), "wide": Head(kernel=5, channels=16)}
+
+    def sample(self, rng: random.Random) -> Head:
+        return Head(kernel=rng.choice(KERNELS), channels=rng.randint(1, 16))
+
+    def neighbours(self, choice: Head) -> Iterator[Head]:
+        yield from (Head(kernel=kernel, channels=choice.channels) for kernel in KERNELS if kernel != choice.kernel)
+
+    def suggest(self, trial: Suggest) -> Head:
+        kernel = KERNELS[trial.suggest_int("kernel", 0, len(KERNELS) - 1)]
+        return Head(kernel=kernel, channels=trial.suggest_int("channels", 1, 16))
+
+    def params(self, choice: Head) -> Mapping[str, int | str]:
+        return {"kernel": KERNELS.index(choice.kernel), "channels": choice.channels}
+
+    def canonical(self, choice: Head) -> Head:
+        return choice
+
+    def parse(self, data: Mapping[str, Any]) -> Head:
+        return Head.model_validate(data)
+
+    def architecture(self, choice: Head, classes: int) -> Architecture:
+        g = Builder("tiny")
+        image = g.input()
+        stem = g.add("backbone.stem", Conv(out_channels=8, stride=2), image)
+        features = g.add("backbone.body", Conv(out_channels=12, stride=4), stem)
+        x = g.add("cell.conv", Conv(out_channels=choice.channels, kernel=choice.kernel), features)
+        dropped = g.add("cell.dropout", Dropout(probability=0.1), x)
+        logits = g.add("head.logits", logits1x1(classes), dropped)
+        return g.build(g.add("head.upsample", Resize(), logits, image))
+
+    @property
+    def shared_stage(self) -> str | None:
+        return "backbone" if self.shared else None
+
+
+def tiny_plan(**changes: Any) -> Plan:
+    dials: dict[str, Any] = {
+        "image_scale": 1.0, "rungs": RUNGS, "full_steps": 4, "candidates": 5, "finalists": 1, "seeds": 2,
+        "proxy_share": 1.0, "views": 2, "concurrency": 1, "threads": 1,
+        "proxy_recipe": short(steps=RUNGS[-1], crop=(64, 96), batch_size=4),
+        "full_recipe": short(steps=4, crop=(64, 96), batch_size=4),
+    }  # fmt: skip
+    return Plan(**{**dials, **changes})
+
+
+def tiny_config(budget: str = "5trials", space: str = SPACE, runner: Any = "in-process", **plan: Any) -> SearchConfig:
+    return SearchConfig(
+        budget=Budget.parse(budget), space=space, data=DATA, runner=runner, sampler="random", device="cpu",
+        plan=tiny_plan(**plan),
+    )  # fmt: skip
