@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from nasseg.data import Batch
-from nasseg.data.resized import scaled
+from nasseg.data import Augment, Batch, Split, training_batches
+from nasseg.data.resized import Resized, scaled
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan
 from nasseg.search.space import Space
@@ -67,7 +67,7 @@ class Speed(BaseModel):
     full_step_seconds: float
     proxy_step_seconds: float
     forward_seconds: float
-    """One batch through the whole network in inference."""
+    """One batch read and put through the whole network in inference."""
 
     def at(self, image_scale: float) -> Speed:
         """The same at another scale, as time goes with the number of pixels."""
@@ -82,19 +82,27 @@ def batch_size(device: torch.device) -> int:
 
 
 def measure_speed(
-    space: Space[Any], classes: int, size: tuple[int, int], image_scale: float, device: torch.device, threads: int
+    space: Space[Any], split: Split, image_scale: float, device: torch.device, threads: int
 ) -> Speed:
-    """Time training steps of the space's first reference on random images of `size` (height, width) · `image_scale`."""
-    architecture = space.architecture(next(iter(space.references().values())), classes)
-    crop = search_crop(size, image_scale)
-    images = {"image": torch.randn(batch_size(device), 3, *crop)}
+    """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`."""
+    architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
+    height, width = split[0].mask.shape
+    crop = search_crop((height, width), image_scale)
     torch.set_num_threads(threads)
+    batches = training_batches(
+        Resized(split, image_scale), Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device
+    )
+    images = next(batches).inputs
+    start = time.perf_counter()
+    next(batches)
+    reading = time.perf_counter() - start
     full, forward = _time_steps(architecture, images, crop, device)
+    full, forward = full + reading, forward + reading
     proxy = full
     if space.shared_stage is not None:
         prefix, suffix = architecture.cut(space.shared_stage)
         with torch.inference_mode():
-            features = seeded_network(prefix, 0).eval().outputs(images)
+            features = seeded_network(prefix, 0).eval().outputs({"image": images["image"].cpu()})
         labels = scaled(crop, 1 / LABEL_STRIDE)
         inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
         proxy, _ = _time_steps(suffix, inputs, labels, device)

@@ -61,7 +61,7 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
         first = space.architecture(next(iter(references.values())), classes)
         load_pretrained(seeded_network(first, 0), config.weights)
     height, width = val[0].mask.shape
-    speed = measure_speed(space, classes, (height, width), REHEARSAL_SCALE, device, hardware.threads)
+    speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads)
     plan = derive_plan(
         config.budget, speed, hardware, size=(height, width),
         train_images=len(train), val_images=len(val), references=len(references), **given,
