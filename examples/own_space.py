@@ -11,8 +11,11 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from baselines.backbones.mobilenetv2 import mobilenetv2
 from baselines.heads import classifier
+from nasseg.errors import one_line
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Concat, atrous3x3, conv1x1
 from nasseg.search.space import Choice, Space, Suggest
@@ -67,7 +70,10 @@ class TwoRates(Space[Head]):
 
     def parse(self, data: Mapping[str, Any]) -> Head:
         """A head from a file's `choice`."""
-        return Head.model_validate(data)
+        try:
+            return Head.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(one_line(error, "choice")) from None
 
     @property
     def shared_stage(self) -> str:

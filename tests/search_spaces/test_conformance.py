@@ -9,6 +9,7 @@ import optuna
 import pytest
 import torch
 
+from examples.own_space import TwoRates
 from nasseg.search.space import Choice, Space
 from search_spaces.dpc import DPC
 
@@ -16,6 +17,7 @@ SPACES: dict[str, Space[Any]] = {
     "dpc": DPC(),
     "dpc-small": DPC(branches=2, filters=8, output_stride=8),
     "dpc-decoder": DPC(branches=3, filters=8, decoder=True),
+    "example": TwoRates(),
 }
 
 every_space = pytest.mark.parametrize("space", [pytest.param(space, id=name) for name, space in SPACES.items()])
