@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.resized import Resized, scaled
@@ -32,6 +32,19 @@ CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
 
 
+class Dials(BaseModel):
+    """What of a plan a user may set; the rest is derived."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rungs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    full_steps: PositiveInt | None = None
+    finalists: PositiveInt | None = None
+    seeds: PositiveInt | None = None
+    image_scale: Annotated[float, Field(gt=0, le=1)] | None = None
+    gpus_per_trial: PositiveFloat | None = None
+
+
 class Hardware(BaseModel):
     """What a search runs on; `workers` jobs run at once, with `threads` threads each."""
 
@@ -48,10 +61,18 @@ class Hardware(BaseModel):
     def of(
         cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
     ) -> Hardware:
-        """One worker a core on a CPU; four share a GPU, whose kernels are small."""
+        """One worker a core on a CPU; four share a GPU, whose kernels are small.
+
+        Raises `ValueError` for a share that the GPUs, if there are any, cannot give.
+        """
         gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-        share = gpus_per_trial or (0.25 if gpus else 0.0)
-        workers = concurrency or (max(1, int(gpus / share)) if gpus else cores)
+        share = gpus_per_trial or (min(1.0, gpus / concurrency) if concurrency else 0.25 if gpus else 0.0)
+        if share > gpus:
+            raise ValueError(f"gpus_per_trial is {share:g}, but the device {device} has {gpus} GPUs; ask for less")
+        most = max(1, int(gpus / share)) if share else cores
+        workers = concurrency or most
+        if gpus:
+            workers = min(workers, most)
         return cls(
             device=str(device), cores=cores, gpus=gpus, workers=workers, threads=max(1, cores // workers),
             gpus_per_trial=share,
@@ -81,9 +102,7 @@ def batch_size(device: torch.device) -> int:
     return 16 if device.type == "cuda" else 8
 
 
-def measure_speed(
-    space: Space[Any], split: Split, image_scale: float, device: torch.device, threads: int
-) -> Speed:
+def measure_speed(space: Space[Any], split: Split, image_scale: float, device: torch.device, threads: int) -> Speed:
     """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`."""
     architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
     height, width = split[0].mask.shape
@@ -145,48 +164,48 @@ def derive_plan(
     speed: Speed,
     hardware: Hardware,
     *,
+    dials: Dials | None = None,
     size: tuple[int, int],
     train_images: int,
     val_images: int,
     references: int,
-    **given: Any,
 ) -> Plan:
-    """The plan that spends `budget` well; `given` dials are taken as they are.
+    """The plan that spends `budget` well; `dials` are taken as they are.
 
     Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
     rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
     """
+    dials = dials or Dials()
     device = torch.device(hardware.device)
     batch = batch_size(device)
     seconds = budget.wall_seconds(hardware.cores, hardware.gpus)
     hours = seconds / 3600
     finalists, seeds = (2, 2) if hours < 1 or math.isinf(hours) else (5, 2) if hours < 10 else (10, 3)
-    finalists, seeds = given.get("finalists") or finalists, given.get("seeds") or seeds
-    longest_full = max(1000, 100 * train_images // batch)
+    finalists, seeds = dials.finalists or finalists, dials.seeds or seeds
     views = 4
 
     if math.isinf(seconds):
-        scale = given.get("image_scale") or (1.0 if min(size) <= 200 else 0.5)
-        full_steps, first, rungs, proxy_share = 200, 60, 2, 1.0
+        scale = dials.image_scale or (1.0 if min(size) <= 200 else 0.5)
+        full_steps, first, rungs, proxy_share = dials.full_steps or 200, 60, 2, 1.0
     else:
         usable = max(1.0, 0.95 * seconds - 20)
-        rounds = math.ceil((finalists + references) * seeds / hardware.workers)
-        full_seconds = FULL_SHARE * usable / (CONTENTION * rounds)
+        rounds = CONTENTION * math.ceil((finalists + references) * seeds / hardware.workers)
 
-        def steps_at(image_scale: float) -> int:
+        def steps_at(image_scale: float) -> float:
             at = speed.at(image_scale)
-            return int((full_seconds - val_images / batch * at.forward_seconds) / at.full_step_seconds)
+            return (FULL_SHARE * usable / rounds - val_images / batch * at.forward_seconds) / at.full_step_seconds
 
-        scales = [given["image_scale"]] if given.get("image_scale") else IMAGE_SCALES
+        scales = [dials.image_scale] if dials.image_scale else IMAGE_SCALES
         scale = next((s for s in scales if steps_at(s) >= FEWEST_FULL_STEPS), scales[-1])
-        full_steps = max(10, min(longest_full, steps_at(scale)))
         at = speed.at(scale)
-        full_seconds = full_steps * at.full_step_seconds + val_images / batch * at.forward_seconds
+        planned = dials.full_steps or max(10, min(max(1000, 100 * train_images // batch), steps_at(scale)))
+        full_steps = int(planned)
+        full_seconds = planned * at.full_step_seconds + val_images / batch * at.forward_seconds
         features = (views * train_images + val_images) / batch * at.forward_seconds
-        proxy = max(1.0, usable - CONTENTION * rounds * full_seconds - features)
+        proxy = max(1.0, usable - rounds * full_seconds - features)
         # While the reference is trained, other workers train the references' other seeds.
-        rerank = CONTENTION * (rounds - 1) * full_seconds
+        rerank = (rounds - CONTENTION) * full_seconds
         rungs = 2 if hours < 1 else 3
         trainings = sum(1 / REDUCTION**rung for rung in range(rungs))
         steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))
@@ -196,8 +215,7 @@ def derive_plan(
         first = min(max(first, FIRST_RUNG_STEPS[0]), FIRST_RUNG_STEPS[1])
         proxy_share = round(1 - (rerank + 0.05 * seconds) / seconds, 3)
 
-    rung_steps = given.get("rungs") or tuple(first * REDUCTION**rung for rung in range(rungs))
-    full_steps = given.get("full_steps") or full_steps
+    rung_steps = dials.rungs or tuple(first * REDUCTION**rung for rung in range(rungs))
     crop = search_crop(size, scale)
     return Plan(
         image_scale=scale,

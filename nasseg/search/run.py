@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from nasseg import plugins
 from nasseg.cost import Latency, measure_latency
 from nasseg.data import open_dataset
+from nasseg.errors import one_line
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.search.budget import Budget
-from nasseg.search.config import Plan, SearchConfig, check_sampler, cores
+from nasseg.search.config import CONFIG_FILE, SearchConfig, check_sampler, cores
 from nasseg.search.front import non_dominated
 from nasseg.search.job import JobResult, Outcome, Trial
 from nasseg.search.objective import Objective
-from nasseg.search.plan import Hardware, derive_plan, measure_speed
+from nasseg.search.plan import Dials, Hardware, derive_plan, measure_speed
 from nasseg.search.planner import Planner, PlannerSettings
 from nasseg.search.runners import in_process
 from nasseg.search.samplers import SAMPLERS
@@ -30,7 +32,7 @@ from nasseg.search.trust import Trust, measure_trust
 from nasseg.search.worker import SearchWorker
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import MODEL_FILE, load_model
-from nasseg.train.run_folder import new_folder
+from nasseg.train.run_folder import check_new, new_folder
 from nasseg.train.weights import load_pretrained
 
 ELAPSED = "elapsed seconds"
@@ -43,15 +45,16 @@ REHEARSAL_SCALE = 0.5
 def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int | None = None) -> SearchConfig:
     """Check what a search was asked for, measure the machine's speed, and fill in the plan.
 
-    `given` are dials of the plan that the user set. Raises `ValueError` for anything that could not work later: data,
+    `given` are the `Dials` that the user set. Raises `ValueError` for anything that could not work later: data,
     space, weights, sampler, budget.
     """
     check_sampler(config.sampler)
+    dials = Dials.model_validate(given)
     device = config.torch_device
     space = plugins.space(config.space)
     dataset = open_dataset(config.data)
     train, val = dataset.split(config.train_split), dataset.split(config.val_split)
-    hardware = Hardware.of(device, cores(), concurrency, given.get("gpus_per_trial"))
+    hardware = Hardware.of(device, cores(), concurrency, dials.gpus_per_trial)
     config.budget.wall_seconds(hardware.cores, hardware.gpus)
     train.check()
     val.check()
@@ -63,24 +66,26 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     height, width = val[0].mask.shape
     speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads)
     plan = derive_plan(
-        config.budget, speed, hardware, size=(height, width),
-        train_images=len(train), val_images=len(val), references=len(references), **given,
+        config.budget, speed, hardware, dials=dials, size=(height, width),
+        train_images=len(train), val_images=len(val), references=len(references),
     )  # fmt: skip
     return config.model_copy(update={"plan": plan})
 
 
 def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Architecture:
     """Plan and run a search in the new run folder `out`; see `nasseg.search`. Returns the best architecture."""
-    asked = {name: value for name, value in options.items() if name in SearchConfig.model_fields}
-    given = {name: value for name, value in options.items() if name not in asked}
-    for name in given:
-        if name not in Plan.model_fields:
-            raise ValueError(
-                f"unknown option {name!r}; known: {', '.join([*SearchConfig.model_fields, *Plan.model_fields])}"
-            )
-    config = plan_search(SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
-    with new_folder(out):
-        run = Search(config, out)
+    fields, dials = [name for name in SearchConfig.model_fields if name not in {"budget", "plan"}], Dials.model_fields
+    if unknown := [name for name in options if name not in {*fields, *dials}]:
+        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join([*fields, *dials])}")
+    check_new(out)
+    given = {name: value for name, value in options.items() if name in dials}
+    asked = {name: value for name, value in options.items() if name in fields}
+    try:
+        config = plan_search(SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
+        with new_folder(out):
+            run = Search(config, out)
+    except ValidationError as error:
+        raise ValueError(one_line(error)) from None
     run.run(threading.Event(), lambda search: None)
     if run.best is None:
         raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
@@ -97,6 +102,8 @@ class Search:
         if config.plan is None:
             raise ValueError("the config has no plan; make one with plan_search")
         self.config, self.folder, self.plan = config, folder, config.plan
+        if not (folder / CONFIG_FILE).exists():
+            config.save(folder)
         self.dataset = open_dataset(config.data)
         self.classes = len(self.dataset.classes)
         self.space = plugins.space(config.space)
@@ -154,7 +161,6 @@ class Search:
             self.write_best()
             on_update(self)
 
-        self.config.save(self.folder)
         make_worker = partial(SearchWorker, self.config, self.folder.resolve())
         observers: dict[str, Any] = {
             "on_start": on_start,
