@@ -68,7 +68,7 @@ class TwoRates(Space[Head]):
         first, second = sorted(choice.rates)
         return Head(rates=(first, second), width=choice.width)
 
-    def parse(self, data: Mapping[str, Any]) -> Head:
+    def parse(self, data: Any) -> Head:
         """A head from a file's `choice`."""
         try:
             return Head.model_validate(data)

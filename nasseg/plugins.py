@@ -82,7 +82,7 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
     from nasseg.graph import load
 
     if is_file(text):
-        return load(text)
+        return _point_in_file(Path(text), num_classes) or load(text)
     name = text.partition(":")[0]
     if name in names(SPACES):
         points = space(text)
@@ -92,6 +92,27 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
         known = ", ".join([*names(BASELINES), *names(SPACES)])
         raise ValueError(f"unknown architecture {name!r}; give a file such as best.json, or one of: {known}")
     return baseline(text, num_classes)
+
+
+def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
+    """The point of an installed space that a JSON list describes, as DPC's published cells are; `None` for other files."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, list):
+        return None
+    problems = []
+    for name in names(SPACES):
+        points = space(name)
+        try:
+            choice = points.parse(data)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        network = points.architecture(choice, DEFAULT_CLASSES if num_classes is None else num_classes)
+        return network.replace(space=name, choice=choice.model_dump(mode="json"))
+    raise ValueError(f"{path} is a list, but no space reads it as one of its points ({'; '.join(problems)})")
 
 
 def is_file(arch: str) -> bool:

@@ -177,7 +177,7 @@ class DPC(Space[Cell]):
         visit(FEATURES, FEATURES)
         return Cell(branches=tuple(ordered))
 
-    def parse(self, data: Mapping[str, Any] | Sequence[Any]) -> Cell:
+    def parse(self, data: Any) -> Cell:
         """A cell from a file's `choice`, or from the published file format (a list of branches)."""
         try:
             cell = from_published(data) if isinstance(data, list) else Cell.model_validate(data)

@@ -65,8 +65,11 @@ class Space(BaseModel, ABC, Generic[C]):
         """The one representative of all choices that mean the same network."""
 
     @abstractmethod
-    def parse(self, data: Mapping[str, Any]) -> C:
-        """The choice that a file's `choice` field holds; raises `ValueError` where it does not fit the space."""
+    def parse(self, data: Any) -> C:
+        """The choice that a file's `choice` field holds, or that a file in the space's own format does.
+
+        Raises `ValueError` where it does not fit the space.
+        """
 
     @abstractmethod
     def architecture(self, choice: C, classes: int) -> Architecture:
