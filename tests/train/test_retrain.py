@@ -1,0 +1,164 @@
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from nasseg import plugins
+from nasseg.graph import save
+from nasseg.train import retrain as module
+from nasseg.train.fit import Stopped, seeded_network
+from nasseg.train.metrics import Metrics
+from nasseg.train.model import MODEL_FILE, load_model
+from nasseg.train.retrain import CHECKPOINT_FILE, Retraining
+from nasseg.train.trainer import Trainer
+
+from .made_up import CLASSES, DATA, provenance, small_architecture
+
+TINY_SPACE = "dpc:filters=8,branches=1"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    save(small_architecture(), tmp_path / "small.json")
+    return str(tmp_path / "small.json")
+
+
+def prepare(arch: str, folder: Path, **options: Any) -> Retraining:
+    defaults: dict[str, Any] = {
+        "data": DATA, "train_split": None, "val_split": None, "weights": None, "recipe": "short",
+        "changes": {"steps": 4, "batch_size": 2}, "device": "cpu", "seed": 0, "workers": 0,
+    }  # fmt: skip
+    return Retraining.prepare(arch, folder, **{**defaults, **options})
+
+
+def train(retraining: Retraining, stop_at: int | None = None) -> tuple[Metrics, list[int]]:
+    scored: list[int] = []
+
+    def on_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
+        if trainer.step == stop_at:
+            raise Stopped
+
+    return retraining.run(on_step, lambda step, trainer, metrics: scored.append(step)), scored
+
+
+def test_a_training_ends_in_a_model_with_its_score(small: str, tmp_path: Path) -> None:
+    metrics, scored = train(prepare(small, tmp_path / "run"))
+    network, found = load_model(tmp_path / "run")
+    assert scored == [1, 2, 3, 4]
+    assert found.miou == {"retrained, val": metrics.miou}
+    assert (found.budget, found.seed, found.data.size) == ("4 steps", 0, (32, 64))
+    assert network.architecture.key == small_architecture().inference().key
+    assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "unbroken"))
+    with pytest.raises(Stopped):
+        train(prepare(small, tmp_path / "broken"), stop_at=2)
+    train(Retraining.load(tmp_path / "broken"))
+    one, other = (safetensors.torch.load_file(tmp_path / name / MODEL_FILE) for name in ("unbroken", "broken"))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_what_is_not_given_comes_from_the_file(tmp_path: Path) -> None:
+    weights = seeded_network(small_architecture(), 7).state_dict()
+    safetensors.torch.save_file(dict(weights), tmp_path / "w.safetensors")
+    known = provenance(train_split="val", val_split="test", weights=str(tmp_path / "w.safetensors"))
+    save(known.on(small_architecture()), tmp_path / "best.json")
+
+    own = prepare(str(tmp_path / "best.json"), tmp_path / "own", data=None)
+    assert (own.config.data, own.config.train_split, own.config.val_split) == (DATA, "val", "test")
+    assert own.config.weights == str(tmp_path / "w.safetensors")
+    assert own.weights_report is not None
+    backbone = own._network().state_dict()["backbone.conv.weight"]
+    assert torch.equal(backbone, weights["backbone.conv.weight"])
+
+    changed = prepare(str(tmp_path / "best.json"), tmp_path / "changed", data=None, train_split="train", weights="none")
+    assert (changed.config.train_split, changed.config.weights) == ("train", None)
+
+    elsewhere = prepare(str(tmp_path / "best.json"), tmp_path / "else", data="streets:size=32x32,train=2,val=2,test=2")
+    assert (elsewhere.config.train_split, elsewhere.config.val_split) == ("train", "val")
+    assert elsewhere.config.recipe.crop == (32, 32)
+
+
+def test_another_number_of_classes_is_built_from_the_choice(tmp_path: Path) -> None:
+    space = plugins.space(TINY_SPACE)
+    choice = space.references()["aspp"]
+    made = space.architecture(choice, 4).replace(space=TINY_SPACE, choice=choice.model_dump(mode="json"))
+    save(made, tmp_path / "best.json")
+    retraining = prepare(str(tmp_path / "best.json"), tmp_path / "run")
+    assert retraining.architecture.classes == CLASSES
+    assert retraining.architecture.key == space.architecture(choice, CLASSES).key
+    assert (retraining.architecture.space, retraining.architecture.choice) == (made.space, made.choice)
+
+
+def test_a_file_without_a_choice_must_have_the_classes(tmp_path: Path) -> None:
+    save(small_architecture(4), tmp_path / "other.json")
+    with pytest.raises(ValueError, match=r"has logits for 4 classes, but streets:.* has 13"):
+        prepare(str(tmp_path / "other.json"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_is_built_for_the_classes(tmp_path: Path) -> None:
+    assert prepare(TINY_SPACE, tmp_path / "run").architecture.classes == CLASSES
+
+
+def test_crops_fit_the_images(small: str, tmp_path: Path) -> None:
+    data = "streets:size=40x70,train=2,val=2,test=2"
+    assert prepare(small, tmp_path / "a", data=data).config.recipe.crop == (64, 96)
+    assert prepare(small, tmp_path / "b", data=data, recipe="stdc", changes={"steps": 2}).config.recipe.crop == (64, 96)
+    given = prepare(small, tmp_path / "c", data=data, changes={"steps": 2, "crop": (48, 48)})
+    assert given.config.recipe.crop == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"changes": {"learning_rate": -1.0}}, "recipe: learning_rate is -1.0, but must be greater than 0"),
+        ({"recipe": "quick"}, "'quick' is unknown: use one of short"),
+        ({"recipe": "paper"}, "No paper's recipe is known for 'small'"),
+        ({"val_split": "dev"}, "has no split 'dev'"),
+        ({"weights": "nothing.pth"}, "no such file"),
+        ({"device": "abacus"}, "must be auto, cpu"),
+    ],
+)
+def test_a_refused_training_leaves_no_folder(small: str, tmp_path: Path, options: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        prepare(small, tmp_path / "runs" / "one", **options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_leaves_no_folder(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_infinite_loss_is_told(small: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the loss is not finite at step \d+; lower --learning-rate"):
+        train(prepare(small, tmp_path / "run", changes={"steps": 20, "batch_size": 2, "learning_rate": 1e30}))
+
+
+def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no config\.yaml; give the folder of a retraining"):
+        Retraining.load(tmp_path)
+    run = tmp_path / "run"
+    train(prepare(small, run))
+    with pytest.raises(ValueError, match="is finished already"):
+        Retraining.load(run)
+    (run / MODEL_FILE).unlink()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed": "x"}))
+    with pytest.raises(ValueError, match=r"config\.yaml: seed is 'x', but must be a valid integer"):
+        Retraining.load(run)
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml: while parsing"):
+        Retraining.load(run)
