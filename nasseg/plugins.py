@@ -95,7 +95,7 @@ def architecture(text: str, num_classes: int | None = None) -> Architecture:
 
 
 def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
-    """The point of an installed space that a JSON list describes, as DPC's published cells are; `None` for other files."""
+    """The point of a space that a file with a JSON list describes, as DPC's published cells are; `None` for others."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

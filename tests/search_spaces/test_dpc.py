@@ -1,7 +1,9 @@
+import json
 import math
 import random
 from collections import Counter
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_node_match
 
+from nasseg import plugins
 from nasseg.graph import Architecture, Node
 from nasseg.ops import Add, Concat, Conv, PyramidPool, SeparableConv
 from search_spaces.dpc import (
@@ -244,3 +247,19 @@ def test_backbones_other_than_mobilenetv2_have_the_decoder(backbone: Any, weight
     assert ("decoder" in description.stages) == (backbone != "mobilenetv2")
     with_decoder = DPC(backbone=backbone, decoder=True).architecture(PUBLISHED, 19)
     assert with_decoder.channels("decoder.concat") == 48 + 256
+
+
+def test_a_published_file_is_an_architecture_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_text(json.dumps(to_published(PUBLISHED)))
+    loaded = plugins.architecture(str(path), num_classes=7)
+    assert loaded.key == DPC().architecture(PUBLISHED, 7).key
+    assert (loaded.space, loaded.classes) == ("dpc", 7)
+    assert DPC().parse(loaded.choice) == PUBLISHED
+
+
+def test_a_list_that_is_no_cell_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"cell\.json is a list, but no space reads it .*dpc: branch 0"):
+        plugins.architecture(str(path))
