@@ -164,19 +164,19 @@ def derive_plan(
     speed: Speed,
     hardware: Hardware,
     *,
-    dials: Dials | None = None,
     size: tuple[int, int],
     train_images: int,
     val_images: int,
     references: int,
+    **given: Any,
 ) -> Plan:
-    """The plan that spends `budget` well; `dials` are taken as they are.
+    """The plan that spends `budget` well; the `given` `Dials` are taken as they are.
 
     Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
     rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
     """
-    dials = dials or Dials()
+    dials = Dials.model_validate(given)
     device = torch.device(hardware.device)
     batch = batch_size(device)
     seconds = budget.wall_seconds(hardware.cores, hardware.gpus)

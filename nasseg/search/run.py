@@ -66,8 +66,8 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     height, width = val[0].mask.shape
     speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads)
     plan = derive_plan(
-        config.budget, speed, hardware, dials=dials, size=(height, width),
-        train_images=len(train), val_images=len(val), references=len(references),
+        config.budget, speed, hardware, size=(height, width),
+        train_images=len(train), val_images=len(val), references=len(references), **given,
     )  # fmt: skip
     return config.model_copy(update={"plan": plan})
 
