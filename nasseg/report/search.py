@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ from nasseg.report.pictures import Example, Palette
 from nasseg.report.rows import Row, make_rows, name_of
 from nasseg.report.table import summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
-from nasseg.search.job import Trial
+from nasseg.search.job import Outcome, Trial
 from nasseg.search.run import Search, miou
 
 EXAMPLES = 3
@@ -52,7 +53,7 @@ class SearchReporter:
         self._written = 0.0
         self._log = logging.FileHandler(search.folder / "log.txt", encoding="utf-8", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._logged: set[tuple[str, str, int]] = set()
+        self._logged = {line[:3] for line in self._outcomes()}
 
     def __enter__(self) -> Self:
         logger.addHandler(self._log)
@@ -69,9 +70,8 @@ class SearchReporter:
         self._ended.set()
         self._ticker.join()
         self._live.__exit__(kind, error, traceback)
-        if self._search.best is not None:
-            self.write()
         if self._board is not None:
+            self._show_all(self._board)
             self._board.close()
         logger.removeHandler(self._log)
         self._log.close()
@@ -80,7 +80,7 @@ class SearchReporter:
 
     def update(self, search: Search) -> None:
         """Show what is new; called after every change."""
-        self._log_new(search)
+        self._log_new()
         self._progress = progress(search)
         self._live.update(self._progress)
         if search.best is None or self._board is None:
@@ -90,9 +90,7 @@ class SearchReporter:
         baseline = self.baseline
         self._board.add_best(search.best_score, baseline.score if baseline else None, step)
         if time.monotonic() - self._written > PAGE_INTERVAL_S:
-            self.write()
-            self._board.add_front(self.rows, step)
-            self._show_best(step)
+            self._show_all(self._board)
             self._written = time.monotonic()
 
     def _tick(self) -> None:
@@ -101,22 +99,29 @@ class SearchReporter:
             if self._progress is not None:
                 self._live.update(at_this_time(self._progress, self._search))
 
-    def _log_new(self, search: Search) -> None:
-        for trial in search.trials:
-            outcomes = [("proxy", o.step, o) for o in trial.proxy.values()]
-            outcomes += [("end to end, seed", seed, o) for seed, o in trial.full.items()]
-            for what, number, outcome in outcomes:
-                identity = (trial.candidate.key, what, number)
-                if identity not in self._logged:
-                    self._logged.add(identity)
-                    result = (
-                        f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
-                    )
-                    logger.info("%s %s %d: %s", name_of(trial.candidate), what, number, result)
+    def _outcomes(self) -> Iterator[tuple[str, str, int, Outcome]]:
+        """All outcomes: the candidate's name, of what kind of training, at which step or with which seed."""
+        for trial in self._search.trials:
+            name = name_of(trial.candidate)
+            yield from ((name, "proxy", step, outcome) for step, outcome in trial.proxy.items())
+            yield from ((name, "end to end, seed", seed, outcome) for seed, outcome in trial.full.items())
 
-    def _show_best(self, step: int) -> None:
-        search, best, board = self._search, self._search.best, self._board
-        if best is None or board is None or best.candidate.key == self._shown_best:
+    def _log_new(self) -> None:
+        for name, what, number, outcome in self._outcomes():
+            if (name, what, number) not in self._logged:
+                self._logged.add((name, what, number))
+                result = f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
+                logger.info("%s %s %d: %s", name, what, number, result)
+
+    def _show_all(self, board: SearchBoard) -> None:
+        """Write the report and draw the pictures, if there is anything to show."""
+        search, best = self._search, self._search.best
+        if best is None:
+            return
+        self.write()
+        step = round(search.elapsed_seconds)
+        board.add_front(self.rows, step)
+        if best.candidate.key == self._shown_best:
             return
         self._shown_best = best.candidate.key
         board.add_best_cell(search.architecture(best), self.stage, step)

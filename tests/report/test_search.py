@@ -1,0 +1,152 @@
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nasseg.report.search import SearchReporter, at_this_time, plan_text, progress
+from nasseg.search.config import SearchConfig
+from nasseg.search.run import Search
+from tests.search.tiny import DATA, SPACE, tiny_config
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(search: Search, stop_after: int | None = None) -> SearchReporter:
+    stop = threading.Event()
+    with SearchReporter(search) as reporter:
+
+        def update(search: Search) -> None:
+            reporter.update(search)
+            if sum(len(t.proxy) + len(t.full) for t in search.trials) == stop_after:
+                stop.set()
+
+        search.run(stop, update)
+    return reporter
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> SearchReporter:
+    return run(Search(tiny_config(), tmp_path_factory.mktemp("run")))
+
+
+def search_of(reporter: SearchReporter) -> Search:
+    return reporter._search
+
+
+def test_the_board_ends_with_the_final_front_the_best_cell_and_predictions(done: SearchReporter) -> None:
+    search = search_of(done)
+    board = EventAccumulator(str(search.folder / "tensorboard" / "search" / "best"))
+    board.Reload()
+    assert {"best/mIoU against cost", "best/cell", "predictions"} <= set(board.Tags()["images"])
+    scores = [event.value for event in board.Scalars("best/score against budget spent")]
+    assert scores[-1] == pytest.approx(search.best_score)
+    folders = {path.name for path in (search.folder / "tensorboard" / "trials").iterdir()}
+    assert folders == {row.name for row in done.rows}
+
+
+def test_the_page_and_the_table_name_the_best(done: SearchReporter) -> None:
+    search = search_of(done)
+    assert search.best is not None
+    page = (search.folder / "report.html").read_text()
+    assert f"{SPACE} on {search.dataset.spec}" in page
+    assert done.compared()[0].key == search.best.candidate.key
+    assert {row.label for row in done.compared()} >= {"plain", "wide"}
+
+
+def test_the_summary_says_what_the_table_says(done: SearchReporter, capsys: pytest.CaptureFixture[str]) -> None:
+    search, summary = search_of(done), json.loads(json.dumps(done.summary()))
+    assert (summary["candidates"], summary["folder"]) == (5, str(search.folder))
+    best, *_ = summary["networks"]
+    row = done.compared()[0]
+    assert summary["best"] == best["key"] == row.key
+    assert (best["full_miou"], best["madds"], best["latency_ms"]) == (row.full_miou, row.madds, row.latency_ms)
+    assert best["latency_ms"] > 0
+    done.print_summary()
+    text = capsys.readouterr().err
+    assert "5 candidates tried" in text
+    assert f"nasseg retrain {search.folder / 'best.json'}" in text
+
+
+def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: SearchReporter) -> None:
+    folder = search_of(done).folder
+    before = content(folder)
+    for name in ("trials.csv", "report.html"):
+        (folder / name).unlink()
+    again = SearchReporter(Search(SearchConfig.load(folder), folder))
+    again.write()
+    after = content(folder)
+    assert set(after) == set(before)
+    assert [name for name in after if after[name] != before[name]] in ([], ["report.html"])
+    assert again.compared() == done.compared()
+
+
+def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:
+    run(Search(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
+    search = Search(SearchConfig.load(tmp_path), tmp_path)
+    run(search)
+    lines = [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == sum(len(t.proxy) + len(t.full) for t in search.trials)
+
+
+def test_a_search_that_was_stopped_before_any_result_reports_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    search = Search(tiny_config(), tmp_path)
+    with SearchReporter(search) as reporter:
+        search.run(stop, reporter.update)
+    assert (reporter.summary()["best"], reporter.baseline, reporter.stage) == (None, None, None)
+    reporter.print_summary()
+    assert "no candidate was trained; give a larger --budget" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_progress_counts_candidates_and_compares_the_best_with_the_reference(done: SearchReporter) -> None:
+    search = search_of(done)
+    shown = progress(search)
+    assert (shown.phase, shown.spent, shown.budget, shown.unit) == ("finishing", 5, 5, "trials")
+    assert shown.done + shown.stopped == 5
+    assert (shown.running, shown.failed) == (0, 0)
+    assert shown.best == done.compared()[0].full_miou
+    assert (shown.baseline, shown.baseline_name) == (done.baseline.full_miou if done.baseline else None, "plain")
+    assert at_this_time(shown, search) is shown
+
+
+def test_progress_of_a_budget_of_time_has_a_clock(tmp_path: Path) -> None:
+    search = Search(tiny_config("10min"), tmp_path)
+    shown = progress(search)
+    assert (shown.budget, shown.unit) == (10, "min")
+    assert shown.seconds_left == pytest.approx(600, abs=60)
+    search._elapsed_before = 300
+    later = at_this_time(shown, search)
+    assert later.spent == pytest.approx(5, abs=1)
+    assert later.seconds_left == pytest.approx(300, abs=60)
+
+
+def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> None:
+    search = search_of(done)
+    text = plan_text(search)
+    for part in (
+        f"space {SPACE} (48 points), data {DATA}, budget 5trials",
+        "images at 1 of their size, crops 64x96, batches of 4, 1 jobs at once on cpu",
+        "proxy: 5 candidates, compared at steps 2, 6, the best 1/3 go on",
+        "end to end: 4 steps, 1 finalists and the references, 2 seeds each",
+        "reference plain: ",
+    ):
+        assert part in text
+
+
+def test_predictions_are_of_the_same_images_each_time(done: SearchReporter) -> None:
+    network = search_of(done).best_network()
+    first, again = done._examples(network), done._examples(network)
+    assert [example.name for example in first] == [example.name for example in again]
+    assert len(first) == 3
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(torch.as_tensor(a.prediction), torch.as_tensor(b.prediction))
+        assert a.prediction.shape == a.truth.shape == (64, 96)
