@@ -1,7 +1,6 @@
 """Imports point one way (docs/design.md), and the command line starts without the heavy packages."""
 
 import ast
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,17 +122,16 @@ def test_imports_point_one_way(package: str) -> None:
     assert wrong == [], f"{package} may import only {', '.join(allowed(package))}"
 
 
-def test_the_command_line_starts_without_heavy_packages() -> None:
-    if not hasattr(importlib.import_module("nasseg.cli"), "main"):
-        pytest.skip("no command line yet")
-    script = """
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"]])
+def test_the_command_line_starts_without_heavy_packages(arguments: list[str]) -> None:
+    script = f"""
 import sys
 from nasseg.cli import main
-sys.argv = ["nasseg", "--help"]
+sys.argv = ["nasseg", *{arguments}]
 try:
     main()
 finally:
-    print(sorted({"torch", "ray", "optuna", "matplotlib", "plotly", "onnx"} & set(sys.modules)), file=sys.stderr)
+    print(sorted({{"torch", "ray", "optuna", "matplotlib", "plotly", "onnx"}} & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines() == ["[]"]

@@ -74,8 +74,8 @@ def test_what_is_not_given_comes_from_the_file(tmp_path: Path) -> None:
     assert (own.config.data, own.config.train_split, own.config.val_split) == (DATA, "val", "test")
     assert own.config.weights == str(tmp_path / "w.safetensors")
     assert own.weights_report is not None
-    backbone = own._network().state_dict()["backbone.conv.weight"]
-    assert torch.equal(backbone, weights["backbone.conv.weight"])
+    backbone = own._network().state_dict()["backbone.conv.0.weight"]
+    assert torch.equal(backbone, weights["backbone.conv.0.weight"])
 
     changed = prepare(str(tmp_path / "best.json"), tmp_path / "changed", data=None, train_split="train", weights="none")
     assert (changed.config.train_split, changed.config.weights) == ("train", None)

@@ -5,6 +5,12 @@ import pytest
 from nasseg.train.run_folder import check_new, new_folder
 
 
+def fill_up(folder: Path, file: Path) -> None:
+    with new_folder(folder):
+        file.touch()
+        raise OSError("full")
+
+
 def test_a_folder_is_made_and_stays(tmp_path: Path) -> None:
     with new_folder(tmp_path / "runs" / "one"):
         (tmp_path / "runs" / "one" / "file").touch()
@@ -12,16 +18,14 @@ def test_a_folder_is_made_and_stays(tmp_path: Path) -> None:
 
 
 def test_of_a_failure_nothing_stays(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="full"), new_folder(tmp_path / "runs" / "one"):
-        (tmp_path / "runs" / "one" / "file").touch()
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        fill_up(tmp_path / "runs" / "one", tmp_path / "runs" / "one" / "file")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_runs_of_others_stay(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="full"), new_folder(tmp_path / "runs" / "one"):
-        (tmp_path / "runs" / "two").mkdir()
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        fill_up(tmp_path / "runs" / "one", tmp_path / "runs" / "two")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["two"]
 
 

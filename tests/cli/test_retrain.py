@@ -1,0 +1,154 @@
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nasseg.data import open_dataset
+from nasseg.report.retrain import RetrainReporter
+from nasseg.train.trainer import Trainer
+from tests.train.made_up import CLASSES, DATA
+
+from .conftest import Done
+
+Run = Callable[..., Done]
+Refused = Callable[..., str]
+SHORT = ("--steps", 3, "--batch-size", 2)
+
+
+def test_retrain_then_evaluate_then_predict(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", run, "--json")
+    trained = done.document
+    assert (trained["folder"], trained["steps"]) == (str(run), 3)
+    assert "3 steps of 2 crops 32x64" in done.err
+    assert {"config.yaml", "architecture.json", "model.safetensors", "metrics.json", "tensorboard"} == set(
+        os.listdir(run)
+    )
+
+    scores = nasseg("evaluate", run, "--split", "val", "--json").document
+    assert scores["miou"] == pytest.approx(trained["miou"], abs=1e-6)
+    assert (scores["images"], len(scores["classes"]), len(scores["class_iou"])) == (3, CLASSES, CLASSES)
+    averaged = nasseg("evaluate", run, "--split", "val", "--scales", "0.5,1", "--flip", "--json").document
+    assert averaged["miou"] != scores["miou"]
+
+    sample = open_dataset(DATA).split("test")[0]
+    Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(tmp_path / "street.jpg")
+    assert nasseg("predict", run, tmp_path / "street.jpg", "--out", tmp_path / "seen").code == 0
+    with Image.open(tmp_path / "seen" / "street.png") as mask:
+        assert (mask.size, mask.mode) == ((64, 32), "P")
+        assert int(np.asarray(mask).max()) < CLASSES
+    with Image.open(tmp_path / "seen" / "street-overlay.jpg") as overlay:
+        assert overlay.size == (64, 32)
+
+
+def test_a_run_folder_is_named_by_itself(
+    nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT)
+    assert (done.code, done.out) == (0, "")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("retrain-")
+
+
+def test_an_interrupted_training_says_how_it_goes_on(
+    nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = RetrainReporter.step
+
+    def interrupted(self: RetrainReporter, trainer: Trainer, loss: float, learning_rate: float) -> None:
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self, trainer, loss, learning_rate)
+
+    monkeypatch.setattr(RetrainReporter, "step", interrupted)
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", run)
+    assert done.code == 130
+    assert done.err.endswith(f"  nasseg retrain {arch} --resume --out {run}\n")
+    monkeypatch.setattr(RetrainReporter, "step", step)
+    assert nasseg("retrain", arch, "--resume", "--out", run).code == 0
+    assert (run / "model.safetensors").exists()
+
+
+def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    (tmp_path / "options.yaml").write_text(
+        yaml.safe_dump({"data": DATA, "steps": 2, "batch-size": 2, "learning_rate": 0.5, "out": str(tmp_path / "run")})
+    )
+    assert nasseg("retrain", "--config", tmp_path / "options.yaml", arch, "--steps", 3).code == 0
+    recipe = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recipe"]
+    assert (recipe["steps"], recipe["batch_size"], recipe["learning_rate"]) == (3, 2, 0.5)
+
+
+def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> None:
+    assert "--resume needs --out RUN" in refused("retrain", arch, "--resume")
+    assert "holds no config.yaml" in refused("retrain", arch, "--resume", "--out", tmp_path)
+    assert "exists already; continue it with --resume" in refused("retrain", arch, "--data", DATA, "--out", tmp_path)
+
+
+def without_masks(folder: Path) -> None:
+    (folder / "masks/train/b.png").unlink()
+
+
+def index_out_of_range(folder: Path) -> None:
+    Image.fromarray(np.full((32, 48), 3, np.uint8)).save(folder / "masks/train/b.png")
+
+
+def other_size(folder: Path) -> None:
+    Image.fromarray(np.zeros((32, 40), np.uint8)).save(folder / "masks/train/b.png")
+
+
+def truncated(folder: Path) -> None:
+    image = folder / "images/train/b.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+
+
+def no_description(folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+
+
+def wrong_palette(folder: Path) -> None:
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(json.dumps({**json.loads(text), "palette": [[0, 0, 0]]}))
+
+
+@pytest.mark.parametrize("command", ["retrain", "search"])
+@pytest.mark.parametrize(
+    ("harm", "line"),
+    [
+        (without_masks, "images/train/b.jpg has no mask"),
+        (index_out_of_range, "masks/train/b.png holds class index 3, but must hold 0 to 2, or 255"),
+        (other_size, "masks/train/b.png is 32x40, but must have the size of its image"),
+        (truncated, "images/train/b.jpg cannot be read: "),
+        (no_description, "dataset.json is missing"),
+        (wrong_palette, "palette has 1 colours, but must have one for each of the 3 classes"),
+    ],
+)
+def test_data_that_cannot_be_used(
+    refused: Refused, folder: Path, tmp_path: Path, command: str, harm: Callable[[Path], None], line: str
+) -> None:
+    harm(folder)
+    what = ("retrain", "dpc:filters=8,branches=1") if command == "retrain" else ("search", "--budget", "4trials")
+    assert line in refused(*what, "--data", f"folder:{folder}", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_are_not_there(refused: Refused, arch: Path) -> None:
+    assert "/nothing is no folder: folder:PATH needs one" in refused("retrain", arch, "--data", "folder:/nothing")
+    assert "unknown data set 'strets'" in refused("retrain", arch, "--data", "strets")
+    assert "streets has no option 'sise'" in refused("retrain", arch, "--data", "streets:sise=3")
+
+
+@pytest.mark.parametrize("content", [b"hi\n", b"", b"\x80\x02garbage"])
+def test_weights_that_are_none(refused: Refused, arch: Path, tmp_path: Path, content: bytes) -> None:
+    for name, line in (("w.pth", "no checkpoint, or a damaged one"), ("w.safetensors", "no safetensors file")):
+        (tmp_path / name).write_bytes(content)
+        message = refused("retrain", arch, "--data", DATA, "--weights", tmp_path / name, "--out", tmp_path / "run")
+        assert message.startswith(f"{tmp_path / name}: {line}")
+    assert not (tmp_path / "run").exists()

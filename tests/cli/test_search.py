@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.train.made_up import DATA
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--budget", "200potatoes"), "budget '200potatoes' must be a number and a unit; write it like 200gpu-h"),
+        (("--budget", "2gpu-h", "--device", "cpu"), "budget 2gpu-h needs a GPU, and there is none"),
+        (("--budget", "0min"), "budget '0min' must be more than 0"),
+        (("--space", "hexagons"), "unknown search space 'hexagons'; known: dpc"),
+        (("--space", "dpc:arms=3"), "unknown option 'arms'; known: branches, backbone"),
+        (("--space", "nothing.here:Space"), "nothing.here:Space cannot be imported"),
+        (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, tpe, nsga2"),
+        (("--rungs", "60,20"), "rungs are '60,20', but must be rising numbers of steps"),
+        (("--rungs", "few"), "rungs are 'few', but must be rising numbers of steps"),
+        (("--weights", "nothing.pth"), "nothing.pth: no such file"),
+        (("--val-split", "dev"), "has no split 'dev'"),
+        (("--device", "abacus"), "device is 'abacus', but must be auto, cpu"),
+        (("--runner", "carrier"), "'carrier' is not one of 'ray', 'in-process'"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, options: tuple[str], line: str) -> None:
+    assert line in refused("search", "--data", DATA, "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_and_resuming(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "--resume needs --out RUN" in refused("search", "--resume")
+    assert "holds no config.yaml; give the folder of a search" in refused("search", "--resume", "--out", tmp_path)
+    assert "exists already; continue it with --resume" in refused("search", "--out", tmp_path)
+    assert "holds no config.yaml; give the folder of a search" in refused("report", tmp_path)
