@@ -1,0 +1,82 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasseg import plugins
+from nasseg.graph import save
+from search_spaces.dpc import DPC
+from tests.train.made_up import small_architecture
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("", {}),
+        ("a=1", {"a": 1}),
+        ("norm=none,bias=true,rate=0.5,size=3x4", {"norm": "none", "bias": True, "rate": 0.5, "size": "3x4"}),
+    ],
+)
+def test_options_are_numbers_truths_or_words(text: str, options: dict[str, Any]) -> None:
+    assert plugins.parse_options(text, "net") == options
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a=1,a=2", "a=1,b"])
+def test_options_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^net: option '.*' must be KEY=VALUE, each key once"):
+        plugins.parse_options(text, "net")
+
+
+def test_a_baseline_by_name_with_options_and_classes() -> None:
+    narrow = plugins.baseline("unet:in_channels=1,norm=none", 5)
+    assert (narrow.classes, narrow.channels("image")) == (5, 1)
+    assert narrow.key == plugins.baseline("unet", 5, in_channels=1, norm="none").key
+    assert plugins.baseline("unet").classes == 19
+
+
+def test_a_space_by_name_or_by_class() -> None:
+    assert plugins.space("dpc") == DPC()
+    assert plugins.space("dpc:branches=3,backbone=resnet18") == DPC(branches=3, backbone="resnet18")
+    assert plugins.space("search_spaces.dpc:DPC:branches=3") == DPC(branches=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "text", "line"),
+    [
+        (plugins.baseline, "unett", "unknown baseline 'unett'; known: deeplabv3-mobilenetv2, "),
+        (plugins.baseline, "unet:depth=3", "unet: unknown option 'depth'; known: in_channels, norm, bias, decoder"),
+        (plugins.baseline, "unet:in_channels=few", "unet: in_channels is 'few', but must be a valid integer"),
+        (plugins.space, "dpd", "unknown search space 'dpd'; known: dpc"),
+        (plugins.space, "dpc:arms=3", "unknown option 'arms'; known: branches"),
+        (plugins.space, "dpc:branches=0", "branches is 0, but must be greater than or equal to 1"),
+        (plugins.space, "search_spaces.dpc:DPX", "search_spaces.dpc:DPX cannot be imported"),
+        (plugins.space, "search_spaces.dpd:DPC", "search_spaces.dpd:DPC cannot be imported"),
+        (plugins.architecture, "nothing", "unknown architecture 'nothing'; give a file such as best.json, or one of"),
+        (plugins.architecture, "nothing.json", "nothing.json: no such file; give a best.json, or a baseline's name"),
+    ],
+)
+def test_what_is_unknown_names_the_known(call: Any, text: str, line: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(line)) as error:
+        call(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_space_stands_for_its_best_published_point() -> None:
+    space = DPC(filters=8)
+    assert plugins.architecture("dpc:filters=8").key == space.architecture(space.references()["dpc"], 19).key
+    assert plugins.architecture("dpc:filters=8", 4).classes == 4
+
+
+def test_a_file_keeps_its_classes(tmp_path: Path) -> None:
+    for name in ("best.json", "best"):
+        save(small_architecture(), tmp_path / name)
+        assert plugins.architecture(str(tmp_path / name), 4) == small_architecture()
+
+
+def test_a_name_goes_before_a_folder_that_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stdc1").mkdir()
+    assert plugins.architecture("stdc1").name == "stdc1"
+    assert not plugins.is_file("dpc")
+    assert plugins.is_file("dpc.json")
