@@ -15,7 +15,7 @@ from tests.search.tiny import DATA, SPACE, TinySpace
 
 def test_a_search_gives_the_best_architecture_and_its_run_folder(tmp_path: Path) -> None:
     best = nasseg.search(
-        tmp_path / "run", budget="3trials", space=SPACE, data=DATA, runner="in-process", device="cpu", concurrency=1,
+        tmp_path / "run", budget="3trials", space=SPACE, data=DATA, runner="in-process", device="cpu", concurrency=2,
         rungs=(2, 4), full_steps=2, finalists=1, seeds=1, seed=3,
     )  # fmt: skip
     assert isinstance(best, Architecture)

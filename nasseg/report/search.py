@@ -243,7 +243,9 @@ class SearchReporter:
 def progress(search: Search) -> Progress:
     """Where the search stands."""
     in_flight = search.planner.in_flight
-    phase = PHASES[in_flight[-1].task] if in_flight else "finishing" if search.planner.done else PHASES["proxy"]
+    tasks = {job.task for job in in_flight}
+    waiting = "finishing" if search.planner.done else PHASES["proxy"]
+    phase = next((text for task, text in PHASES.items() if task in tasks), waiting)
     rows = make_rows(search.trials, search.plan.rungs, lambda trial: None, {})
     count = {
         status: sum(row.status == status for row in rows) for status in ("complete", "stopped", "nonfinite", "failed")

@@ -129,6 +129,14 @@ def test_progress_of_a_budget_of_time_has_a_clock(tmp_path: Path) -> None:
     assert later.seconds_left == pytest.approx(300, abs=60)
 
 
+def test_the_phase_is_the_earliest_of_the_jobs_in_flight(tmp_path: Path) -> None:
+    search = Search(tiny_config(), tmp_path)
+    assert progress(search).phase == "proxy trials"
+    jobs = [search.planner.next_job(0) for _ in range(2)]
+    assert [job.task for job in jobs if job is not None] == ["prepare", "full"]
+    assert progress(search).phase == "training the handcrafted reference"
+
+
 def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> None:
     search = search_of(done)
     text = plan_text(search)

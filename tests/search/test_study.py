@@ -84,6 +84,16 @@ def test_a_pruned_candidate_can_be_taken_up_again(tmp_path: Path) -> None:
     assert states(tmp_path)[first.key] == (TrialState.COMPLETE, {10: low[0].miou, TOP: top.miou}, top.miou)
 
 
+def test_looking_at_a_record_changes_nothing_even_where_its_last_line_is_unfinished(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    run(record, "proxy", candidate(0, 1, 2))
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 8, "worker')
+    before = journal.read_bytes()
+    assert open_record(tmp_path).load() == record.load()
+    assert journal.read_bytes() == before
+
+
 def test_a_journal_cut_anywhere_goes_on_from_what_is_whole(tmp_path: Path) -> None:
     record = open_record(tmp_path)
     trials = [candidate(0, 0, i) for i in range(3)]
