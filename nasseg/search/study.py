@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from nasseg.search.job import Candidate, Job, JobResult, Outcome, Trial
 from nasseg.search.optuna_sampler import suggestions
@@ -62,8 +63,16 @@ class Record:
     def open_url(
         cls, url: str, name: str, space: Space[Any], top_step: int, score: Callable[[Outcome], float]
     ) -> Record:
-        """The record in the study `name` of the database at `url`, such as `sqlite:///search.db`."""
-        return cls(RDBStorage(url), name, space, top_step, score)
+        """The record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
+
+        Raises `ValueError` where the database cannot be opened; the message leaves out the URL, with its password.
+        """
+        try:
+            storage = RDBStorage(url)
+        except (SQLAlchemyError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"storage cannot be opened ({reason}); give a URL such as sqlite:///search.db") from error
+        return cls(storage, name, space, top_step, score)
 
     def start(self, job: Job) -> None:
         """Note the candidates of a job that is handed out."""
