@@ -112,6 +112,6 @@ def test_the_installed_command_on_a_disk_that_fills_up(arch: Path, tmp_path: Pat
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("nasseg: ")
-    assert "File too large" in done.stderr
+    assert f"{tmp_path / 'run' / 'architecture.json'}: File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

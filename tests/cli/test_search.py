@@ -37,3 +37,10 @@ def test_folders_and_resuming(refused: Refused, tmp_path: Path) -> None:
     assert "holds no config.yaml; give the folder of a search" in refused("search", "--resume", "--out", tmp_path)
     assert "exists already; continue it with --resume" in refused("search", "--out", tmp_path)
     assert "holds no config.yaml; give the folder of a search" in refused("report", tmp_path)
+
+
+@pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db", "no url"])
+def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: str) -> None:
+    options = ("--space", "dpc:filters=8,branches=1", "--data", DATA, "--budget", "2trials", "--storage", url)
+    assert "storage cannot be opened (" in refused("search", *options, "--out", tmp_path / "runs" / "one")
+    assert not (tmp_path / "runs").exists()
