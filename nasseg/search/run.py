@@ -231,13 +231,14 @@ class Search:
         return [trial for _, trial in sorted(scored, key=lambda pair: pair[0], reverse=True)]
 
     def merit(self, trial: Trial) -> tuple[int, int, float] | None:
-        """What candidates are ranked by: seeds trained end to end, else the step of the highest rung; then the score.
+        """What candidates are ranked by: trained end to end or not, the step of the highest rung, then the score.
 
-        The score is the mean over the seeds, or that at the rung. `None` for a candidate without one.
+        The score is the mean over the seeds end to end, or that at the rung. `None` for a candidate without one. A
+        search that ends with fewer seeds of its references than of its finalists still compares them by their means.
         """
         full = [self.score(outcome) for outcome in trial.full.values() if outcome.status == "ok"]
         if full:
-            return len(full), 0, statistics.mean(full)
+            return 1, 0, statistics.mean(full)
         proxy = {step: outcome for step, outcome in trial.proxy.items() if outcome.status == "ok"}
         return (0, max(proxy), self.score(proxy[max(proxy)])) if proxy else None
 

@@ -238,7 +238,7 @@ def ranking(done: Search, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sear
     return made
 
 
-def test_more_seeds_rank_first_then_the_mean_score_then_the_rung(ranking: Callable[..., Search]) -> None:
+def test_those_trained_end_to_end_rank_first_by_their_means_then_the_others_by_rung(ranking: Callable[..., Search]) -> None:
     search = ranking(
         ({2: 0.9}, {}),
         ({2: 0.1, 6: 0.2}, {}),
@@ -249,9 +249,9 @@ def test_more_seeds_rank_first_then_the_mean_score_then_the_rung(ranking: Callab
         ({2: LOST}, {}),
         ({6: 0.3}, {0: LOST}),
     )
-    assert [trial.candidate.key for trial in search.ranked] == ["4", "3", "2", "7", "1", "0"]
-    assert search.best_score == pytest.approx(0.45)
-    assert [trial.candidate.key for trial in search.front] == ["4"]
+    assert [trial.candidate.key for trial in search.ranked] == ["2", "4", "3", "7", "1", "0"]
+    assert search.best_score == pytest.approx(0.8)
+    assert [trial.candidate.key for trial in search.front] == ["2"]
 
 
 def test_a_search_without_scores_has_no_best(ranking: Callable[..., Search]) -> None:
