@@ -1,8 +1,13 @@
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nasseg.graph import load
+from tests.cli.conftest import Done
+from tests.search.tiny import DATA as TINY_DATA
+from tests.search.tiny import SPACE
 from tests.train.made_up import DATA
 
 Refused = Callable[..., str]
@@ -44,3 +49,25 @@ def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: 
     options = ("--space", "dpc:filters=8,branches=1", "--data", DATA, "--budget", "2trials", "--storage", url)
     assert "storage cannot be opened (" in refused("search", *options, "--out", tmp_path / "runs" / "one")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done], tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "model"
+    dials = ("--rungs", "2,6", "--full-steps", "4", "--finalists", "1", "--seeds", "1", "--cost-weight", "0")
+    done = nasseg(
+        "search", "--space", SPACE, "--data", TINY_DATA, "--budget", "5trials", *dials, "--out", run, "--json"
+    )
+    assert done.code == 0
+    found = done.document
+    assert found["candidates"] == 5
+    names = [network["name"] for network in found["networks"]]
+    assert {"plain", "wide"} <= set(names)
+    scores = [network["full_miou"] for network in found["networks"]]
+    assert scores[0] == max(scores)
+    assert load(run / "best.json").key == found["best"] == found["networks"][0]["key"]
+    with (run / "trials.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+    report = nasseg("report", run, "--json")
+    assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
+    assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
+    assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
