@@ -51,6 +51,7 @@ def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done], tmp_path: Path) -> None:
     run, model = tmp_path / "run", tmp_path / "model"
     dials = ("--rungs", "2,6", "--full-steps", "4", "--finalists", "1", "--seeds", "1", "--cost-weight", "0")
