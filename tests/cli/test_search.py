@@ -55,9 +55,8 @@ def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: 
 def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done], tmp_path: Path) -> None:
     run, model = tmp_path / "run", tmp_path / "model"
     dials = ("--rungs", "2,6", "--full-steps", "4", "--finalists", "1", "--seeds", "1", "--cost-weight", "0")
-    done = nasseg(
-        "search", "--space", SPACE, "--data", TINY_DATA, "--budget", "5trials", *dials, "--out", run, "--json"
-    )
+    what = ("--space", SPACE, "--data", TINY_DATA, "--budget", "5trials", "--runner", "in-process")
+    done = nasseg("search", *what, *dials, "--out", run, "--json")
     assert done.code == 0
     found = done.document
     assert found["candidates"] == 5
