@@ -238,7 +238,7 @@ def ranking(done: Search, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sear
     return made
 
 
-def test_those_trained_end_to_end_rank_first_by_their_means_then_the_others_by_rung(ranking: Callable[..., Search]) -> None:
+def test_those_trained_end_to_end_rank_by_their_means_then_the_others_by_rung(ranking: Callable[..., Search]) -> None:
     search = ranking(
         ({2: 0.9}, {}),
         ({2: 0.1, 6: 0.2}, {}),
