@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nasseg.cli.options import Config, Json, parse_size, print_json
-
-Arch = Annotated[str, typer.Argument(help="An architecture file, or a name such as unet:norm=none.", metavar="ARCH")]
+from nasseg.cli.options import Arch, Config, Json, parse_size, print_json
 
 
 def describe(

@@ -76,6 +76,23 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"{text!r} must be numbers joined by commas, like 0.5,1,2") from None
 
 
+def newest_best(arch: str) -> str:
+    """ARCH as given; a plain `best.json` that is not here is that of the newest search under `runs/`."""
+    found = sorted(Path("runs").glob("*/best.json"), key=lambda path: path.stat().st_mtime)
+    if arch != "best.json" or Path(arch).exists() or not found:
+        return arch
+    say(f"best.json: that of the newest search, {found[-1]}")
+    return str(found[-1])
+
+
+Arch = Annotated[
+    str,
+    typer.Argument(
+        help="An architecture file, or a name such as unet:norm=none.", metavar="ARCH", callback=newest_best
+    ),
+]
+
+
 def new_run_folder(kind: str) -> Path:
     """A folder under `runs/` named by the command and the time."""
     import time

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nasseg.cli.describe import Arch
 from nasseg.cli.options import (
     INTERRUPTED,
+    Arch,
     Config,
     Data,
     Device,

@@ -1,7 +1,10 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from nasseg.graph import load
 
 from .conftest import Done
 
@@ -68,3 +71,20 @@ def test_a_broken_file_is_refused(refused: Refused, arch: Path, old: str, new: s
     message = refused("describe", arch)
     assert message.startswith(str(arch))
     assert line in message
+
+
+def test_a_plain_best_json_is_that_of_the_newest_search(
+    nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for age, (name, content) in enumerate([("new", arch.read_text()), ("old", "{}")]):
+        path = Path("runs", name, "best.json")
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+        os.utime(path, (10**9 - age, 10**9 - age))
+    done = nasseg("describe", "best.json", "--json")
+    assert done.code == 0
+    assert f"best.json: that of the newest search, {Path('runs', 'new', 'best.json')}" in done.err
+    assert done.document["key"] == load(arch).key
+    Path("best.json").write_text("{}")
+    assert nasseg("describe", "best.json").code == 2
