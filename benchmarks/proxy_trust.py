@@ -172,7 +172,8 @@ def main():
     parser.add_argument("--random-cells", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--views", type=int, default=4)
-    parser.add_argument("--proxies", nargs="+", default=[*PROXIES, "small-images"])
+    parser.add_argument("--cells", nargs="+", help="these alone, such as 1x1 aspp")
+    parser.add_argument("--proxies", nargs="*", default=[*PROXIES, "small-images"])
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", default="proxy-trust")
@@ -180,7 +181,7 @@ def main():
     args = parser.parse_args()
     Path(args.work).mkdir(parents=True, exist_ok=True)
 
-    names, seeds = list(cells(args.random_cells)), range(args.seeds)
+    names, seeds = args.cells or list(cells(args.random_cells)), range(args.seeds)
     context = multiprocessing.get_context("spawn")
     full, proxies = {}, {}
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
