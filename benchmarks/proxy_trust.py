@@ -28,11 +28,12 @@ from pathlib import Path
 
 import torch
 
-from nasseg.data import Augment, Batch, FeatureCache, evaluation_batches, normalise, open_dataset
+from nasseg.data import Augment, FeatureCache, evaluation_batches, normalise, open_dataset
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
 from nasseg.search.plan import search_crop
 from nasseg.search.trust import kendall, pooled_deviation, spearman
+from nasseg.search.worker import with_image_size
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short
@@ -135,18 +136,13 @@ class Study:
         results, start = [], time.perf_counter()
         recipe = self.recipe(lengths[-1], 1.0)
         trainer = Trainer(network, recipe, recipe.steps, self.device, seed, self.ignore_index)
-        batches = map(_with_image_size, cache.batches(recipe.batch_size, seed, 0, self.device))
+        batches = map(with_image_size, cache.batches(recipe.batch_size, seed, 0, self.device))
         for steps in lengths:
             log = trainer.run(batches, steps)
-            scored = map(_with_image_size, val.sequential(8, self.device))
+            scored = map(with_image_size, val.sequential(8, self.device))
             metrics = evaluate(trainer.ema_network(), scored, self.classes, self.ignore_index, self.device)
             results.append((metrics.miou if log.status == "finished" else 0.0, time.perf_counter() - start))
         return results
-
-
-def _with_image_size(batch):
-    size = batch.masks.shape[-2:]
-    return Batch({**batch.inputs, "image": torch.zeros(1, 1, *size, device=batch.masks.device)}, batch.masks)
 
 
 def run(args, task, *arguments):

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from nasseg.errors import one_line
-from nasseg.graph import write_atomically
 from nasseg.search.budget import Budget
 from nasseg.search.samplers import SAMPLERS
 from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
-
-CONFIG_FILE = "config.yaml"
+from nasseg.train.run_folder import load_config, save_config
 
 
 class Plan(BaseModel):
@@ -75,20 +71,12 @@ class SearchConfig(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        write_atomically(folder / CONFIG_FILE, text)
+        save_config(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> SearchConfig:
         """Read a run folder's `config.yaml`; raises `ValueError` where it is missing or off."""
-        path = folder / CONFIG_FILE
-        if not path.is_file():
-            raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a search")
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError) as error:
-            detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-            raise ValueError(f"{path}: {detail}") from None
+        return load_config(cls, folder, "search")
 
 
 def cores() -> int:

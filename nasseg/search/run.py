@@ -19,7 +19,7 @@ from nasseg.data import open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.search.budget import Budget
-from nasseg.search.config import CONFIG_FILE, SearchConfig, check_sampler, cores
+from nasseg.search.config import SearchConfig, check_sampler, cores
 from nasseg.search.front import non_dominated
 from nasseg.search.job import JobResult, Outcome, Trial
 from nasseg.search.objective import Objective
@@ -32,7 +32,7 @@ from nasseg.search.trust import Trust, measure_trust
 from nasseg.search.worker import SearchWorker
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import MODEL_FILE, load_model
-from nasseg.train.run_folder import check_new, new_folder
+from nasseg.train.run_folder import CONFIG_FILE, check_new, new_folder
 from nasseg.train.weights import load_pretrained
 
 ELAPSED = "elapsed seconds"

@@ -172,14 +172,14 @@ class SearchWorker:
         size = self.plan.proxy_recipe.batch_size
         if self.space.shared_stage is None:
             return training_batches(self.train, self._augment, size, seed, start_step, self.device)
-        return map(_with_image_size, self.features("train").batches(size, seed, start_step, self.device))
+        return map(with_image_size, self.features("train").batches(size, seed, start_step, self.device))
 
     def _score(self, network: Network) -> Metrics:
         batches: Iterator[Batch]
         if self.space.shared_stage is None:
             batches = (batch for batch, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device))
         else:
-            batches = map(_with_image_size, self.features("val").sequential(EVALUATION_BATCH, self.device))
+            batches = map(with_image_size, self.features("val").sequential(EVALUATION_BATCH, self.device))
         return evaluate(network, batches, self.classes, self.val.ignore_index, self.device)
 
     # --- shared features -------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class SearchWorker:
         return masks[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
-def _with_image_size(batch: Batch) -> Batch:
+def with_image_size(batch: Batch) -> Batch:
     """The batch with an empty image of the masks' size: the logits take their size from it, and nothing else."""
     size = batch.masks.shape[-2:]
     return Batch({**batch.inputs, "image": torch.zeros(1, 1, *size, device=batch.masks.device)}, batch.masks)

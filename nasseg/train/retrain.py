@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg import plugins
 from nasseg.data import Dataset, evaluation_batches, open_dataset
 from nasseg.errors import one_line
-from nasseg.graph import Architecture, load, save, write_atomically
+from nasseg.graph import Architecture, load, save
 from nasseg.train.device import choose_device
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -22,11 +21,11 @@ from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
 from nasseg.train.recipes import paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
-from nasseg.train.run_folder import check_new, new_folder
+from nasseg.train.run_folder import check_new, load_config, new_folder, save_config
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights import WeightsReport, load_pretrained
 
-ARCHITECTURE_FILE, CONFIG_FILE, CHECKPOINT_FILE = "architecture.json", "config.yaml", "checkpoint.pt"
+ARCHITECTURE_FILE, CHECKPOINT_FILE = "architecture.json", "checkpoint.pt"
 EVALUATION_BATCH = 4
 SCORES_IN_A_RUN = 10
 
@@ -103,21 +102,13 @@ class Retraining:
         retraining._network()
         with new_folder(folder):
             save(architecture, folder / ARCHITECTURE_FILE)
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomically(folder / CONFIG_FILE, text)
+            save_config(config, folder)
         return retraining
 
     @classmethod
     def load(cls, folder: Path) -> Retraining:
         """The retraining that a run folder holds; raises `ValueError` where it holds none, or a finished one."""
-        path = folder / CONFIG_FILE
-        if not path.is_file():
-            raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a retraining")
-        try:
-            config = RetrainConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError) as error:
-            detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-            raise ValueError(f"{path}: {detail}") from None
+        config = load_config(RetrainConfig, folder, "retraining")
         if (folder / MODEL_FILE).exists():
             raise ValueError(f"{folder} is finished already; use its {MODEL_FILE}, or train anew with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)

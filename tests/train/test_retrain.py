@@ -9,7 +9,7 @@ import yaml
 
 from nasseg import plugins
 from nasseg.graph import save
-from nasseg.train import retrain as module
+from nasseg.train import run_folder
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import MODEL_FILE, load_model
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_no_folder(small: str, tmp_path: Path, monkeypatch: p
     def full(path: Path, content: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(run_folder, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(small, tmp_path / "run")
     assert not (tmp_path / "run").exists()
