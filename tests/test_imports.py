@@ -35,6 +35,7 @@ PLUGINS = {
         "nasseg.ops",
         "nasseg.graph",
         "nasseg.search.space",
+        "nasseg.search.relaxation",
     ),
 }
 # `architecture.network()` and `.describe()` import what they need when called; plug-ins are found by their protocol.

@@ -52,18 +52,23 @@ class Identity(_Elementwise):
 
 
 class Zero(_Elementwise):
-    """Zeros of the input's shape: no connection (Auto-DeepLab's and DARTS' zero operator)."""
+    """Zeros, (N, C, H, W) → (N, C, ceil(H / stride), ceil(W / stride)): no connection (the zero of DARTS)."""
 
     op: Literal["zero"] = "zero"
+    stride: Annotated[int, Field(ge=1)] = 1
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
         """A module that ignores its input's values."""
-        return _Zero()
+        return _Zero(self.stride)
 
 
 class _Zero(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x[..., :: self.stride, :: self.stride])
 
 
 class Activation(_Elementwise):
