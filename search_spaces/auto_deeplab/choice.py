@@ -57,7 +57,7 @@ class Backbone(Choice):
         for layer, (before, level) in enumerate(pairwise((0, *self.levels)), start=1):
             if abs(level - before) > 1:
                 raise ValueError(
-                    f"layer {layer} is at stride {4 << level} after stride {4 << before}, but a stride may stay, double "
-                    "or halve; the stem is at stride 4"
+                    f"layer {layer} is at stride {4 << level} after stride {4 << before}, but a stride may stay, "
+                    "double or halve; the stem is at stride 4"
                 )
         return self

@@ -39,6 +39,7 @@ def test_concat_keeps_the_order() -> None:
 
 def test_zero_and_identity() -> None:
     assert torch.equal(Zero().build([3])(A), torch.zeros(2, 3, 5, 4))
+    assert torch.equal(Zero(stride=2).build([3])(A), torch.zeros(2, 3, 3, 2))
     assert torch.equal(Identity().build([3])(A), A)
 
 
