@@ -1,0 +1,162 @@
+"""Timing calls that take turns, until the confidence interval of every median is tight."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+CONFIDENCE = 0.95
+LEAST_RUN_MS = 1.0
+"""Shorter calls are looped until a run takes this long, so that the clock and synchronisation weigh little."""
+WARMUP_ROUNDS = 3
+
+
+class StopRule(BaseModel):
+    """When enough was timed: all intervals within ± `relative_interval` of their median, or a limit was reached.
+
+    The intervals are looked at once `fewest_rounds` rounds and `least_seconds` have passed: a machine's speed also
+    changes from second to second, of which a short timing sees nothing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    relative_interval: PositiveFloat = 0.01
+    fewest_rounds: PositiveInt = 20
+    least_seconds: float = Field(default=0.0, ge=0)
+    most_rounds: PositiveInt = 2000
+    limit_seconds: PositiveFloat = 30.0
+
+
+class Timing(BaseModel):
+    """Milliseconds per call: median, 95th percentile, and the 95 % confidence interval of the median, `low` to `high`.
+
+    A run is `calls_per_run` calls in a row. `settled` says whether the interval became as tight as was asked for.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    median_ms: float
+    p95_ms: float
+    low_ms: float
+    high_ms: float
+    runs: int
+    calls_per_run: int
+    settled: bool
+
+    @property
+    def relative_interval(self) -> float:
+        """The further of the interval's two ends from the median, as a share of the median."""
+        return max(self.high_ms - self.median_ms, self.median_ms - self.low_ms) / self.median_ms
+
+
+def time_interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    stop: StopRule | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """The time that each callable takes, by name. All take their turn in every round, so that drift hits all alike.
+
+    After warm-up, rounds go on until `stop` says so for all of them. `device` is waited for before the clock (in
+    seconds) is read.
+    """
+    stop = stop or StopRule()
+
+    def time_ms(run: Callable[[], object], calls: int) -> float:
+        _synchronise(device)
+        start = clock()
+        for _ in range(calls):
+            run()
+        _synchronise(device)
+        return (clock() - start) * 1000 / calls
+
+    times_ms: dict[str, list[float]] = {name: [] for name in runs}
+    with _without_garbage_collection():
+        warmup_ms = [{name: time_ms(run, 1) for name, run in runs.items()} for _ in range(WARMUP_ROUNDS)][-1]
+        calls = {name: max(1, math.ceil(LEAST_RUN_MS / max(ms, 1e-6))) for name, ms in warmup_ms.items()}
+        start = clock()
+        for count in range(1, stop.most_rounds + 1):
+            for name, run in runs.items():
+                times_ms[name].append(time_ms(run, calls[name]))
+            elapsed = clock() - start
+            if elapsed >= stop.limit_seconds:
+                break
+            if count >= stop.fewest_rounds and elapsed >= stop.least_seconds and _all_tight(times_ms, stop):
+                break
+    return {name: _timing(times, calls[name], stop) for name, times in times_ms.items()}
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """A confidence interval of the median of what independent `values` are drawn from, whatever its distribution.
+
+    Its ends are order statistics: the k-th smallest and k-th largest value, k as large as the binomial distribution
+    of the number of values under the median allows (Hahn and Meeker, Statistical Intervals, §5.2). Under six values
+    have no such interval at 95 %; theirs is infinite.
+    """
+    rank = _interval_rank(len(values), confidence)
+    if rank == 0:
+        return -math.inf, math.inf
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[-rank]
+
+
+@cache
+def _interval_rank(count: int, confidence: float) -> int:
+    """The largest k for which at most (1 - confidence) / 2 of Binomial(count, 1/2) lies below k; 0 if there is none."""
+    allowed = int(Fraction((1 - confidence) / 2) * 2**count)
+    rank, ways, below = 0, 1, 1
+    while below <= allowed:
+        ways = ways * (count - rank) // (rank + 1)
+        rank += 1
+        below += ways
+    return rank
+
+
+def _all_tight(times_ms: Mapping[str, Sequence[float]], stop: StopRule) -> bool:
+    return all(_timing(times, 1, stop).settled for times in times_ms.values())
+
+
+def _timing(times_ms: Sequence[float], calls_per_run: int, stop: StopRule) -> Timing:
+    ordered = sorted(times_ms)
+    median = statistics.median(ordered)
+    low, high = median_interval(ordered)
+    return Timing(
+        median_ms=median,
+        p95_ms=percentile(ordered, 0.95),
+        low_ms=max(low, ordered[0]),
+        high_ms=min(high, ordered[-1]),
+        runs=len(ordered),
+        calls_per_run=calls_per_run,
+        settled=max(high - median, median - low) <= stop.relative_interval * median,
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
