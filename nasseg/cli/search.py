@@ -31,6 +31,9 @@ def search(
     cost_weight: Annotated[
         float, typer.Option(help="Exponent of relative MAdds in the score, at most 0, which ignores cost.", max=0)
     ] = -0.07,
+    inherit: Annotated[
+        bool, typer.Option(help="Start trials from the weights of equal nodes of earlier ones, where nothing is cached.")
+    ] = True,
     storage: Annotated[
         str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
     ] = None,
@@ -71,7 +74,7 @@ def search(
         asked = SearchConfig(
             space=space, data=data or "streets", train_split=train_split, val_split=val_split,
             budget=Budget.parse(budget), weights=weights, sampler=sampler, runner=runner, storage=storage,
-            ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight,
+            ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight, inherit=inherit,
         )  # fmt: skip
         say("checking the data and measuring the machine's speed …")
         wanted = plan_search(asked, given, concurrency)

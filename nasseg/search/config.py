@@ -62,6 +62,7 @@ class SearchConfig(BaseModel):
     device: str = "auto"
     seed: int = 0
     cost_weight: Annotated[float, Field(le=0)] = -0.07
+    inherit: bool = True
     plan: Plan | None = None
 
     @property

@@ -30,6 +30,7 @@ from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.search.config import Plan, SearchConfig
+from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
 from nasseg.search.space import Choice
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
@@ -61,6 +62,8 @@ class SearchWorker:
         self.classes = len(self.dataset.classes)
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
+        inherit = config.inherit and self.space.shared_stage is None
+        self.weights = WeightStore(folder / "weights") if inherit else None
 
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; a candidate whose loss is not finite is an outcome, not an error."""
@@ -130,13 +133,19 @@ class SearchWorker:
     # --- by proxy --------------------------------------------------------------------------------------------------
 
     def _proxy(self, job: Job) -> tuple[Outcome, ...]:
-        """Train the parts after the shared stage side by side, each batch read once for all of them."""
+        """Train the parts after the shared stage side by side, each batch read once for all of them.
+
+        Without a shared stage, new trainings start from the weights of earlier ones (`WeightStore`). On cached features
+        they do not: a head is cheap to train, and how far that proxy can be trusted was measured without inheritance.
+        """
         candidates = {candidate.key: candidate for candidate in job.candidates}
         architectures = {key: self.architecture(candidate) for key, candidate in candidates.items()}
         trainers: dict[str, Trainer] = {}
         for key, architecture in architectures.items():
             recipe = self.plan.proxy_recipe
             network = seeded_network(self._trained_part(architecture), job.seed)
+            if self.weights and not job.start_step:
+                self.weights.load_into(network)
             trainer = Trainer(network, recipe, recipe.steps, self.device, job.seed, self.train.ignore_index)
             if job.start_step:
                 checkpoint = self._proxy_checkpoint(key, job.start_step)
@@ -154,6 +163,8 @@ class SearchWorker:
             metrics = None
             if key not in failed:
                 metrics = self._score(trainer.ema_network())
+                if self.weights:
+                    self.weights.save(trainer.network)
                 if job.stop_step < self.plan.rungs[-1]:
                     save_checkpoint(self._proxy_checkpoint(key, job.stop_step), trainer.state_dict())
             status = "nonfinite" if key in failed else "ok"

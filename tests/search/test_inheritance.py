@@ -1,0 +1,139 @@
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nasseg.graph import Architecture, Builder
+from nasseg.network import Network
+from nasseg.ops import Add, Conv, Resize, logits1x1
+from nasseg.search.inheritance import WeightStore
+from nasseg.train.fit import seeded_network
+
+
+def chain(*kernels: int, equal: bool = False) -> Architecture:
+    """Convolutions one after the other, the last of them twice if `equal`."""
+    g = Builder("chain")
+    image = g.input()
+    x = image
+    for index, kernel in enumerate(kernels):
+        before, x = x, g.add(f"cell.conv{index}", Conv(out_channels=4, kernel=kernel), x)
+    if equal:
+        x = g.add("cell.sum", Add(), x, g.add("cell.again", Conv(out_channels=4, kernel=kernels[-1]), before))
+    return g.build(g.add("head.upsample", Resize(), g.add("head.logits", logits1x1(3), x), image))
+
+
+def trained(architecture: Architecture, seed: int) -> Network:
+    """A network whose weights and running statistics are those of no other seed."""
+    network = seeded_network(architecture, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator))
+        else:
+            tensor.fill_(seed)
+    return network
+
+
+def equal(one: Network, other: Network, name: str) -> bool:
+    ours, theirs = one.get_submodule(name).state_dict(), other.get_submodule(name).state_dict()
+    return all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_network_gets_the_weights_and_statistics_of_equal_nodes_and_no_others(tmp_path: Path) -> None:
+    source, target = trained(chain(3, 3, 1), 1), trained(chain(3, 3, 5), 2)
+    before = trained(chain(3, 3, 5), 2)
+    WeightStore(tmp_path).save(source)
+    assert WeightStore(tmp_path).load_into(target) == {"cell.conv0", "cell.conv1"}
+    assert all(equal(target, source, name) for name in ("cell.conv0", "cell.conv1"))
+    assert all(equal(target, before, name) for name in ("cell.conv2", "head.logits"))
+
+
+def test_equal_nodes_of_one_network_keep_weights_of_their_own(tmp_path: Path) -> None:
+    source, target = trained(chain(3, 5, equal=True), 1), trained(chain(3, 5, equal=True), 2)
+    WeightStore(tmp_path).save(source)
+    names = {"cell.conv0", "cell.conv1", "cell.again", "head.logits"}
+    assert WeightStore(tmp_path).load_into(target) == names
+    assert all(equal(target, source, name) for name in names)
+    assert not torch.equal(target.get_parameter("cell.conv1.0.weight"), target.get_parameter("cell.again.0.weight"))
+
+
+def test_an_empty_store_changes_nothing(tmp_path: Path) -> None:
+    network = trained(chain(3), 1)
+    assert WeightStore(tmp_path).load_into(network) == set()
+    assert all(equal(network, trained(chain(3), 1), name) for name in ("cell.conv0", "head.logits"))
+
+
+def test_later_weights_replace_earlier_ones(tmp_path: Path) -> None:
+    store, target = WeightStore(tmp_path), trained(chain(3), 3)
+    for seed in (1, 2):
+        store.save(trained(chain(3), seed))
+    store.load_into(target)
+    assert equal(target, trained(chain(3), 2), "cell.conv0")
+
+
+def test_a_damaged_file_is_not_found_and_then_replaced(tmp_path: Path) -> None:
+    store, target = WeightStore(tmp_path), trained(chain(3), 3)
+    store.save(trained(chain(3), 1))
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    assert store.load_into(target) == set()
+    assert equal(target, trained(chain(3), 3), "cell.conv0")
+    store.save(trained(chain(3), 1))
+    assert store.load_into(target) == {"cell.conv0", "head.logits"}
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def age(folder: Path) -> None:
+    """Make every file an hour older."""
+    for file in folder.iterdir():
+        used = file.stat().st_mtime - 3600
+        os.utime(file, (used, used))
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    first, second, third = (trained(chain(kernel), 1) for kernel in (1, 3, 5))
+    WeightStore(tmp_path / "all").save(third)
+    store = WeightStore(tmp_path / "some")
+    store.save(first)
+    age(store.folder)
+    store.save(second)
+    age(store.folder)
+    assert store.load_into(first) == {"cell.conv0", "head.logits"}
+    kept = size(store.folder) + size(tmp_path / "all") - 1
+    WeightStore(store.folder, kept).save(third)
+    assert size(store.folder) <= kept
+    assert store.load_into(third) == store.load_into(first) == {"cell.conv0", "head.logits"}
+    assert len(store.load_into(second)) < 2
+
+
+def test_a_limit_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="limit_bytes is 0, but must be positive"):
+        WeightStore(tmp_path, 0)
+
+
+def write_and_read(folder: Path, seed: int) -> None:
+    store, network = WeightStore(folder, 12_000), trained(chain(3, 1), seed)
+    for _ in range(30):
+        store.save(network)
+        target = trained(chain(3, 1), 100)
+        for name in store.load_into(target):
+            written = [trained(chain(3, 1), writer) for writer in range(3)]
+            assert any(equal(target, source, name) for source in written), name
+
+
+@pytest.mark.slow
+def test_many_processes_write_and_read_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write_and_read, args=(tmp_path, seed)) for seed in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert size(tmp_path) <= 12_000
+    assert not list(tmp_path.glob(".*"))
