@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the points (cost, mIoU) that no other beats, by rising cost and, where equal, by index.
@@ -16,3 +19,53 @@ def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
         if not front or points[index][1] > points[front[-1]][1] or points[index] == points[front[-1]]:
             front.append(index)
     return front
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Area of what some point (cost, mIoU) beats or equals and that costs no more and scores no less than `reference`.
+
+    Exact. Source: Zitzler and Thiele, Multiobjective Evolutionary Algorithms, IEEE Transactions on Evolutionary
+    Computation, 1999.
+    """
+    worst_cost, lowest_miou = reference
+    area, scored = 0.0, lowest_miou
+    for cost, miou in (points[i] for i in non_dominated(points)):
+        if cost < worst_cost and miou > scored:
+            area += (worst_cost - cost) * (miou - scored)
+            scored = miou
+    return area
+
+
+def non_dominated_ranks(points: ArrayLike) -> NDArray[np.intp]:
+    """Rank of each point, from 0: the number of fronts to take away before no other point beats it.
+
+    `points` (N, objectives) are to be maximised; takes O(N²) memory. Source: Deb et al., NSGA-II, IEEE Transactions on
+    Evolutionary Computation, 2002, section III-A.
+    """
+    values = np.asarray(points, dtype=float)
+    no_worse = np.logical_and.reduce([column[:, None] >= column for column in values.T])
+    beats = no_worse & ~no_worse.T
+    beaten_by = beats.sum(axis=0)
+    ranks = np.full(len(values), -1)
+    while (front := np.flatnonzero((ranks < 0) & (beaten_by == 0))).size:
+        ranks[front] = ranks.max() + 1
+        beaten_by -= beats[front].sum(axis=0)
+    return ranks
+
+
+def crowding_distances(points: ArrayLike) -> NDArray[np.float64]:
+    """How far each point of a front is from its neighbours; infinite for the ends of each objective.
+
+    The sum over the objectives of the distance between the next above and the next below, as a share of the range. An
+    objective in which all are equal adds nothing. `points` (N, objectives). Source: Deb et al., NSGA-II, IEEE
+    Transactions on Evolutionary Computation, 2002, section III-B.
+    """
+    values = np.asarray(points, dtype=float)
+    distances = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        ascending = column[order]
+        if width := ascending[-1] - ascending[0]:
+            padded = np.concatenate([[-np.inf], ascending, [np.inf]])
+            distances[order] += (padded[2:] - padded[:-2]) / width
+    return distances

@@ -1,0 +1,82 @@
+"""One rung of asynchronous successive halving for several objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nasseg.search.front import crowding_distances, non_dominated_ranks
+
+
+class ParetoRung:
+    """The candidates that finished a rung, by number, ordered by non-dominated rank and then by crowding distance.
+
+    Objectives are to be maximised (negate a cost). A crowding distance depends on their scale: a cost that counts by
+    ratio should be given as its logarithm. Who is equal in both is ordered by number; who failed comes last.
+
+    A candidate may be promoted as soon as it is among the best `finished / reduction` of the order as it is then, in
+    which those promoted before still stand. The order changes as candidates finish; a promotion is never taken back, so
+    somewhat more than `finished / reduction` are promoted in the end. With one objective this is asynchronous
+    successive halving.
+
+    Sources: Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE Transactions on Evolutionary
+    Computation, 2002, section III; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
+    algorithm 2.
+    """
+
+    def __init__(self, reduction: int) -> None:
+        self._reduction = reduction
+        self._finished: dict[int, tuple[float, ...]] = {}
+        self._failed: set[int] = set()
+        self._promoted: set[int] = set()
+        self._ranking: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._finished) + len(self._failed)
+
+    def finish(self, number: int, objectives: Sequence[float] | None) -> None:
+        """Enter a candidate. Without objectives, as one that failed, it counts as the worst and is never promoted.
+
+        Raises `ValueError` where an objective is not finite or the others have another number of them.
+        """
+        if objectives is None:
+            self._failed.add(number)
+            return
+        expected = len(next(iter(self._finished.values()), objectives))
+        if len(objectives) != expected or not all(map(math.isfinite, objectives)):
+            raise ValueError(f"objectives of candidate {number} are {objectives}; must be {expected} finite numbers")
+        self._finished[number] = tuple(objectives)
+        self._ranking = None
+
+    def promote(self, number: int) -> None:
+        """Note that a candidate was promoted."""
+        self._promoted.add(number)
+
+    def promotable(self, limit: int) -> list[int]:
+        """Up to `limit` candidates that may be promoted now, best first."""
+        best = self.ranking()[: len(self) // self._reduction]
+        return [number for number in best if number not in self._promoted][:limit]
+
+    def waiting(self) -> list[int]:
+        """All that were not promoted and did not fail, best first."""
+        return [number for number in self.ranking() if number not in self._promoted]
+
+    def ranking(self) -> list[int]:
+        """All that did not fail, best first."""
+        if self._ranking is None:
+            self._ranking = self._ranked()
+        return self._ranking
+
+    def _ranked(self) -> list[int]:
+        if not self._finished:
+            return []
+        numbers = np.array(list(self._finished))
+        points = np.array(list(self._finished.values()))
+        ranks = non_dominated_ranks(points)
+        distances = np.zeros(len(points))
+        for rank in range(ranks.max() + 1):
+            front = ranks == rank
+            distances[front] = crowding_distances(points[front])
+        return [int(number) for number in numbers[np.lexsort((numbers, -distances, ranks))]]

@@ -1,0 +1,87 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasseg.search.halving import Rung
+from nasseg.search.pareto_halving import ParetoRung
+
+few = st.integers(0, 4).map(float)
+pairs = st.lists(st.one_of(st.none(), st.tuples(few, few)), max_size=25)
+
+
+@given(st.lists(st.one_of(st.none(), few), max_size=30), st.integers(2, 4))
+def test_with_one_objective_it_is_a_rung(scores: list[float | None], reduction: int) -> None:
+    rung, pareto = Rung(reduction), ParetoRung(reduction)
+    for number, score in enumerate(scores):
+        rung.finish(number, score)
+        pareto.finish(number, None if score is None else (score,))
+        assert pareto.promotable(2) == rung.promotable(2)
+        for best in pareto.promotable(1):
+            best_score = scores[best]
+            assert best_score is not None
+            rung.promote(best, best_score)
+            pareto.promote(best)
+        assert pareto.waiting() == rung.waiting()
+        assert pareto.ranking() == rung.ranking()
+        assert len(pareto) == len(rung) == number + 1
+
+
+@given(pairs, st.integers(2, 4))
+def test_promotable_are_the_best_share_that_was_not_promoted(
+    finished: list[tuple[float, float] | None], reduction: int
+) -> None:
+    rung, promoted = ParetoRung(reduction), set[int]()
+    for number, objectives in enumerate(finished):
+        rung.finish(number, objectives)
+        best = [i for i in rung.ranking()[: (number + 1) // reduction] if i not in promoted]
+        assert rung.promotable(limit=100) == best
+        assert rung.promotable(limit=1) == best[:1]
+        if best:
+            rung.promote(best[0])
+            promoted.add(best[0])
+    alive = {i for i, objectives in enumerate(finished) if objectives is not None}
+    assert set(rung.waiting()) == alive - promoted
+    assert set(rung.ranking()) == alive
+    assert len(rung) == len(finished)
+
+
+@given(pairs)
+def test_nothing_stands_behind_what_it_beats(finished: list[tuple[float, float] | None]) -> None:
+    rung = ParetoRung(2)
+    for number, objectives in enumerate(finished):
+        rung.finish(number, objectives)
+    order = [point for i in rung.ranking() if (point := finished[i]) is not None]
+    for i, behind in enumerate(order):
+        assert not any(behind != ahead and behind[0] >= ahead[0] and behind[1] >= ahead[1] for ahead in order[:i])
+
+
+def test_the_lonely_come_before_the_crowded_and_the_next_front_after_both() -> None:
+    rung = ParetoRung(2)
+    for number, objectives in enumerate([(0, 9), (4, 4.5), (5, 4), (6, 3), (9, 0), (1, 3), None]):
+        rung.finish(number, objectives)
+    # Ends first. Between them, of the range of 9 in each: (5 + 5) / 9, (2 + 1.5) / 9, (4 + 4) / 9.
+    assert rung.ranking() == [0, 4, 1, 3, 2, 5]
+    assert rung.promotable(10) == [0, 4, 1]
+
+
+def test_who_was_promoted_stays_so_and_counts_while_it_is_among_the_best() -> None:
+    rung = ParetoRung(2)
+    rung.finish(0, (1, 1))
+    rung.finish(1, (0, 0))
+    rung.promote(0)
+    rung.finish(2, (2, 2))
+    assert rung.promotable(10) == [2]
+    rung.promote(2)
+    rung.finish(3, (0, 0.5))
+    assert rung.ranking() == [2, 0, 3, 1]
+    assert rung.promotable(10) == []
+    assert rung.waiting() == [3, 1]
+
+
+@pytest.mark.parametrize("objectives", [(0.5,), (0.5, 1.0, 2.0), (0.5, float("nan")), (0.5, float("-inf"))])
+def test_objectives_that_cannot_be_compared_are_refused(objectives: tuple[float, ...]) -> None:
+    rung = ParetoRung(2)
+    rung.finish(0, (0.5, 1.0))
+    with pytest.raises(ValueError, match=r"candidate 1 .* must be 2 finite numbers"):
+        rung.finish(1, objectives)
+    assert rung.ranking() == [0]
