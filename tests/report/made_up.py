@@ -1,8 +1,13 @@
 """A search that never was: five candidates, two rungs, two of them trained end to end."""
 
+import math
+import random
+
 from nasseg.cost.latency import Latency
 from nasseg.report.rows import Row, make_rows
 from nasseg.search.job import Candidate, Outcome, Trial
+from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
+from search_spaces.auto_deeplab.operators import OPERATORS
 from search_spaces.dpc import ASPP, DPC, PUBLISHED, Cell
 
 SPACE = DPC()
@@ -56,3 +61,55 @@ def score(trial: Trial) -> float | None:
 
 def rows() -> list[Row]:
     return make_rows(make_trials(), RUNGS, score, {"a" * 20: latency(30.0), "b" * 20: latency(20.0)})
+
+
+def trellis(layers: int = 12, levels: int = 4, seed: int = 0) -> WeightedGraph:
+    """A stem and layers of strides, with β from random logits and the path that follows the strongest."""
+    draw = random.Random(seed)
+    nodes = [WeightedNode(name="stem", column=0, row=0, label="stem")]
+    edges = []
+    path_level = 0
+    for layer in range(1, layers + 1):
+        nodes += [
+            WeightedNode(name=f"{layer}.{level}", column=layer, row=level, label=str(4 << level))
+            for level in range(min(layer + 1, levels))
+        ]
+        chosen = {}
+        for level in range(min(layer, levels)):
+            goals = [goal for goal in (level - 1, level, level + 1) if 0 <= goal < levels]
+            weights = _softmax([draw.gauss(0, 1.5) for _ in goals])
+            chosen[level] = goals[weights.index(max(weights))]
+            edges += [
+                WeightedEdge(
+                    source="stem" if layer == 1 else f"{layer - 1}.{level}", target=f"{layer}.{goal}", weight=weight,
+                    chosen=level == path_level and goal == chosen[level],
+                )
+                for goal, weight in zip(goals, weights, strict=True)
+            ]  # fmt: skip
+        path_level = chosen[path_level]
+    return WeightedGraph(name="network", title="β of the network", nodes=tuple(nodes), edges=tuple(edges))
+
+
+def cell_graph(blocks: int = 5, seed: int = 0) -> WeightedGraph:
+    """The edges of a cell with α from random logits; each block keeps its two strongest."""
+    draw = random.Random(seed)
+    names = ["H l-1", "H l-2", *(f"block {block + 1}" for block in range(blocks))]
+    edges: list[WeightedEdge] = []
+    for block in range(blocks):
+        alphas = {source: _softmax([draw.gauss(0, 1) for _ in OPERATORS]) for source in names[: block + 2]}
+        best = sorted(alphas, key=lambda source: max(alphas[source][:-1]))[-2:]
+        edges += [
+            WeightedEdge(
+                source=source, target=names[block + 2], weight=weight, label=label,
+                chosen=source in best and weight == max(weights[:-1]),
+            )
+            for source, weights in alphas.items()
+            for label, weight in zip(OPERATORS, weights, strict=True)
+        ]  # fmt: skip
+    nodes = tuple(WeightedNode(name=name, column=index, row=0, label=name) for index, name in enumerate(names))
+    return WeightedGraph(name="cell", title="α of the cell", nodes=nodes, edges=tuple(edges))
+
+
+def _softmax(logits: list[float]) -> list[float]:
+    exponentials = [math.exp(logit) for logit in logits]
+    return [value / sum(exponentials) for value in exponentials]
