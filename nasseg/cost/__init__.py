@@ -1,6 +1,6 @@
 """What a network costs: parameters, MAdds, latency."""
 
-from nasseg.cost.describe import Description, NodeCost, StageCost, describe
+from nasseg.cost.describe import Description, NodeCost, StageCost, describe, op_madds
 from nasseg.cost.latency import Latency, measure_latency
 
-__all__ = ["Description", "Latency", "NodeCost", "StageCost", "describe", "measure_latency"]
+__all__ = ["Description", "Latency", "NodeCost", "StageCost", "describe", "measure_latency", "op_madds"]

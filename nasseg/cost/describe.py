@@ -1,6 +1,7 @@
 """Parameters, MAdds and shapes of every node, from a run on PyTorch's meta device: no formula written by hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nasseg.graph import Architecture
 from nasseg.network import Network
+from nasseg.ops import Op
 
 
 class NodeCost(BaseModel):
@@ -113,6 +115,21 @@ def node_costs(network: Network, input_shapes: dict[str, tuple[int, int, int]]) 
             madds=madds,
             shape=(channels, height, width),
         )
+
+
+def op_madds(op: Op, input_shapes: Sequence[tuple[int, int, int]]) -> int:
+    """Multiply–adds of one operator on inputs of these shapes (C, H, W), counted as by `describe`."""
+    return _op_madds(op, tuple(input_shapes))
+
+
+@cache
+def _op_madds(op: Op, input_shapes: tuple[tuple[int, int, int], ...]) -> int:
+    with torch.device("meta"):
+        module = op.build([channels for channels, _, _ in input_shapes]).eval()
+        inputs = [torch.empty(1, *shape) for shape in input_shapes]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
 
 
 def _stage(node: NodeCost) -> str:

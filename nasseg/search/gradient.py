@@ -116,9 +116,7 @@ class RelaxationTrainer:
             self._architecture, lr=recipe.architecture_learning_rate, weight_decay=recipe.architecture_weight_decay
         )
 
-    def run(
-        self, until_step: int, on_step: Callable[[RelaxationTrainer], object] | None = None
-    ) -> Literal["finished", "nonfinite"]:
+    def run(self, until_step: int, on_step: Callable[[], object] = lambda: None) -> Literal["finished", "nonfinite"]:
         """Train until `step` is `until_step`; `on_step` is called after each step.
 
         A loss or gradient that is not finite ends the run with `nonfinite`, before the update that it is for.
@@ -139,8 +137,7 @@ class RelaxationTrainer:
             self.train_loss, *rest = losses
             self.architecture_loss = rest[0] if rest else None
             self.step += 1
-            if on_step is not None:
-                on_step(self)
+            on_step()
         return "finished"
 
     def snapshot(self) -> RelaxationSnapshot:
@@ -233,14 +230,18 @@ def fit_relaxation(trainer: RelaxationTrainer, checkpoint: Path, snapshot: Path)
         trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
     saved, shown = time.monotonic(), -math.inf
 
-    def after_step(trainer: RelaxationTrainer) -> None:
-        nonlocal saved, shown
-        now = time.monotonic()
-        if now - saved > SAVE_EVERY_SECONDS:
-            save_checkpoint(checkpoint, trainer.state_dict())
-            saved = now
-        if now - shown > SNAPSHOT_EVERY_SECONDS or trainer.step == trainer.recipe.steps:
-            write_atomically(snapshot, trainer.snapshot().model_dump_json())
-            shown = now
+    def show() -> None:
+        write_atomically(snapshot, trainer.snapshot().model_dump_json())
 
-    return trainer.run(trainer.recipe.steps, after_step)
+    def after_step() -> None:
+        nonlocal saved, shown
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            save_checkpoint(checkpoint, trainer.state_dict())
+            saved = time.monotonic()
+        if time.monotonic() - shown > SNAPSHOT_EVERY_SECONDS:
+            show()
+            shown = time.monotonic()
+
+    status = trainer.run(trainer.recipe.steps, after_step)
+    show()
+    return status

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nasseg.cost import Description, NodeCost
+from nasseg.cost import Description, NodeCost, op_madds
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import (
     AveragePool,
@@ -121,3 +121,9 @@ def test_published_cell_has_the_papers_costs() -> None:
 def test_aspp_has_the_true_number_of_weights() -> None:
     nodes = cell(DPC().architecture(ASPP, 19).describe((1025, 2049)))
     assert sum(node.weights for name, node in nodes.items() if "branch" in name) == 418_240
+
+
+def test_an_operator_alone_costs_what_it_costs_in_a_network(description: Description) -> None:
+    shapes = {node.name: node.shape for node in description.nodes}
+    for node in tiny().inference().ordered[1:]:
+        assert op_madds(node.op, [shapes[source] for source in node.inputs]) == BY_HAND[node.name][2], node.name

@@ -6,10 +6,21 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Dropout, Resize, logits1x1
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan, SearchConfig
+from nasseg.search.relaxation import (
+    OpCost,
+    Relaxation,
+    RelaxationOptions,
+    WeightedEdge,
+    WeightedGraph,
+    WeightedNode,
+)
 from nasseg.search.space import Choice, Space, Suggest
 from nasseg.train.recipes import short
 
@@ -67,6 +78,56 @@ class TinySpace(Space[Head]):
     @property
     def shared_stage(self) -> str | None:
         return "backbone" if self.shared else None
+
+    def relaxation(self, classes: int, options: RelaxationOptions) -> TinyRelaxation:
+        return TinyRelaxation(self, classes)
+
+
+class TinyRelaxation(Relaxation[Head]):
+    """The space's networks with 16 channels, all at once: α weighs the outputs of their convolutions."""
+
+    def __init__(self, space: TinySpace, classes: int) -> None:
+        super().__init__()
+        choices = [Head(kernel=kernel, channels=16) for kernel in KERNELS]
+        networks = [space.architecture(choice, classes).network() for choice in choices]
+        self.backbone, self.head = (networks[0].get_submodule(name) for name in ("backbone", "head.logits"))
+        self.convolutions = nn.ModuleList(network.get_submodule("cell.conv") for network in networks)
+        self.dropout = nn.Dropout(0.1)
+        self.alpha = nn.Parameter(1e-3 * torch.randn(len(KERNELS)))
+        self.costs = torch.zeros(len(KERNELS))
+
+    @property
+    def mixture(self) -> Tensor:
+        return self.alpha.softmax(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone.get_submodule("body")(self.backbone.get_submodule("stem")(images))
+        mixed = [weight * conv(features) for weight, conv in zip(self.mixture, self.convolutions, strict=True)]
+        logits = self.head(self.dropout(torch.stack(mixed).sum(0)))
+        return nn.functional.interpolate(logits, images.shape[-2:], mode="bilinear")
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        return [self.alpha]
+
+    def price(self, cost: OpCost, size: tuple[int, int]) -> None:
+        shape = (12, -(-size[0] // 8), -(-size[1] // 8))
+        operators = [Conv(out_channels=16, kernel=kernel) for kernel in KERNELS]
+        self.costs = torch.tensor([float(cost(operator, [shape])) for operator in operators])
+
+    def expected_cost(self) -> Tensor:
+        return (self.mixture * self.costs.to(self.alpha.device)).sum()
+
+    def decode(self) -> Head:
+        return Head(kernel=KERNELS[int(self.alpha.argmax())], channels=16)
+
+    def graphs(self) -> tuple[WeightedGraph, ...]:
+        best, weights = int(self.alpha.argmax()), self.mixture.tolist()
+        nodes = [WeightedNode(name=name, column=i, row=0, label=name) for i, name in enumerate(("body", "cell"))]
+        edges = [
+            WeightedEdge(source="body", target="cell", weight=weight, label=f"{kernel}", chosen=i == best)
+            for i, (kernel, weight) in enumerate(zip(KERNELS, weights, strict=True))
+        ]
+        return (WeightedGraph(name="cell", title="α", nodes=tuple(nodes), edges=tuple(edges)),)
 
 
 def tiny_plan(**changes: Any) -> Plan:
