@@ -31,9 +31,7 @@ def search(
     cost_weight: Annotated[
         float, typer.Option(help="Exponent of relative MAdds in the score, at most 0, which ignores cost.", max=0)
     ] = -0.07,
-    inherit: Annotated[
-        bool, typer.Option(help="Start trials from the weights of equal nodes of earlier ones, where nothing is cached.")
-    ] = True,
+    inherit: Annotated[bool, typer.Option(help="Start trials on images from the weights of earlier ones.")] = True,
     storage: Annotated[
         str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
     ] = None,
