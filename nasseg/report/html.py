@@ -16,6 +16,8 @@ from nasseg.search.trust import Trust
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from nasseg.search.gradient import RelaxationSnapshot
+
 
 @dataclass(frozen=True)
 class Report:
@@ -37,6 +39,7 @@ class Report:
     architecture: Architecture | None = None
     stage: str | None = None
     trust: Trust | None = None
+    relaxations: Sequence[RelaxationSnapshot] = ()
 
     @property
     def best_row(self) -> Row:
@@ -79,6 +82,8 @@ def page(report: Report) -> str:
     ]
     if report.architecture is not None:
         sections.append(_section("The best cell", _drawing(report.architecture, report.stage)))
+    if report.relaxations:
+        sections.append(_section("The search by gradient", _relaxations(report.relaxations)))
     if report.trust is not None:
         sections.append(_section("Can the proxy be trusted?", _trust(report.trust)))
     sections += [
@@ -188,6 +193,30 @@ def _drawing(architecture: Architecture, stage: str | None) -> str:
     from nasseg.report.figure import to_svg
 
     return f'<div class="drawing">{to_svg(draw(architecture, stage))}</div>'
+
+
+def _relaxations(snapshots: Sequence[RelaxationSnapshot]) -> str:
+    from nasseg.report.figure import to_svg
+    from nasseg.report.relaxation import draw_snapshot
+
+    header = ("relaxation", "step", "of", "loss, weights", "loss, architecture", "expected cost")
+    body = [
+        (
+            f"seed {snapshot.seed}",
+            f"{snapshot.step:,}",
+            f"{snapshot.steps:,}",
+            _number(snapshot.train_loss),
+            _number(snapshot.architecture_loss),
+            _number(snapshot.expected_cost),
+        )
+        for snapshot in snapshots
+    ]
+    figures = [figure for snapshot in snapshots for figure in draw_snapshot(snapshot).values()]
+    return _table(header, body) + "".join(f'<div class="drawing">{to_svg(figure)}</div>' for figure in figures)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _trust(trust: Trust) -> str:

@@ -1,9 +1,12 @@
-"""Pictures of a search by gradient: the mixtures' weights, with what would be decoded of them in colour."""
+"""What a search by gradient shows: the mixtures' weights, with what would be decoded of them in colour."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -15,12 +18,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from nasseg.report.draw import FAINT, FONT, INK
-from nasseg.report.figure import new_figure
+from nasseg.report.figure import FORMATS, new_figure, save
+from nasseg.report.tensorboard import RelaxationBoard
+from nasseg.search.gradient import RelaxationSnapshot
 from nasseg.search.relaxation import WeightedEdge, WeightedGraph
 
+FOLDER = "relaxation"
+"""Where a run folder has the snapshots."""
+DRAW_EVERY_SECONDS = 30.0
 CHOSEN, OTHER, PANEL = "#d1495b", "#8fa3b8", "#f4f6f8"
 TITLE_POINTS, LABEL_POINTS, SMALL_POINTS = 10.0, 8.5, 7.0
-MARGIN, TITLE_HEIGHT, HEADER_HEIGHT, AXIS_WIDTH, AXIS_HEIGHT = 0.15, 0.4, 0.25, 0.55, 0.45  # inches
+MARGIN, TITLE_HEIGHT, HEADER_HEIGHT, AXIS_WIDTH, AXIS_HEIGHT = 0.15, 0.55, 0.25, 0.55, 0.45  # inches
 COLUMN_WIDTH, ROW_HEIGHT = 0.95, 0.85  # of a trellis, inches
 PANEL_WIDTH, BAR_HEIGHT, PANEL_GAP, OPERATORS_WIDTH = 1.15, 0.125, 0.1, 1.6  # of bars, inches
 LEAST_OPACITY, LEAST_WIDTH, MOST_WIDTH = 0.15, 0.5, 4.5
@@ -28,8 +36,72 @@ SCALE = (0.1, 0.5, 1.0)
 """Weights in the legend of a trellis."""
 
 
+class RelaxationReporter:
+    """Shows the relaxations of the search in `folder` as they are trained.
+
+    The numbers and pictures of their snapshots go to TensorBoard, the pictures also beside the snapshots, as PNG and
+    SVG.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._boards: dict[int, RelaxationBoard] = {}
+        self._shown: dict[int, int] = {}
+        self._drawn: dict[int, int] = {}
+        self._last_drawing = -math.inf
+
+    def update(self, draw_all: bool = False) -> None:
+        """Show what is new: the numbers at once, the pictures when it is time for them or for `draw_all`."""
+        found = snapshots(self._folder)
+        for snapshot in found:
+            if snapshot.step != self._shown.get(snapshot.seed):
+                self._board(snapshot).add_snapshot(snapshot)
+                self._shown[snapshot.seed] = snapshot.step
+        undrawn = [snapshot for snapshot in found if snapshot.step != self._drawn.get(snapshot.seed)]
+        if undrawn and (draw_all or time.monotonic() - self._last_drawing > DRAW_EVERY_SECONDS):
+            for snapshot in undrawn:
+                self._draw(snapshot)
+            self._last_drawing = time.monotonic()
+
+    def close(self) -> None:
+        """Show the last state of all, and write out what is pending."""
+        self.update(draw_all=True)
+        for board in self._boards.values():
+            board.close()
+
+    def _board(self, snapshot: RelaxationSnapshot) -> RelaxationBoard:
+        """The relaxation's board; a new one where it went back to a checkpoint."""
+        seed, step = snapshot.seed, snapshot.step
+        if seed in self._boards and step < self._shown[seed]:
+            self._boards.pop(seed).close()
+        if seed not in self._boards:
+            self._boards[seed] = RelaxationBoard(self._folder / "tensorboard" / FOLDER / f"seed{seed}", step)
+        return self._boards[seed]
+
+    def _draw(self, snapshot: RelaxationSnapshot) -> None:
+        figures = draw_snapshot(snapshot)
+        for name, figure in figures.items():
+            for suffix in FORMATS:
+                save(figure, self._folder / FOLDER / f"{name}-seed{snapshot.seed}{suffix}")
+        self._boards[snapshot.seed].add_figures(figures, snapshot.step)
+        self._drawn[snapshot.seed] = snapshot.step
+
+
+def snapshots(folder: str | Path) -> list[RelaxationSnapshot]:
+    """The last snapshot of each relaxation in a run folder, by seed."""
+    files = (Path(folder) / FOLDER).glob("seed*.json")
+    found = [RelaxationSnapshot.model_validate_json(file.read_bytes()) for file in files]
+    return sorted(found, key=lambda snapshot: snapshot.seed)
+
+
+def draw_snapshot(snapshot: RelaxationSnapshot) -> dict[str, Figure]:
+    """A figure of each graph, by the graph's name."""
+    note = f"seed {snapshot.seed}, step {snapshot.step:,} of {snapshot.steps:,}"
+    return {graph.name: draw_weights(graph, note) for graph in snapshot.graphs}
+
+
 def draw_weights(graph: WeightedGraph, note: str = "") -> Figure:
-    """A figure of the graph, with `note` beside its title.
+    """A figure of the graph, with `note` below its title.
 
     Where no two nodes have more than one edge between them, it is a trellis: lines as wide and as opaque as they have
     weight. Otherwise it is a table of bar charts: the operators of the edges from a column's node to a row's.
@@ -66,7 +138,7 @@ def _trellis(graph: WeightedGraph, note: str) -> Figure:
             bbox={"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.12", "alpha": 0.9},
         )  # fmt: skip
 
-    labels = {row: Counter(n.label for n in graph.nodes if n.row == row).most_common(1)[0][0] for row in rows}
+    labels = {node.row: node.label for node in sorted(graph.nodes, key=lambda node: node.column)}
     passed = {name for edge in _chosen(graph) for name in (edge.source, edge.target)}
     for node in graph.nodes:
         colour = CHOSEN if node.name in passed else OTHER
@@ -159,11 +231,12 @@ def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def _figure(width_inches: float, height_inches: float, title: str, note: str) -> tuple[Figure, Axes]:
-    """A figure with one axes all over it, and its title."""
+    """A figure with one axes all over it, and above them a title."""
     figure = new_figure(width_inches, height_inches)
-    y = 1 - TITLE_HEIGHT / 2 / height_inches
-    figure.text(MARGIN / width_inches, y, title, fontsize=TITLE_POINTS, color=INK, weight="bold", va="center")
-    figure.text(1 - MARGIN / width_inches, y, note, fontsize=LABEL_POINTS, color=FAINT, ha="right", va="center")
+    left, top = MARGIN / width_inches, 1 - MARGIN / height_inches
+    figure.text(left, top, title, fontsize=TITLE_POINTS, color=INK, weight="bold", family=FONT, va="top")
+    below = top - 0.2 / height_inches
+    figure.text(left, below, note, fontsize=SMALL_POINTS, color=FAINT, family=FONT, va="top")
     return figure, figure.add_axes((0, 0, 1, 1))
 
 

@@ -18,6 +18,7 @@ from nasseg.data import normalise
 from nasseg.report.html import Report, write_report
 from nasseg.report.live import LiveProgress, Progress
 from nasseg.report.pictures import Example, Palette
+from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.report.rows import Row, make_rows, name_of
 from nasseg.report.table import summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
@@ -45,8 +46,10 @@ class SearchReporter:
     def __init__(self, search: Search) -> None:
         self._search = search
         self._board: SearchBoard | None = None
+        self._relaxations = RelaxationReporter(search.folder)
         self._live = LiveProgress()
         self._progress: Progress | None = None
+        self._drawing = threading.Lock()  # matplotlib is for one thread at a time
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
@@ -71,6 +74,7 @@ class SearchReporter:
         self._ticker.join()
         self._live.__exit__(kind, error, traceback)
         if self._board is not None:
+            self._relaxations.close()
             self._show_all(self._board)
             self._board.close()
         logger.removeHandler(self._log)
@@ -90,12 +94,15 @@ class SearchReporter:
         baseline = self.baseline
         self._board.add_best(search.best_score, baseline.score if baseline else None, step)
         if time.monotonic() - self._written > PAGE_INTERVAL_S:
-            self._show_all(self._board)
+            with self._drawing:
+                self._show_all(self._board)
             self._written = time.monotonic()
 
     def _tick(self) -> None:
-        """Keep the clock going while jobs run."""
+        """Keep the clock going, and show the relaxations, while jobs run."""
         while not self._ended.wait(TICK_INTERVAL_S):
+            with self._drawing:
+                self._relaxations.update()
             if self._progress is not None:
                 self._live.update(at_this_time(self._progress, self._search))
 
@@ -187,6 +194,7 @@ class SearchReporter:
             architecture=search.architecture(best),
             stage=self.stage,
             trust=search.trust,
+            relaxations=snapshots(search.folder),
         )
         write_report(search.folder / "report.html", report)
 

@@ -2,6 +2,7 @@
 
 A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run a trial in `trials/`. All
 trials use the same few tags, so hundreds of them are lines of a few charts, and rows of one table in the HParams view.
+A search by gradient also writes one run a seed in `relaxation/`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nasseg.graph import Architecture
+    from nasseg.search.gradient import RelaxationSnapshot
 
 
 class _Board:
-    def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +128,30 @@ class TrainBoard(_Board):
             if iou is not None:
                 self._writer.add_scalar(f"val IoU by class/{name}", iou, step)
         self._writer.flush()
+
+
+class RelaxationBoard(_Board):
+    """The TensorBoard of one relaxation from `step` on; hides what was written in `folder` of that and later steps."""
+
+    def __init__(self, folder: str | Path, step: int) -> None:
+        super().__init__(Path(folder), purge_step=step)
+
+    def add_snapshot(self, snapshot: RelaxationSnapshot) -> None:
+        """The losses on both halves of the images, and the expected cost."""
+        values = {
+            "loss, weights": snapshot.train_loss,
+            "loss, architecture": snapshot.architecture_loss,
+            "expected cost": snapshot.expected_cost,
+        }
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(f"relaxation/{name}", value, snapshot.step)
+        self._writer.flush()
+
+    def add_figures(self, figures: Mapping[str, Figure], step: int) -> None:
+        """The drawings of its mixtures, by name."""
+        for name, figure in figures.items():
+            self._add_figure(f"relaxation/{name}", figure, step)
 
 
 def _scalars(row: Row) -> set[tuple[str, float, int]]:

@@ -5,6 +5,7 @@ import random
 
 from nasseg.cost.latency import Latency
 from nasseg.report.rows import Row, make_rows
+from nasseg.search.gradient import RelaxationSnapshot
 from nasseg.search.job import Candidate, Outcome, Trial
 from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
 from search_spaces.auto_deeplab.operators import OPERATORS
@@ -113,3 +114,12 @@ def cell_graph(blocks: int = 5, seed: int = 0) -> WeightedGraph:
 def _softmax(logits: list[float]) -> list[float]:
     exponentials = [math.exp(logit) for logit in logits]
     return [value / sum(exponentials) for value in exponentials]
+
+
+def snapshot(seed: int = 0, step: int = 100) -> RelaxationSnapshot:
+    """Before half of its steps a relaxation has no architecture loss."""
+    return RelaxationSnapshot(
+        seed=seed, step=step, steps=400, train_loss=2.5 - step / 400,
+        architecture_loss=None if step < 200 else 2.0, expected_cost=4e9,
+        graphs=(trellis(layers=3, seed=seed), cell_graph(blocks=2, seed=seed)), choice={"levels": [0]},
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from nasseg.report.html import Report, page, write_report
 from nasseg.report.plots import budget_plot, choice_lines, front_plot
 from nasseg.search.trust import measure_trust
 from search_spaces.dpc import DPC
-from tests.report.made_up import RUNGS, make_trials, rows
+from tests.report.made_up import RUNGS, make_trials, rows, snapshot
 
 ALL = rows()
 REPORT = Report(
@@ -89,6 +89,10 @@ def test_the_tables_hold_trust_classes_and_all_candidates(html: str) -> None:
     assert "the loss is nan at step 37" in html
 
 
+def test_a_search_by_trials_has_no_relaxations(html: str) -> None:
+    assert "by gradient" not in html
+
+
 def test_the_page_is_whole_without_a_network(html: str) -> None:
     assert html.count("plotly.js v") == 1
     outside = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
@@ -124,6 +128,15 @@ def test_a_search_that_found_nothing_better_says_so() -> None:
     assert "Best: <b>aspp</b>: no candidate beat the baseline." in html
     assert "The best cell" not in html
     assert tables(html)[0][1][0] == "aspp"
+
+
+def test_a_search_by_gradient_shows_each_relaxation() -> None:
+    html = page(replace(REPORT, relaxations=(snapshot(seed=0, step=100), snapshot(seed=3, step=400))))
+    assert tables(html)[1][1:] == [
+        ["seed 0", "100", "400", "2.25", "–", "4e+09"], ["seed 3", "400", "400", "1.5", "2", "4e+09"],
+    ]  # fmt: skip
+    for text in (">seed 0, step 100 of 400<", ">seed 3, step 400 of 400<"):
+        assert html.count(text) == 2
 
 
 def test_a_search_cut_off_early_has_a_page() -> None:

@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nasseg.report.relaxation import CHOSEN, OTHER, draw_weights
+from nasseg.report.relaxation import CHOSEN, OTHER, RelaxationReporter, draw_weights, snapshots
+from nasseg.search.gradient import RelaxationSnapshot
 from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
-from tests.report.made_up import cell_graph, trellis
+from tests.report.made_up import cell_graph, snapshot, trellis
 
 
 def texts(figure: Figure) -> list[str]:
@@ -88,6 +92,63 @@ def test_bars_stand_in_the_row_of_the_target_and_the_column_of_the_source() -> N
 @pytest.mark.parametrize("graph", [trellis(layers=1), cell_graph(blocks=1)], ids=["trellis", "cell"])
 def test_the_smallest_graphs_can_be_drawn(graph: WeightedGraph) -> None:
     assert graph.title in texts(draw_weights(graph, "note"))
+
+
+def write(folder: Path, shown: RelaxationSnapshot) -> None:
+    (folder / "relaxation").mkdir(exist_ok=True)
+    (folder / "relaxation" / f"seed{shown.seed}.json").write_text(shown.model_dump_json())
+
+
+def steps(folder: Path, seed: int) -> tuple[list[int], list[int]]:
+    """The steps of the numbers and of the pictures on the board."""
+    events = EventAccumulator(str(folder / "tensorboard" / "relaxation" / f"seed{seed}")).Reload()
+    pictures = events.Images("relaxation/cell") if events.Tags()["images"] else ()
+    return [e.step for e in events.Scalars("relaxation/expected cost")], [e.step for e in pictures]
+
+
+def test_snapshots_are_shown_once_and_drawn_into_the_folder(tmp_path: Path) -> None:
+    reporter = RelaxationReporter(tmp_path)
+    for seed in (10, 9):
+        write(tmp_path, snapshot(seed=seed))
+        reporter.update()
+        reporter.update()
+    assert [shown.seed for shown in snapshots(tmp_path)] == [9, 10]
+    first = {f"{name}-seed10{suffix}" for name in ("network", "cell") for suffix in (".png", ".svg")}
+    written = {path.name for path in (tmp_path / "relaxation").iterdir()}
+    assert written == first | {"seed9.json", "seed10.json"}  # it is not time to draw again
+    write(tmp_path, snapshot(seed=10, step=300))
+    reporter.close()
+    assert ">seed 10, step 300 of 400<" in (tmp_path / "relaxation" / "cell-seed10.svg").read_text()
+    assert ">seed 9, step 100 of 400<" in (tmp_path / "relaxation" / "network-seed9.svg").read_text()
+    assert steps(tmp_path, 10) == ([100, 300], [100, 300])
+    assert steps(tmp_path, 9) == ([100], [100])
+
+
+def test_pictures_are_drawn_again_when_it_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter = RelaxationReporter(tmp_path)
+    for step in (100, 200, 300):
+        if step == 300:
+            monkeypatch.setattr("nasseg.report.relaxation.DRAW_EVERY_SECONDS", 0)
+        write(tmp_path, snapshot(step=step))
+        reporter.update()
+    reporter.close()
+    assert steps(tmp_path, 0) == ([100, 200, 300], [100, 300])
+
+
+def test_a_relaxation_that_went_back_is_shown_as_it_went_on(tmp_path: Path) -> None:
+    reporter = RelaxationReporter(tmp_path)
+    for step in (100, 300, 200, 250):
+        write(tmp_path, snapshot(step=step))
+        reporter.update()
+    reporter.close()
+    assert steps(tmp_path, 0) == ([100, 200, 250], [100, 250])
+
+
+def test_a_search_without_relaxations_writes_nothing(tmp_path: Path) -> None:
+    reporter = RelaxationReporter(tmp_path)
+    reporter.update()
+    reporter.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def _kept(graph: WeightedGraph) -> list[WeightedEdge]:

@@ -1,5 +1,7 @@
 import json
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nasseg.report.search import SearchReporter, at_this_time, plan_text, progress
 from nasseg.search.config import SearchConfig
 from nasseg.search.run import Search
+from tests.report.made_up import snapshot
 from tests.search.tiny import DATA, SPACE, tiny_config
 
 
@@ -83,6 +86,28 @@ def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: 
     assert set(after) == set(before)
     assert [name for name in after if after[name] != before[name]] in ([], ["report.html"])
     assert again.compared() == done.compared()
+
+
+def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
+    tmp_path: Path, done: SearchReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nasseg.report.search.TICK_INTERVAL_S", 0.01)
+    (tmp_path / "relaxation").mkdir()
+    (tmp_path / "relaxation" / "seed0.json").write_text(snapshot().model_dump_json())
+    picture = tmp_path / "relaxation" / "cell-seed0.png"
+    with SearchReporter(Search(tiny_config(), tmp_path)):
+        deadline = time.monotonic() + 60
+        while not picture.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert picture.exists()
+
+    folder = search_of(done).folder
+    shutil.copytree(tmp_path / "relaxation", folder / "relaxation")
+    done.write()
+    assert "seed 0, step 100 of 400" in (folder / "report.html").read_text()
+    shutil.rmtree(folder / "relaxation")
+    done.write()
+    assert "seed 0, step 100 of 400" not in (folder / "report.html").read_text()
 
 
 def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nasseg.report.pictures import Example, Palette
-from nasseg.report.tensorboard import SearchBoard, TrainBoard, flat_choice
+from nasseg.report.relaxation import draw_snapshot
+from nasseg.report.tensorboard import RelaxationBoard, SearchBoard, TrainBoard, flat_choice
 from search_spaces.dpc import DPC, PUBLISHED
-from tests.report.made_up import rows
+from tests.report.made_up import rows, snapshot
 
 PALETTE = Palette(("road", "sky"), ((255, 0, 0), (0, 0, 255)), ignore_index=255)
 IMAGE = torch.zeros(3, 8, 8, dtype=torch.uint8)
@@ -91,6 +92,28 @@ def test_a_training_shows_loss_scores_and_predictions(tmp_path: Path) -> None:
         "val IoU by class/road": [(1, 0.5)],
     }
     assert load(tmp_path).Tags()["images"] == ["predictions"]
+
+
+def test_a_relaxation_shows_losses_cost_and_drawings(tmp_path: Path) -> None:
+    with RelaxationBoard(tmp_path, step=100) as board:
+        for step in (100, 300):
+            board.add_snapshot(snapshot(step=step))
+        board.add_figures(draw_snapshot(snapshot(step=300)), step=300)
+    assert scalars(tmp_path) == {
+        "relaxation/loss, weights": [(100, 2.25), (300, 1.75)],
+        "relaxation/loss, architecture": [(300, 2.0)],
+        "relaxation/expected cost": [(100, 4e9), (300, 4e9)],
+    }
+    assert set(load(tmp_path).Tags()["images"]) == {"relaxation/network", "relaxation/cell"}
+    assert load(tmp_path).Images("relaxation/cell")[0].step == 300
+
+
+def test_a_relaxation_that_went_back_hides_what_was_after(tmp_path: Path) -> None:
+    for steps in ((100, 200, 300), (150, 250)):
+        with RelaxationBoard(tmp_path, steps[0]) as board:
+            for step in steps:
+                board.add_snapshot(snapshot(step=step))
+    assert [step for step, _ in scalars(tmp_path)["relaxation/expected cost"]] == [100, 150, 250]
 
 
 def test_a_choice_becomes_one_level_of_names() -> None:
