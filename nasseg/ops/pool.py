@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
@@ -88,7 +89,11 @@ class _PyramidPool(nn.Module):
         pooled = x.mean((2, 3), keepdim=True) if self.grid == (1, 1) else F.adaptive_avg_pool2d(x, self.grid)
         projected = self.project(pooled)
         if self.grid == (1, 1):
-            return projected.expand(-1, -1, height, width)  # type: ignore[no-any-return]
+            # With strides of 0 it would make a concatenation give up channels last, at the cost of all that follows.
+            last = x.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            spread: Tensor = projected.expand(-1, -1, height, width)
+            return spread.contiguous(memory_format=layout)
         return bilinear(projected, (height, width))
 
 

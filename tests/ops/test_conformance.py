@@ -85,6 +85,8 @@ class Case:
         )
 
 
+ONE_CHANNEL_CONCAT = Case(Concat(), (4, 2, 1))
+"""PyTorch takes a map of one channel, which has both layouts, for a contiguous one, and the result is contiguous too."""
 CASES = [
     Case(Conv(out_channels=6, rate=(2, 1), groups=2), (4,)),
     Case(Conv(out_channels=6, kernel=5, stride=2, bias=True, norm="none", activation="relu6"), (4,), halved),
@@ -112,7 +114,7 @@ CASES = [
     Case(Resize(factor=2.0), (4,), doubled),
     Case(Resize(factor=0.5, mode="nearest"), (4,), halved),
     Case(Resize(), (4, 3), cropped, cropped),
-    Case(Concat(), (4, 2, 1)),
+    ONE_CHANNEL_CONCAT,
     Case(Concat(), (4,)),
     Case(Add(), (4, 4, 4)),
     Case(Add(activation="relu"), (4, 4), same, pixel),
@@ -196,6 +198,13 @@ def test_gradients_of_a_batch_of_one_are_finite(case: Case, size: Size) -> None:
     for name, tensor in [*enumerate(inputs), *module.named_parameters()]:
         assert tensor.grad is not None, name
         assert tensor.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != ONE_CHANNEL_CONCAT], ids=str)
+def test_channels_last_stays_so(case: Case) -> None:
+    inputs = [x.contiguous(memory_format=torch.channels_last) for x in case.inputs((8, 6), batch=2)]
+    module = case.module().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    assert module(*inputs).is_contiguous(memory_format=torch.channels_last)
 
 
 @every_module
