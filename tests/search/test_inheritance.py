@@ -1,15 +1,23 @@
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from nasseg.data import open_dataset
 from nasseg.graph import Architecture, Builder
 from nasseg.network import Network
 from nasseg.ops import Add, Conv, Resize, logits1x1
+from nasseg.search.config import SearchConfig
 from nasseg.search.inheritance import WeightStore
+from nasseg.search.job import Candidate, Job, Outcome
+from nasseg.search.worker import SearchWorker
+from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
+from nasseg.train.trainer import Trainer
+from tests.search.tiny import DATA, SPACE, Head, TinySpace, tiny_config
 
 
 def chain(*kernels: int, equal: bool = False) -> Architecture:
@@ -116,9 +124,63 @@ def test_a_limit_must_be_positive(tmp_path: Path) -> None:
         WeightStore(tmp_path, 0)
 
 
+def proxy(config: SearchConfig, folder: Path, choice: Head, start: int = 0, stop: int = 2) -> Outcome:
+    """One job of a new worker."""
+    folder.mkdir(exist_ok=True)
+    candidate = Candidate(key=f"{choice.kernel}-{choice.channels}", choice=choice.model_dump(mode="json"))
+    job = Job(number=1, task="proxy", candidates=(candidate,), seed=0, start_step=start, stop_step=stop)
+    return SearchWorker(config, folder).run(job).outcomes[0]
+
+
+def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """The weights that a new trial starts from."""
+    starts = []
+
+    class Recorded(Trainer):
+        def __init__(self, network: Network, *rest: Any) -> None:
+            starts.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+            super().__init__(network, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nasseg.search.worker.Trainer", Recorded)
+        proxy(ON_IMAGES, folder, NARROW)
+    return starts[0]
+
+
+CLASSES = len(open_dataset(DATA).classes)
+ON_IMAGES = tiny_config(space=f"{SPACE}:shared=false")
+NARROW, WIDE = Head(kernel=3, channels=4), Head(kernel=5, channels=16)
+
+
+def test_a_trial_starts_from_what_an_earlier_one_ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy(ON_IMAGES, tmp_path, WIDE)
+    ended = load_checkpoint(tmp_path / "checkpoints" / "5-16-proxy2.pt")["network"]
+    fresh = seeded_network(TinySpace(shared=False).architecture(NARROW, CLASSES), 0).state_dict()
+    for name, tensor in start(tmp_path, monkeypatch).items():
+        expected = ended if name.startswith("backbone") else fresh
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_promotion_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    alone, among_others = tmp_path / "alone", tmp_path / "among"
+    for folder in (alone, among_others):
+        proxy(ON_IMAGES, folder, NARROW)
+    proxy(ON_IMAGES, among_others, WIDE)
+    assert proxy(ON_IMAGES, among_others, NARROW, 2, 6) == proxy(ON_IMAGES, alone, NARROW, 2, 6)
+
+
+def test_nothing_is_inherited_where_that_is_off_or_features_are_cached(tmp_path: Path) -> None:
+    off = ON_IMAGES.model_copy(update={"inherit": False})
+    first = proxy(off, tmp_path / "off", NARROW)
+    proxy(off, tmp_path / "off", WIDE)
+    assert proxy(off, tmp_path / "off", NARROW) == first
+    (tmp_path / "cached").mkdir()
+    assert SearchWorker(tiny_config(), tmp_path / "cached").weights is None
+
+
 def write_and_read(folder: Path, seed: int) -> None:
     store, network = WeightStore(folder, 12_000), trained(chain(3, 1), seed)
-    for _ in range(30):
+    for _ in range(10):
         store.save(network)
         target = trained(chain(3, 1), 100)
         for name in store.load_into(target):

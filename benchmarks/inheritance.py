@@ -1,0 +1,169 @@
+"""What trials gain by starting from the weights of earlier ones, and whether the ranking stays right.
+
+    python benchmarks/inheritance.py --space auto_deeplab:layers=4,blocks=2,filters=4,head_filters=32 \
+        --data streets:size=96x192,train=48,val=16,test=4 --steps 20 --candidates 12
+
+A sequence of candidates, every second one a neighbour of an earlier one, as a search proposes them. Each is trained for
+`steps` steps: from scratch; from weights known by a node's exact hash (its operator and everything before it); from
+weights known by its place (its name, operator and input channels), the weight sharing of ENAS (arXiv 1802.03268). The
+truth is a longer training from scratch with other seeds.
+
+The table gives mean mIoU at equal steps, of all and of the second half of the sequence; Spearman's correlation with the
+truth; the same with the place in the sequence, which should be the truth's own and is more where later candidates look
+better because the store was fuller; the share of weights that were inherited, and seconds a trial.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from nasseg.data import open_dataset
+from nasseg.graph.identity import digest
+from nasseg.search.budget import Budget
+from nasseg.search.config import SearchConfig
+from nasseg.search.inheritance import WeightStore
+from nasseg.search.job import Candidate, Job
+from nasseg.search.plan import Hardware, Speed, derive_plan
+from nasseg.search.trust import spearman
+from nasseg.search.worker import SearchWorker
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="auto_deeplab:layers=4,blocks=2,filters=4,head_filters=32,decoder=false")
+    parser.add_argument("--data", default="streets:size=96x192,train=48,val=16,test=4")
+    parser.add_argument("--train-split", default="train")
+    parser.add_argument("--val-split", default="val")
+    parser.add_argument("--image-scale", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument(
+        "--longer", type=int, default=3, help="length of the truth, in --steps"
+    )
+    parser.add_argument("--truth-seeds", type=int, default=1)
+    parser.add_argument("--candidates", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    stores = {"from scratch": None, "equal nodes": EqualNodes, "equal places": EqualPlaces}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        workers = {name: make_worker(args, work / name, store) for name, store in stores.items()}
+        candidates = sequence(workers["from scratch"], args.candidates, random.Random(args.seed))
+        results = {name: [trial(w, c, args.seed, args.steps) for c in candidates] for name, w in workers.items()}
+        seeds = range(args.seed + 1, args.seed + 1 + args.truth_seeds)
+        longest = args.steps * args.longer
+        truths = [[trial(workers["from scratch"], c, seed, longest) for c in candidates] for seed in seeds]
+    truth = [statistics.mean(t["miou"] for t in of_one) for of_one in zip(*truths, strict=True)]
+
+    rows = {name: summary(trials, truth) for name, trials in results.items()}
+    longer = f"{longest} steps"
+    rows[longer] = summary([{**t, "miou": m} for t, m in zip(truths[0], truth, strict=True)], truth)
+    print(f"\n{args.space} on {args.data}, {args.candidates} candidates, {args.steps} steps, {args.device}")
+    titles = ("trained", "mIoU", "later half", "ρ truth", "ρ place", "inherited", "s")
+    print("{:16}{:>8}{:>12}{:>9}{:>9}{:>11}{:>8}".format(*titles))
+    for name, row in rows.items():
+        print(
+            f"{name:16}{row['miou']:8.3f}{row['miou_later_half']:12.3f}{shown(row['spearman_truth'])}"
+            f"{shown(row['spearman_place'])}{row['inherited_share']:10.0%}{row['seconds']:9.2f}"
+        )
+    document = {"benchmark": "inheritance", **vars(args), "torch": torch.__version__, "summary": rows,
+                "trials": results, "truth_miou": truth}  # fmt: skip
+    print(json.dumps(document))
+
+
+class EqualNodes(WeightStore):
+    """Counts what it gives."""
+
+    share = 0.0
+
+    def load_into(self, network):
+        found = super().load_into(network)
+        weights = {node.name: weight_count(network, node.name) for node in network.architecture.nodes}
+        self.share = sum(weights[name] for name in found) / sum(weights.values())
+        return found
+
+
+class EqualPlaces(EqualNodes):
+    """Knows weights by the node's name, operator and input channels."""
+
+    def keys(self, architecture):
+        return {
+            node.name: digest([node.name, node.op.to_dict(), [architecture.channels(source) for source in node.inputs]])
+            for node in architecture.nodes
+        }
+
+
+def weight_count(network, name):
+    return sum(parameter.numel() for parameter in network.get_submodule(name).parameters())
+
+
+def make_worker(args, folder, store):
+    """A search's worker, with the store given, or with none."""
+    folder.mkdir()
+    dataset = open_dataset(args.data)
+    train, val = dataset.split(args.train_split), dataset.split(args.val_split)
+    speed = Speed(image_scale=1, full_step_seconds=1, proxy_step_seconds=1, forward_seconds=1)
+    hardware = Hardware.of(torch.device(args.device), args.threads, concurrency=1)
+    budget = Budget.parse(f"{args.candidates}trials")
+    plan = derive_plan(
+        budget, speed, hardware, size=tuple(val[0].mask.shape), train_images=len(train), val_images=len(val),
+        references=2, image_scale=args.image_scale, rungs=(args.steps, args.steps * args.longer),
+    )  # fmt: skip
+    config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
+                          budget=budget, device=args.device, plan=plan, inherit=False)  # fmt: skip
+    worker = SearchWorker(config, folder)
+    if worker.space.shared_stage is not None:
+        raise SystemExit(f"{args.space} has a shared stage, so its trials inherit nothing; give another --space")
+    worker.weights = store and store(folder / "weights")
+    return worker
+
+
+def sequence(worker, count, rng):
+    """Candidates as a search proposes them: random ones, each followed by a neighbour of one of those before it."""
+    space, choices = worker.space, []
+    for index in range(count):
+        near = index % 2 and list(space.neighbours(rng.choice(choices)))
+        choices.append(space.canonical(rng.choice(near) if near else space.sample(rng)))
+    return [
+        Candidate(key=space.architecture(choice, worker.classes).key, choice=choice.model_dump(mode="json"))
+        for choice in choices
+    ]
+
+
+def trial(worker, candidate, seed, steps):
+    start = time.perf_counter()
+    job = Job(number=0, task="proxy", candidates=(candidate,), seed=seed, start_step=0, stop_step=steps)
+    (outcome,) = worker.run(job).outcomes
+    return {
+        "miou": outcome.miou or 0.0, "seconds": time.perf_counter() - start,
+        "inherited_share": worker.weights.share if worker.weights else 0.0,
+    }  # fmt: skip
+
+
+def summary(trials, truth):
+    miou = [trial["miou"] for trial in trials]
+    later = trials[len(trials) // 2 :]
+    return {
+        "miou": statistics.mean(miou),
+        "miou_later_half": statistics.mean(trial["miou"] for trial in later),
+        "spearman_truth": spearman(miou, truth),
+        "spearman_place": spearman(miou, range(len(miou))),
+        "inherited_share": statistics.mean(trial["inherited_share"] for trial in trials),
+        "seconds": statistics.mean(trial["seconds"] for trial in trials),
+    }
+
+
+def shown(correlation):
+    return f"{'–':>9}" if correlation is None else f"{correlation:9.2f}"
+
+
+if __name__ == "__main__":
+    main()
