@@ -27,6 +27,9 @@ def search(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
+    strategy: Annotated[
+        Literal["trials", "gradient"], typer.Option(help="By trials, or by gradient where the space can be relaxed.")
+    ] = "trials",
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or neighbourhood.")] = "tpe",
     cost_weight: Annotated[
         float, typer.Option(help="Exponent of relative MAdds in the score, at most 0, which ignores cost.", max=0)
@@ -43,6 +46,18 @@ def search(
     full_steps: Annotated[int | None, typer.Option(help="Steps of an end-to-end training.", min=1)] = None,
     finalists: Annotated[int | None, typer.Option(help="Candidates trained end to end.", min=1)] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of each end-to-end training.", min=1)] = None,
+    relaxations: Annotated[int | None, typer.Option(help="Relaxations trained by gradient.", min=1)] = None,
+    relax_steps: Annotated[int | None, typer.Option(help="Steps of a relaxation.", min=1)] = None,
+    partial_channels: Annotated[
+        int | None, typer.Option(help="Relax 1/K of the channels, to save memory.", metavar="K", min=1)
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool | None,
+        typer.Option(
+            "--checkpoint-activations/--no-checkpoint-activations",
+            help="Compute a relaxation's activations twice, to save memory; on GPUs by default.",
+        ),
+    ] = None,
     image_scale: Annotated[float | None, typer.Option(help="Scale of images in the search.", min=0.05, max=1)] = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -67,12 +82,15 @@ def search(
         check_new(out)
         given = {
             "rungs": _parse_rungs(rungs), "full_steps": full_steps, "finalists": finalists, "seeds": seeds,
-            "image_scale": image_scale, "gpus_per_trial": gpus_per_trial,
+            "image_scale": image_scale, "gpus_per_trial": gpus_per_trial, "relaxations": relaxations,
+            "relax_steps": relax_steps, "partial_channels": partial_channels,
+            "checkpoint_activations": checkpoint_activations,
         }  # fmt: skip
         asked = SearchConfig(
             space=space, data=data or "streets", train_split=train_split, val_split=val_split,
-            budget=Budget.parse(budget), weights=weights, sampler=sampler, runner=runner, storage=storage,
-            ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight, inherit=inherit,
+            budget=Budget.parse(budget), strategy=strategy, weights=weights, sampler=sampler, runner=runner,
+            storage=storage, ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight,
+            inherit=inherit,
         )  # fmt: skip
         say("checking the data and measuring the machine's speed …")
         wanted = plan_search(asked, given, concurrency)

@@ -129,7 +129,8 @@ def _op_madds(op: Op, input_shapes: tuple[tuple[int, int, int], ...]) -> int:
         inputs = [torch.empty(1, *shape) for shape in input_shapes]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return counter.get_total_flops() // 2
+    madds: int = counter.get_total_flops() // 2
+    return madds
 
 
 def _stage(node: NodeCost) -> str:

@@ -10,10 +10,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasseg.search.budget import Budget
+from nasseg.search.gradient import RelaxationRecipe
 from nasseg.search.samplers import SAMPLERS
 from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
 from nasseg.train.run_folder import load_config, save_config
+
+Strategy = Literal["trials", "gradient"]
 
 
 class Plan(BaseModel):
@@ -21,7 +24,7 @@ class Plan(BaseModel):
 
     `image_scale` is what images are scaled by during the search, `rungs` the steps at which proxy trainings are
     compared, `views` the augmented copies of each image whose features are cached, `label_stride` the stride at which
-    proxy trainings see and are scored on masks.
+    proxy trainings see and are scored on masks. A search by gradient trains `relaxations` for `relax_steps` each.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,9 @@ class Plan(BaseModel):
     gpus_per_trial: float = 0.0
     proxy_recipe: Recipe
     full_recipe: Recipe
+    relaxations: int = 0
+    relax_steps: int = 0
+    relax_recipe: RelaxationRecipe | None = None
 
 
 class SearchConfig(BaseModel):
@@ -54,6 +60,7 @@ class SearchConfig(BaseModel):
     train_split: str = "train"
     val_split: str = "val"
     budget: Budget
+    strategy: Strategy = "trials"
     weights: str | None = None
     sampler: str = "tpe"
     runner: Literal["ray", "in-process"] = "ray"

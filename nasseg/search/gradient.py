@@ -24,6 +24,8 @@ from nasseg.train.losses import cross_entropy
 from nasseg.train.recipe import Share
 
 SNAPSHOT_EVERY_SECONDS = 10.0
+ARCHITECTURE_START = 0.5
+"""Auto-DeepLab's: epoch 20 of 40."""
 
 
 class RelaxationRecipe(BaseModel):
@@ -36,7 +38,9 @@ class RelaxationRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: PositiveInt
-    architecture_start: Share = Field(default=0.5, description="share of the steps before architecture updates")
+    architecture_start: Share = Field(
+        default=ARCHITECTURE_START, description="share of the steps before architecture updates"
+    )
     batch_size: PositiveInt = Field(default=2, description="of either kind of update")
     crop: tuple[PositiveInt, PositiveInt] = Field(default=(321, 321), description="height and width in pixels")
     scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.5, 2.0), description="random resizing, low and high")

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
-Task = Literal["prepare", "proxy", "full"]
+Task = Literal["prepare", "relax", "proxy", "full"]
 Status = Literal["ok", "nonfinite", "failed"]
 
 
@@ -28,6 +28,7 @@ class Candidate(_Data):
 class Job(_Data):
     """Train `candidates` from `start_step` to `stop_step`.
 
+    - `relax`: train the space's relaxation with `seed` and decode it; it has no candidates, but finds choices;
     - `prepare`: train the handcrafted reference end to end with seed 0, and store the features that the others share;
     - `proxy`: train the candidates on those features, from their checkpoints where `start_step` is above 0;
     - `full`: train one candidate end to end with `seed`.
@@ -35,7 +36,7 @@ class Job(_Data):
 
     number: int
     task: Task
-    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    candidates: tuple[Candidate, ...]
     seed: int
     start_step: int = Field(ge=0)
     stop_step: int
@@ -44,8 +45,9 @@ class Job(_Data):
     def _check(self) -> Self:
         if self.stop_step <= self.start_step:
             raise ValueError(f"stop_step is {self.stop_step}; must be above start_step, which is {self.start_step}")
-        if self.task != "proxy" and len(self.candidates) != 1:
-            raise ValueError(f"a {self.task} job has {len(self.candidates)} candidates; must be 1")
+        expected = {"relax": 0, "proxy": max(1, len(self.candidates))}.get(self.task, 1)
+        if len(self.candidates) != expected:
+            raise ValueError(f"a {self.task} job has {len(self.candidates)} candidates; must be {expected}")
         return self
 
 
@@ -69,11 +71,16 @@ class Outcome(_Data):
 
 
 class JobResult(_Data):
-    """The outcomes of a job, one a candidate and in the candidates' order, and the seconds it took."""
+    """The outcomes of a job, one a candidate and in the candidates' order, and the seconds it took.
+
+    That of a `relax` job has the choices that it `found`, as JSON, or a `message` that says why there are none.
+    """
 
     job: Job
     outcomes: tuple[Outcome, ...]
     seconds: float
+    found: tuple[dict[str, Any], ...] = ()
+    message: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -86,7 +93,7 @@ class JobResult(_Data):
     def failed(cls, job: Job, message: str, seconds: float = 0.0) -> JobResult:
         """The result of a job that could not be run."""
         outcomes = [Outcome(key=c.key, status="failed", step=job.start_step, message=message) for c in job.candidates]
-        return cls(job=job, outcomes=tuple(outcomes), seconds=seconds)
+        return cls(job=job, outcomes=tuple(outcomes), seconds=seconds, message=None if outcomes else message)
 
 
 class Worker(Protocol):

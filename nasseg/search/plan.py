@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.resized import Resized, scaled
 from nasseg.search.budget import Budget
-from nasseg.search.config import Plan
+from nasseg.search.config import Plan, Strategy
+from nasseg.search.gradient import ARCHITECTURE_START, RelaxationRecipe, RelaxationTrainer, seeded_relaxation
+from nasseg.search.relaxation import Relaxable, RelaxationOptions
 from nasseg.search.space import Space
 from nasseg.train.fit import seeded_network
 from nasseg.train.recipes import short
@@ -28,6 +30,11 @@ FIRST_RUNG_STEPS = (20, 300)
 """Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
 FULL_SHARE = 0.5
 """Share of the time for training end to end: the handcrafted reference first, and the finalists."""
+RELAX_SHARE = 0.8
+"""Share of the rest for relaxations, in a search by gradient."""
+RELAX_STEPS = 400
+"""Where the budget is one of trials."""
+FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
 CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
 
@@ -43,6 +50,20 @@ class Dials(BaseModel):
     seeds: PositiveInt | None = None
     image_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     gpus_per_trial: PositiveFloat | None = None
+    relax_steps: PositiveInt | None = None
+    relaxations: PositiveInt | None = None
+    partial_channels: PositiveInt | None = None
+    checkpoint_activations: bool | None = None
+
+    def of_gradient(self) -> dict[str, Any]:
+        """Those that are for a search by gradient, and are set."""
+        names = {"relax_steps", "relaxations", "partial_channels", "checkpoint_activations"}
+        return self.model_dump(include=names, exclude_none=True)
+
+    def relaxation_options(self, device: torch.device) -> RelaxationOptions:
+        """Activations are computed again on GPUs unless said otherwise: there memory is dear and time is cheap."""
+        again = device.type == "cuda" if self.checkpoint_activations is None else self.checkpoint_activations
+        return RelaxationOptions(partial_channels=self.partial_channels or 1, checkpoint_activations=again)
 
 
 class Hardware(BaseModel):
@@ -89,6 +110,8 @@ class Speed(BaseModel):
     proxy_step_seconds: float
     forward_seconds: float
     """One batch read and put through the whole network in inference."""
+    relax_step_seconds: float = 0.0
+    """An update of a relaxation's weights and one of its architecture parameters, each with its batch read."""
 
     def at(self, image_scale: float) -> Speed:
         """The same at another scale, as time goes with the number of pixels."""
@@ -102,8 +125,18 @@ def batch_size(device: torch.device) -> int:
     return 16 if device.type == "cuda" else 8
 
 
-def measure_speed(space: Space[Any], split: Split, image_scale: float, device: torch.device, threads: int) -> Speed:
-    """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`."""
+def measure_speed(
+    space: Space[Any],
+    split: Split,
+    image_scale: float,
+    device: torch.device,
+    threads: int,
+    relaxation: RelaxationOptions | None = None,
+) -> Speed:
+    """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`.
+
+    With options of a `relaxation`, time the steps of one too.
+    """
     architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
     height, width = split[0].mask.shape
     crop = search_crop((height, width), image_scale)
@@ -125,7 +158,27 @@ def measure_speed(space: Space[Any], split: Split, image_scale: float, device: t
         labels = scaled(crop, 1 / LABEL_STRIDE)
         inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
         proxy, _ = _time_steps(suffix, inputs, labels, device)
-    return Speed(image_scale=image_scale, full_step_seconds=full, proxy_step_seconds=proxy, forward_seconds=forward)
+    relax = 0.0
+    if relaxation is not None:
+        relax = _time_relaxation(space, Resized(split, image_scale), crop, device, relaxation)
+    return Speed(
+        image_scale=image_scale, full_step_seconds=full, proxy_step_seconds=proxy, forward_seconds=forward,
+        relax_step_seconds=relax,
+    )  # fmt: skip
+
+
+def _time_relaxation(
+    space: Space[Any], split: Split, crop: tuple[int, int], device: torch.device, options: RelaxationOptions
+) -> float:
+    """Seconds of a step of a relaxation with both updates."""
+    assert isinstance(space, Relaxable)
+    recipe = RelaxationRecipe(steps=2, architecture_start=0, batch_size=batch_size(device), crop=crop, options=options)
+    relaxation = seeded_relaxation(space, len(split.classes), options, 0)
+    trainer = RelaxationTrainer(relaxation, recipe, split, device, 0)
+    trainer.run(1)
+    start = time.perf_counter()
+    trainer.run(2)
+    return time.perf_counter() - start
 
 
 def _time_steps(
@@ -168,6 +221,8 @@ def derive_plan(
     train_images: int,
     val_images: int,
     references: int,
+    strategy: Strategy = "trials",
+    cost_weight: float = 0.0,
     **given: Any,
 ) -> Plan:
     """The plan that spends `budget` well; the `given` `Dials` are taken as they are.
@@ -175,6 +230,9 @@ def derive_plan(
     Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
     rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
+
+    By gradient, most of the rest goes into relaxations, at least two and as many as can be trained at once
+    (`RELAX_SHARE`), and what remains into proxy trainings of what they find.
     """
     dials = Dials.model_validate(given)
     device = torch.device(hardware.device)
@@ -182,7 +240,14 @@ def derive_plan(
     seconds = budget.wall_seconds(hardware.cores, hardware.gpus)
     hours = seconds / 3600
     finalists, seeds = (2, 2) if hours < 1 or math.isinf(hours) else (5, 2) if hours < 10 else (10, 3)
+    relaxations = relax_steps = 0
+    if strategy == "gradient":
+        allowed = MOST_RELAXATIONS if budget.trials is None else max(1, budget.trials - references)
+        usual = min(max(FEWEST_RELAXATIONS, hardware.workers), MOST_RELAXATIONS, allowed)
+        relaxations, relax_steps = dials.relaxations or usual, dials.relax_steps or RELAX_STEPS
+        finalists = min(finalists, relaxations)
     finalists, seeds = dials.finalists or finalists, dials.seeds or seeds
+    most_steps = max(1000, 100 * train_images // batch)
     views = 4
 
     if math.isinf(seconds):
@@ -199,7 +264,7 @@ def derive_plan(
         scales = [dials.image_scale] if dials.image_scale else IMAGE_SCALES
         scale = next((s for s in scales if steps_at(s) >= FEWEST_FULL_STEPS), scales[-1])
         at = speed.at(scale)
-        planned = dials.full_steps or max(10, min(max(1000, 100 * train_images // batch), steps_at(scale)))
+        planned = dials.full_steps or max(10, min(most_steps, steps_at(scale)))
         full_steps = int(planned)
         full_seconds = planned * at.full_step_seconds + val_images / batch * at.forward_seconds
         features = (views * train_images + val_images) / batch * at.forward_seconds
@@ -209,14 +274,29 @@ def derive_plan(
         rungs = 2 if hours < 1 else 3
         trainings = sum(1 / REDUCTION**rung for rung in range(rungs))
         steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))
-        per_candidate = proxy * hardware.workers / CONTENTION / FEWEST_CANDIDATES - 0.7
+        candidates = FEWEST_CANDIDATES / hardware.workers
+        if relaxations:
+            # All of these are trained up to the top rung.
+            trainings, steps_per_first = rungs, REDUCTION ** (rungs - 1)
+            candidates = math.ceil((relaxations + references) / hardware.workers)
+            # Without an update of the architecture a step takes half as long.
+            mean_step_seconds = at.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
+            step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds
+            relax_steps = dials.relax_steps or int(max(10, min(most_steps, RELAX_SHARE * proxy / step_seconds)))
+            proxy = max(1.0, proxy - relax_steps * step_seconds)
         scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
+        per_candidate = proxy / CONTENTION / candidates - 0.7
         first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
         first = min(max(first, FIRST_RUNG_STEPS[0]), FIRST_RUNG_STEPS[1])
         proxy_share = round(1 - (rerank + 0.05 * seconds) / seconds, 3)
 
     rung_steps = dials.rungs or tuple(first * REDUCTION**rung for rung in range(rungs))
     crop = search_crop(size, scale)
+    full_recipe = short(steps=full_steps, crop=crop, batch_size=batch)
+    relax_recipe = RelaxationRecipe(
+        steps=relax_steps, cost_weight=cost_weight, options=dials.relaxation_options(device),
+        **full_recipe.model_dump(include={"batch_size", "crop", "scale", "flip", "colour"}),
+    ) if relaxations else None  # fmt: skip
     return Plan(
         image_scale=scale,
         rungs=rung_steps,
@@ -232,5 +312,8 @@ def derive_plan(
         threads=hardware.threads,
         gpus_per_trial=hardware.gpus_per_trial,
         proxy_recipe=short(steps=rung_steps[-1], crop=crop, batch_size=batch),
-        full_recipe=short(steps=full_steps, crop=crop, batch_size=batch),
+        full_recipe=full_recipe,
+        relaxations=relaxations,
+        relax_steps=relax_steps,
+        relax_recipe=relax_recipe,
     )

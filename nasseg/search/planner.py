@@ -24,6 +24,8 @@ class PlannerSettings(BaseModel):
     `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
     `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
     candidate is begun and none promoted, but for the references and as many as the final needs.
+
+    With `relaxations`, that many are trained for `relax_steps` each, and what they find are the candidates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,8 @@ class PlannerSettings(BaseModel):
     seeds: int = Field(default=2, ge=1)
     proxy_share: float = Field(default=0.6, ge=0, le=1)
     candidates_per_job: int = Field(default=1, ge=1)
+    relaxations: int = Field(default=0, ge=0)
+    relax_steps: int = Field(default=0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -62,13 +66,17 @@ class _Known:
 class Planner:
     """Plans a search of `space`.
 
-    The first reference is trained end to end, which gives the score to beat and the features that all share. Candidates
-    are then tried by proxy, the references first, with asynchronous successive halving: a promotion is a job from the
-    candidate's checkpoint. In the end the best of the top rung and the references are trained end to end, with several
-    seeds.
+    The first reference is trained end to end, which gives the score to beat and the features that all share, if the
+    space has a shared stage; only then do proxy trainings wait for it. Candidates are tried by proxy, the references
+    first, with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. In the end the
+    best of the top rung and the references are trained end to end, with several seeds.
+
+    A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
+    do; no sampler is asked for others.
 
     `key` gives the hash of a choice's architecture, `score` weighs an outcome's accuracy against its cost. A planner
-    that is given the recorded trials as `history` goes on as if it had handed out their jobs and been told the results.
+    that is given the recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had
+    handed out their jobs and been told the results.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Planner:
         key: Callable[[Any], str],
         score: Callable[[Outcome], float],
         history: Iterable[Trial] = (),
+        relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
         self.repeats = 0
@@ -92,6 +101,8 @@ class Planner:
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
+        self._relaxed: dict[int, JobResult] = {}
+        self._relaxes_in_flight: set[int] = set()
         self._waiting_to_start: list[_Known] = []
         self._jobs_handed_out = 0
         self._exhausted = False
@@ -101,23 +112,34 @@ class Planner:
         for trial in trials:
             self._learn(space.canonical(space.parse(trial.candidate.choice)), trial.candidate)
         self._references = [self._reference(label, choice) for label, choice in space.references().items()]
+        self._settled = list(self._references)
+        # Where all failed, they are tried again.
+        results = list(relaxed)
+        for result in results if any(result.found for result in results) else ():
+            self._take_in(result)
         for trial in trials:
             self._replay(trial)
         self._waiting_to_start = [known for known in self._known if known.level == 0]
 
     def next_job(self, spent: float) -> Job | None:
-        """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1."""
+        """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1.
+
+        Raises `RuntimeError` where no relaxation found anything.
+        """
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
-                job = self._proxy_job(is_open=spent < self.settings.proxy_share) or self._full_job()
+                is_open = spent < self.settings.proxy_share
+                job = self._relax_job() or self._proxy_job(is_open) or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
-                job = self._full_job()
+                job = self._relax_job() or self._full_job()
         self._idle = job is None
         if job is not None:
             self._in_flight[job.number] = job
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
+            elif job.task == "relax":
+                self._relaxes_in_flight.add(job.seed)
             else:
                 self._fulls_in_flight.add((job.candidates[0].key, job.seed))
         return job
@@ -129,6 +151,9 @@ class Planner:
             raise ValueError(f"job {job.number} is not in flight; tell the result of each job once")
         del self._in_flight[job.number]
         self._idle = False
+        if job.task == "relax":
+            self._relaxes_in_flight.discard(job.seed)
+            self._waiting_to_start.extend(self._take_in(result))
         for outcome in result.outcomes:
             known = self._by_key[outcome.key]
             if job.task == "proxy":
@@ -164,6 +189,8 @@ class Planner:
 
     @property
     def _prepared(self) -> bool:
+        if self._space.shared_stage is None:
+            return True
         outcome = self._references[0].full.get(0)
         return outcome is not None and outcome.status == "ok"
 
@@ -173,9 +200,24 @@ class Planner:
             return None
         return self._job("prepare", [reference], stop_step=self.settings.full_steps)
 
+    def _relax_job(self) -> Job | None:
+        seeds = self._relax_seeds
+        if seeds and all(seed in self._relaxed and not self._relaxed[seed].found for seed in seeds):
+            raise RuntimeError(f"no relaxation could be trained, the last: {self._relaxed[seeds[-1]].message}")
+        for seed in seeds:
+            if seed not in self._relaxed and seed not in self._relaxes_in_flight:
+                return self._job("relax", [], stop_step=self.settings.relax_steps, seed=seed)
+        return None
+
+    @property
+    def _relax_seeds(self) -> range:
+        """Others for searches with other seeds."""
+        count = self.settings.relaxations
+        return range(self.settings.seed * count, (self.settings.seed + 1) * count)
+
     def _proxy_job(self, is_open: bool) -> Job | None:
-        group = self._references_to_train()
-        if not group and is_open:
+        group = self._settled_to_train()
+        if not group and is_open and not self.settings.relaxations:
             group = self._promotable() or self._to_start()
         if not group and not self._proxies_in_flight:
             group = self._missing_finalists()
@@ -194,10 +236,12 @@ class Planner:
     def _full_job(self) -> Job | None:
         """The next training end to end: one seed of all before the next seed of any.
 
-        The references need not wait for the proxy trainings, nor for the one of them that is trained first.
+        The references need not wait for the trainings by which finalists are found, nor for the one of them that is
+        trained first.
         """
         references = [known for known in self._references if not known.failed]
-        contenders = references if self._proxies_in_flight else [*self._finalists(), *references]
+        finding = self._proxies_in_flight or self._relaxes_in_flight
+        contenders = references if finding else [*self._finalists(), *references]
         for seed in range(self.settings.seeds):
             for known in contenders:
                 if seed not in known.full and (known.candidate.key, seed) not in self._fulls_in_flight:
@@ -215,11 +259,12 @@ class Planner:
             stop_step=stop_step,
         )
 
-    def _references_to_train(self) -> list[_Known]:
+    def _settled_to_train(self) -> list[_Known]:
+        """Of those that are trained up to the top rung in any case, the references first, those that are not there."""
         top = len(self._rungs)
         return [
             known
-            for known in self._references
+            for known in self._settled
             if known.level < top and not known.failed and known.candidate.key not in self._proxies_in_flight
         ]
 
@@ -290,6 +335,20 @@ class Planner:
             self._known.append(known)
             self._tried.append(Tried(choice, rung=0, score=None, final=False))
         return self._by_key[candidate.key]
+
+    def _take_in(self, result: JobResult) -> list[_Known]:
+        """Make what a relaxation found candidates; returns those that were not known before."""
+        self._relaxed[result.job.seed] = result
+        new = []
+        for found in result.found:
+            choice = self._space.canonical(self._space.parse(found))
+            known = self._learn(choice, Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json")))
+            if known in self._settled:
+                self.repeats += 1
+            else:
+                self._settled.append(known)
+                new.append(known)
+        return new
 
     def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
         known.proxy[step] = outcome

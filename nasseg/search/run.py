@@ -25,6 +25,7 @@ from nasseg.search.job import JobResult, Outcome, Trial
 from nasseg.search.objective import Objective
 from nasseg.search.plan import Dials, Hardware, derive_plan, measure_speed
 from nasseg.search.planner import Planner, PlannerSettings
+from nasseg.search.relaxation import Relaxable
 from nasseg.search.runners import in_process
 from nasseg.search.samplers import SAMPLERS
 from nasseg.search.study import Record
@@ -52,6 +53,16 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     dials = Dials.model_validate(given)
     device = config.torch_device
     space = plugins.space(config.space)
+    by_gradient = config.strategy == "gradient"
+    if by_gradient and not isinstance(space, Relaxable):
+        able = [
+            name
+            for name in plugins.names(plugins.SPACES)
+            if hasattr(plugins.loaded(plugins.SPACES, name), "relaxation")
+        ]
+        raise ValueError(f"space {config.space!r} cannot be searched by gradient; those that can: {', '.join(able)}")
+    if not by_gradient and dials.of_gradient():
+        raise ValueError(f"{next(iter(dials.of_gradient()))} is for strategy gradient; set that too, or leave it out")
     dataset = open_dataset(config.data)
     train, val = dataset.split(config.train_split), dataset.split(config.val_split)
     hardware = Hardware.of(device, cores(), concurrency, dials.gpus_per_trial)
@@ -64,10 +75,12 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
         first = space.architecture(next(iter(references.values())), classes)
         load_pretrained(seeded_network(first, 0), config.weights)
     height, width = val[0].mask.shape
-    speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads)
+    options = dials.relaxation_options(device) if by_gradient else None
+    speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads, options)
     plan = derive_plan(
         config.budget, speed, hardware, size=(height, width),
-        train_images=len(train), val_images=len(val), references=len(references), **given,
+        train_images=len(train), val_images=len(val), references=len(references),
+        strategy=config.strategy, cost_weight=config.cost_weight, **given,
     )  # fmt: skip
     return config.model_copy(update={"plan": plan})
 
@@ -124,6 +137,7 @@ class Search:
             key=lambda choice: self.space.architecture(choice, self.classes).key,
             score=self.score,
             history=self.record.load(),
+            relaxed=self.record.relaxations(),
         )
         self._elapsed_before = float(self.record.study.user_attrs.get(ELAPSED, 0.0))
         self._start = time.monotonic()

@@ -21,6 +21,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 _LOCK_GRACE_SECONDS = 5
 _STEP = "step "
 _FULL = "full "
+_RELAX = "relax "
 
 
 class Record:
@@ -30,7 +31,8 @@ class Record:
     each rung, `step STEP` with the outcome, whose score is the intermediate value there. Its state is the truth:
     RUNNING while it may yet be promoted, PRUNED at the rung it reached once `close` says that it will not be, COMPLETE
     with its score once it finished the rung at `top_step`, FAIL once a training failed. Optuna does not change finished
-    trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY SEED`.
+    trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY SEED`, as are the
+    results of relaxations, `relax SEED`.
 
     A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only. Opening a
     record that is there and reading it changes nothing, so that it can be read while a search writes it.
@@ -83,6 +85,8 @@ class Record:
     def add(self, result: JobResult) -> None:
         """Write the outcomes of a job."""
         self.start(result.job)
+        if result.job.task == "relax":
+            self.study.set_user_attr(f"{_RELAX}{result.job.seed}", result.model_dump(mode="json"))
         for candidate, outcome in zip(result.job.candidates, result.outcomes, strict=True):
             if result.job.task == "proxy":
                 self._add_proxy(candidate, outcome, result.job.stop_step)
@@ -114,6 +118,11 @@ class Record:
             }
             trials[candidate.key] = Trial(candidate, dict(sorted(proxy.items())), full.get(candidate.key, {}))
         return list(trials.values())
+
+    def relaxations(self) -> list[JobResult]:
+        """The results of all `relax` jobs, in the order in which they came in."""
+        attributes = self.study.user_attrs
+        return [JobResult.model_validate(value) for name, value in attributes.items() if name.startswith(_RELAX)]
 
     def _trials(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nasseg import plugins
+from nasseg.cost import op_madds
 from nasseg.data import (
     Augment,
     Batch,
@@ -30,8 +31,10 @@ from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.search.config import Plan, SearchConfig
+from nasseg.search.gradient import RelaxationTrainer, fit_relaxation, seeded_relaxation
 from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
+from nasseg.search.relaxation import Relaxable
 from nasseg.search.space import Choice
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.device import autocast, place
@@ -66,9 +69,15 @@ class SearchWorker:
         self.weights = WeightStore(folder / "weights") if inherit else None
 
     def run(self, job: Job) -> JobResult:
-        """Train the job's candidates; a candidate whose loss is not finite is an outcome, not an error."""
+        """Train the job's candidates; a candidate whose loss is not finite is an outcome, not an error.
+
+        Raises `RuntimeError` for a relaxation whose loss is not finite.
+        """
         start = time.perf_counter()
         torch.set_num_threads(self.plan.threads)
+        if job.task == "relax":
+            found = self._relax(job.seed).model_dump(mode="json")
+            return JobResult(job=job, outcomes=(), found=(found,), seconds=time.perf_counter() - start)
         outcomes = self._proxy(job) if job.task == "proxy" else (self._full(job.candidates[0], job.seed),)
         if job.task == "prepare" and outcomes[0].status == "ok" and self.space.shared_stage:
             self.features("train")
@@ -129,6 +138,26 @@ class SearchWorker:
             madds=cost.madds,
             params=cost.params,
         )
+
+    # --- by gradient -----------------------------------------------------------------------------------------------
+
+    def _relax(self, seed: int) -> Choice:
+        """Train the space's relaxation from its checkpoint to its end, and decode it."""
+        recipe = self.plan.relax_recipe
+        assert recipe is not None
+        assert isinstance(self.space, Relaxable)
+        relaxation = seeded_relaxation(self.space, self.classes, recipe.options, seed)
+        relaxation.price(op_madds, self.provenance.data.size)
+        trainer = RelaxationTrainer(relaxation, recipe, self.train, self.device, seed)
+        snapshots = self.folder / "relaxation"
+        snapshots.mkdir(exist_ok=True)
+        unfinished = self.checkpoints / f"relax{seed}.pt"
+        status = fit_relaxation(trainer, unfinished, snapshots / f"seed{seed}.json")
+        unfinished.unlink(missing_ok=True)
+        if status == "nonfinite":
+            raise RuntimeError(f"the relaxation's loss is not finite in step {trainer.step}")
+        choice: Choice = self.space.canonical(relaxation.decode())
+        return choice
 
     # --- by proxy --------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class Delivery:
     """Carries jobs from a planner and results to it, and tells the observers.
 
     Single failed jobs are recorded and passed over; several in a row mean that something else than the candidates is
-    wrong, and end the search.
+    wrong, and end the search. Relaxations are few: the planner ends the search where all of them fail.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class Delivery:
         """Tell the planner and the observers; raises `RuntimeError` where nothing succeeds any more."""
         self.planner.tell(result)
         self._on_result(result)
+        if result.job.task == "relax":
+            return
         failed = all(outcome.status == "failed" for outcome in result.outcomes)
         self._failures = self._failures + 1 if failed else 0
         message = result.outcomes[0].message
