@@ -1,0 +1,44 @@
+"""Where paths go on the trellis of layers and levels, and how likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from search_spaces.auto_deeplab.choice import LEVELS
+from search_spaces.auto_deeplab.decode import Transition
+
+Place = tuple[int, int]
+"""Layer and level; the stem's maps at stride 2 and 4 count as layers -1 and 0."""
+STEM_STRIDE2, STEM = (-1, -1), (0, 0)
+
+
+class Flow:
+    """Probabilities that follow from β: of being somewhere on the trellis, and of where a path came from."""
+
+    def __init__(self, moves: Sequence[Transition], beta: Tensor) -> None:
+        self.beta = dict(zip(moves, beta.unbind(), strict=True))
+        self.at: dict[Place, Tensor] = {STEM: beta.new_ones(())}
+        for move, probability in self.beta.items():
+            arriving = self.at[move.layer - 1, move.source] * probability
+            place = (move.layer, move.target)
+            self.at[place] = self.at[place] + arriving if place in self.at else arriving
+
+    def came_from(self, move: Transition, place: Place) -> Tensor:
+        """The probability that a path which makes `move` was at `place` two layers before; 0 where none makes it."""
+        if place == STEM_STRIDE2:
+            return torch.ones_like(self.at[STEM])
+        last = Transition(move.layer - 1, place[1], move.source)
+        here = self.at[move.layer - 1, move.source]
+        return self.at[place] * self.beta[last] / here.clamp(min=torch.finfo(here.dtype).tiny)
+
+
+def level_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The map's (height, width) at each level, from that at level 0."""
+    sizes = [size]
+    while len(sizes) < LEVELS:
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes

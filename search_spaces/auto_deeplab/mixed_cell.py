@@ -1,0 +1,155 @@
+"""A cell whose every edge is a mixture of all operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import channel_shuffle, max_pool2d
+
+from nasseg.network import initialise
+from nasseg.ops import Op
+from nasseg.ops.base import Pair
+from nasseg.ops.layers import BatchNorm
+from search_spaces.auto_deeplab.operators import OPERATORS, OperatorName, match_channels, operator
+
+WEIGHED = tuple(name for name in OPERATORS if name != "zero")
+"""The operators that add something to a mixture; zero takes its share of the weight and adds nothing."""
+
+
+class MixedCell(nn.Module):
+    """Blocks that sum all operators on all states before them, weighted by α (equations 1 to 4).
+
+    All edges out of one state that have one operator are computed at once: their convolutions lie side by side as one
+    grouped convolution, and an operator without parameters is computed once for all of them.
+
+    With `partial_channels` K, 1 / K of a state's channels go through the operators and the rest past them, and both
+    are shuffled together (PC-DARTS, arXiv 1907.05737, §3.1).
+    """
+
+    def __init__(
+        self, in_channels: int, before: Mapping[str, int], channels: int, blocks: int, *, strided: bool,
+        partial_channels: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if channels % partial_channels:
+            raise ValueError(
+                f"partial_channels is {partial_channels}, but must divide the cell's {channels} filters: "
+                "give a divisor of the space's filters"
+            )
+        self.blocks, self.strided, self.partial_channels = blocks, strided, partial_channels
+        self.active = channels // partial_channels
+        match = (match_channels(channels),)
+        self.state0 = _chain(match, in_channels)
+        self.state1 = nn.ModuleDict({name: _chain(match, c) for name, c in before.items()})
+        self.operators = nn.ModuleList(
+            nn.ModuleDict({name: self._copies(name, state) for name in WEIGHED}) for state in range(blocks + 1)
+        )
+
+    def readers(self, state: int) -> range:
+        """The blocks that read a state, in the order in which their operators lie side by side."""
+        return range(max(0, state - 1), self.blocks)
+
+    def _copies(self, name: OperatorName, state: int) -> nn.Module:
+        stride = 2 if self.strided and state < 2 else 1
+        ops = operator(name, self.active, stride)
+        return side_by_side([_chain(ops, self.active) for _ in self.readers(state)])
+
+    def forward(self, previous: Tensor, before: Mapping[str, tuple[Tensor, Tensor]], alpha: Tensor) -> Tensor:
+        """(N, C_in, H, W) → (N, blocks · channels, H', W'), where H' is H, or ⌈H / 2⌉ in a strided cell.
+
+        `before` holds a weight and a map (N, C, H, W) by name, `alpha` is (edges, operators) by block, then by state.
+        """
+        state1 = [weight * self.state1[name](x) for name, (weight, x) in before.items()]
+        states = [self.state0(previous), torch.stack(state1).sum(dim=0) if len(state1) > 1 else state1[0]]
+        sums: list[list[Tensor]] = [[] for _ in range(self.blocks)]
+        for state in range(self.blocks + 1):
+            readers = self.readers(state)
+            mixed = self._mixed(state, states[state], alpha[[edge(block, state) for block in readers]])
+            for block, output in zip(readers, mixed.unbind(dim=1), strict=True):
+                sums[block].append(output)
+            if state > 0:  # the states up to here are all that block state - 1 reads
+                states.append(sum(sums[state - 1][1:], start=sums[state - 1][0]))
+        return torch.cat(states[2:], dim=1)
+
+    def _mixed(self, state: int, x: Tensor, alpha: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, readers, C, H', W'); `alpha` is (readers, operators)."""
+        active, idle = x[:, : self.active], x[:, self.active :]
+        total: Tensor | None = None
+        for index, name in enumerate(OPERATORS):
+            if name == "zero":
+                continue
+            output = self.operators[state][name](active)  # type: ignore[index]
+            weighed = alpha[:, index].reshape(1, -1, 1, 1, 1) * output.unflatten(1, (-1, self.active))
+            total = weighed if total is None else total + weighed
+        assert total is not None
+        if self.partial_channels == 1:
+            return total
+        if self.strided and state < 2:
+            idle = max_pool2d(idle, 3, stride=2, padding=1)
+        readers = total.shape[1]
+        both = torch.cat([total, idle.unsqueeze(1).expand(-1, readers, -1, -1, -1).to(total.dtype)], dim=2)
+        shuffled: Tensor = channel_shuffle(both.flatten(0, 1), self.partial_channels)
+        return shuffled.reshape(both.shape)
+
+
+def edge(block: int, state: int) -> int:
+    """The number of the edge into `block` from `state`, counted by block, then by state."""
+    return block * (block + 3) // 2 + state
+
+
+def _chain(ops: tuple[Op, ...], channels: int) -> nn.Module:
+    """Operators one after the other, with the initial weights that they have in a network."""
+    chain = nn.Sequential(*(op.build([channels]) for op in ops))
+    initialise(chain)
+    return chain
+
+
+def side_by_side(chains: Sequence[nn.Module]) -> nn.Module:
+    """Chains of equal layers on one input, each with weights of its own, as one chain.
+
+    (N, C, H, W) → (N, copies · C', H', W'), chain by chain. Without parameters they all give one result, so that one
+    copy is enough.
+    """
+    copies = len(chains)
+    columns = list(zip(*(_leaves(chain) for chain in chains), strict=True))
+    if not any(True for chain in chains for _ in chain.parameters()):
+        return chains[0]
+    wide: list[nn.Module] = []
+    repeated = False
+    for layers in columns:
+        first = layers[0]
+        if isinstance(first, nn.Conv2d):
+            # A dense convolution reads the shared input as it is; any other needs a copy of it for each.
+            shared = not repeated and first.groups == 1
+            if not repeated and not shared:
+                wide.append(_Repeat(copies))
+            inputs = 1 if shared else copies
+            conv = nn.Conv2d(
+                first.in_channels * inputs, first.out_channels * copies, cast(Pair, first.kernel_size),
+                cast(Pair, first.stride), first.padding, cast(Pair, first.dilation),  # type: ignore[arg-type]
+                first.groups * inputs, bias=False,
+            )  # fmt: skip
+            conv.weight.data.copy_(torch.cat([layer.weight.data for layer in layers]))
+            wide.append(conv)
+            repeated = True
+        elif isinstance(first, BatchNorm):
+            wide.append(BatchNorm(first.num_features * copies))
+        else:
+            wide.append(first)
+    return nn.Sequential(*wide)
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    return [leaf for leaf in module.modules() if not list(leaf.children())]
+
+
+class _Repeat(nn.Module):
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.copies = copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(1, self.copies, 1, 1)

@@ -1,0 +1,217 @@
+"""The space made continuous: cells of mixed operators on a trellis of strides (arXiv 1901.02985, §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from baselines.heads import classifier
+from nasseg.graph import Architecture, Builder
+from nasseg.network import Network
+from nasseg.ops import Activation
+from nasseg.ops.layers import BatchNorm, bilinear
+from nasseg.search.relaxation import OpCost, Relaxation, RelaxationOptions, WeightedGraph
+from search_spaces.auto_deeplab.choice import Backbone
+from search_spaces.auto_deeplab.decode import Transition, strongest_cell, strongest_path, transitions
+from search_spaces.auto_deeplab.drawing import cell_graph, trellis_graph
+from search_spaces.auto_deeplab.flow import STEM, STEM_STRIDE2, Flow, Place, level_sizes
+from search_spaces.auto_deeplab.mixed_cell import MixedCell
+from search_spaces.auto_deeplab.network import search_head, stem
+from search_spaces.auto_deeplab.operators import OPERATORS
+from search_spaces.auto_deeplab.prices import Prices
+
+if TYPE_CHECKING:
+    from search_spaces.auto_deeplab.space import AutoDeepLab
+
+ALPHA_SCALE = 1e-3
+"""Deviation of α and β at the start (§5.1)."""
+
+
+class Supernet(Relaxation[Backbone]):
+    """All networks of an `AutoDeepLab` space in one.
+
+    α weighs the operators of each edge of the cell, which all cells share; β weighs the moves out of each level of
+    each layer: both are softmaxed, so that the β out of one place sum to one, at the borders of the trellis too. With
+    p(l, s) the probability that a path drawn by β is at level s in layer l:
+
+        H(l, t) = Σ_s β(l, s→t) · Cell(H(l-1, s), H(l-2, ·))        (equation 6)
+        logits  = Σ_t p(L, t) · Head_t(H(L, t))
+
+    The paper gives the cell H^{l-2} at the level t, which the network that is decoded in the end mostly does not have:
+    its path was at some level u then. Here the cell gets the expectation of what it will have: the maps at all levels
+    u, each brought to the cell's size and channels, weighted by the probability that a path at s came from u. The
+    heads are weighted by p for the same reason. A relaxation whose mixtures are all certain therefore computes exactly
+    what the decoded network does. Each move has a cell of its own, as operators work at stride 2 where it goes down.
+
+    (N, 3, H, W) → (N, classes, H, W), through the three-branch ASPP of the paper's search at each final level.
+    """
+
+    def __init__(self, space: AutoDeepLab, classes: int, options: RelaxationOptions) -> None:
+        super().__init__()
+        self.space, self.options, self.classes = space, options, classes
+        self.moves = tuple(transitions(space.layers))
+        self.edges = tuple((block, state) for block in range(space.blocks) for state in range(block + 2))
+        self.alpha = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.edges), len(OPERATORS)))
+        self.beta = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.moves)))
+        self.stem = _stem_architecture().network()
+        self.cells = nn.ModuleDict({_name(move): self._cell(move) for move in self.moves})
+        final = sorted({move.target for move in self.moves if move.layer == space.layers})
+        self.heads = nn.ModuleDict({str(level): self._head(level) for level in final})
+        self._prices: Prices | None = None
+
+    def _cell(self, move: Transition) -> MixedCell:
+        return MixedCell(
+            self.channels((move.layer - 1, move.source)),
+            {str(level): self.channels((layer, level)) for layer, level in self.before(move)},
+            self.space.filters << move.target,
+            self.space.blocks,
+            strided=move.target > move.source,
+            partial_channels=self.options.partial_channels,
+        )
+
+    def channels(self, place: Place) -> int:
+        """Channels of the map of a layer at a level."""
+        layer, level = place
+        if layer < 1:
+            return self.stem.architecture.channels(self.stem.architecture.outputs[layer + 1])
+        return self.space.blocks * (self.space.filters << level)
+
+    def before(self, move: Transition) -> list[Place]:
+        """Where the maps of two layers before `move` may come from."""
+        if move.layer == 1:
+            return [STEM_STRIDE2]
+        return [(m.layer - 1, m.source) for m in self.moves if m.layer == move.layer - 1 and m.target == move.source]
+
+    def _head(self, level: int) -> Network:
+        g = Builder(f"head at stride {4 << level}")
+        image = g.input()
+        features = g.input(self.space.blocks * (self.space.filters << level), name="features")
+        x = search_head(g, g.add("activation", Activation(), features), level, self.space.head_filters)
+        return g.build(classifier(g, x, image, self.classes)).network()
+
+    # --- the mixtures ----------------------------------------------------------------------------------------------
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """α, one row an edge and one column an operator, and β, one number a move."""
+        return [self.alpha, self.beta]
+
+    def alpha_weights(self) -> Tensor:
+        """α softmaxed over the operators of each edge (equation 4): (edges, operators)."""
+        return self.alpha.softmax(dim=1)
+
+    def beta_weights(self) -> Tensor:
+        """β softmaxed over the moves out of each place (equation 7): (moves,)."""
+        places = sorted({(move.layer, move.source) for move in self.moves})
+        groups = torch.tensor([places.index((move.layer, move.source)) for move in self.moves], device=self.beta.device)
+        strengths = (self.beta - self.beta.detach().max()).exp()
+        totals = torch.zeros(len(places), device=self.beta.device).index_add(0, groups, strengths)
+        return strengths / totals[groups]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes, H, W)."""
+        return self.mixed(images, self.alpha_weights(), self.beta_weights())
+
+    def mixed(self, images: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        """Logits under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
+        flow = Flow(self.moves, beta)
+        stem = self.stem.outputs({"image": images})
+        maps: dict[Place, Tensor] = dict(zip((STEM_STRIDE2, STEM), stem.values(), strict=True))
+        sizes = level_sizes((maps[STEM].shape[-2], maps[STEM].shape[-1]))
+        for layer in range(1, self.space.layers + 1):
+            arriving: dict[Place, Tensor] = {}
+            for move in (move for move in self.moves if move.layer == layer):
+                output = flow.beta[move] * self._run_cell(move, maps, sizes, flow, alpha)
+                place = (layer, move.target)
+                arriving[place] = arriving[place] + output if place in arriving else output
+            maps = {place: x for place, x in maps.items() if place[0] == layer - 1} | arriving
+        logits = [
+            flow.at[self.space.layers, int(level)] * head(images, maps[self.space.layers, int(level)])
+            for level, head in self.heads.items()
+        ]
+        return torch.stack(logits).sum(dim=0)
+
+    def _run_cell(
+        self, move: Transition, maps: Mapping[Place, Tensor], sizes: Sequence[tuple[int, int]], flow: Flow,
+        alpha: Tensor,
+    ) -> Tensor:  # fmt: skip
+        cell = self.cells[_name(move)]
+        size = sizes[min(move.source, move.target)]
+        previous = bilinear(maps[move.layer - 1, move.source], size)
+        before = {
+            str(place[1]): (flow.came_from(move, place), bilinear(maps[place], size)) for place in self.before(move)
+        }
+        if not (self.options.checkpoint_activations and torch.is_grad_enabled()):
+            return cast(Tensor, cell(previous, before, alpha))
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_left_alone(cell)
+
+        output = checkpoint(
+            cell, previous, before, alpha, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        )
+        return cast(Tensor, output)
+
+    # --- cost ------------------------------------------------------------------------------------------------------
+
+    def price(self, cost: OpCost, size: tuple[int, int]) -> None:
+        """Fix what each operator costs for images of `size` (height, width)."""
+        self._prices = Prices(self, cost, size)
+
+    def expected_cost(self) -> Tensor:
+        """The cost of the space's network under the mixtures; exactly that network's where they are certain."""
+        return self.cost_of(self.alpha_weights(), self.beta_weights())
+
+    def cost_of(self, alpha: Tensor, beta: Tensor) -> Tensor:
+        """The expected cost under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
+        if self._prices is None:
+            raise ValueError("the relaxation has no prices; call price before expected_cost")
+        return self._prices.total(Flow(self.moves, beta), alpha)
+
+    # --- results ---------------------------------------------------------------------------------------------------
+
+    def decode(self) -> Backbone:
+        """The strongest cell and the most likely path."""
+        alpha, beta = self.alpha_weights().detach().cpu(), self.beta_weights().detach().cpu()
+        return Backbone(
+            blocks=strongest_cell(self.space.blocks, dict(zip(self.edges, alpha.tolist(), strict=True))),
+            levels=strongest_path(dict(zip(self.moves, beta.tolist(), strict=True))),
+        )
+
+    def graphs(self) -> tuple[WeightedGraph, ...]:
+        """The trellis with its β, and the cell with its α."""
+        alpha, beta = self.alpha_weights().detach().cpu(), self.beta_weights().detach().cpu()
+        choice = self.decode()
+        return (
+            trellis_graph(dict(zip(self.moves, beta.tolist(), strict=True)), choice),
+            cell_graph(dict(zip(self.edges, alpha.tolist(), strict=True)), choice),
+        )
+
+
+def _name(move: Transition) -> str:
+    return f"layer{move.layer}_{move.source}to{move.target}"
+
+
+def _stem_architecture() -> Architecture:
+    g = Builder("stem")
+    image = g.input()
+    with g.scope("backbone"):
+        maps = stem(g, image)
+    return g.build(*maps)
+
+
+@contextmanager
+def _statistics_left_alone(module: nn.Module) -> Iterator[None]:
+    """Keep a second forward pass in training from updating the running statistics again."""
+    norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
