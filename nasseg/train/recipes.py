@@ -106,6 +106,17 @@ def pspnet(**changes: Any) -> Recipe:
     )
 
 
+def auto_deeplab(**changes: Any) -> Recipe:
+    """Auto-DeepLab on Cityscapes, from scratch (arXiv 1901.02985, section 5.2).
+
+    The batch size is DeepLab's; the paper names none. Its scheduled drop path, for the largest network, is not part of
+    it.
+    """
+    return Recipe.model_validate(
+        {"steps": 1_500_000, "batch_size": 16, "crop": (769, 769), "learning_rate": 0.05, **changes}
+    )
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "short": short,
     "stdc": stdc,
@@ -113,6 +124,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "fcn": fcn,
     "unet": unet,
     "pspnet": pspnet,
+    "auto_deeplab": auto_deeplab,
 }
 
 PAPER_RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -122,6 +134,7 @@ PAPER_RECIPES: dict[str, Callable[..., Recipe]] = {
     "fcn": fcn,
     "unet": unet,
     "pspnet": pspnet,
+    "auto_deeplab": auto_deeplab,
 }
 """By the beginning of an architecture's name."""
 

@@ -36,6 +36,7 @@ from baselines.unet import unet
 from baselines.unetplusplus import unetplusplus
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
+from search_spaces.auto_deeplab.published import auto_deeplab_l, auto_deeplab_m, auto_deeplab_s
 
 CLASSES = 5
 SIZE = (33, 40)
@@ -63,9 +64,24 @@ BASELINES: dict[str, Callable[[], Architecture]] = {
     "deeplabv3plus-xception65": partial(deeplabv3plus_xception65, CLASSES, filters=16),
     "deeplabv3plus-xception71": partial(deeplabv3plus_xception71, CLASSES, filters=16),
     "pspnet-resnet50": partial(pspnet_resnet50, CLASSES),
+    "auto_deeplab-s": partial(auto_deeplab_s, CLASSES, filters=4, head_filters=16),
+    "auto_deeplab-m": partial(auto_deeplab_m, CLASSES, filters=5, head_filters=16),
+    "auto_deeplab-l": partial(auto_deeplab_l, CLASSES, filters=6, head_filters=16),
 }
 
-LONG = ("resnet101", "xception65", "xception71", "stdc2", "stdc2-classifier", "fcn16s", "fcn32s", "deeplabv3-resnet50")
+LONG = (
+    "resnet101",
+    "xception65",
+    "xception71",
+    "stdc2",
+    "stdc2-classifier",
+    "fcn16s",
+    "fcn32s",
+    "deeplabv3-resnet50",
+    "auto_deeplab-s",
+    "auto_deeplab-m",
+    "auto_deeplab-l",
+)
 """Deep networks, and those that differ little from others: their tests are marked slow."""
 
 BEYOND_FLOAT16 = (
@@ -74,6 +90,9 @@ BEYOND_FLOAT16 = (
     "deeplabv3-resnet101",
     "deeplabv3plus-resnet101",
     "deeplabv3-xception65",
+    "auto_deeplab-s",
+    "auto_deeplab-m",
+    "auto_deeplab-l",
 )
 
 every_baseline = pytest.mark.parametrize(

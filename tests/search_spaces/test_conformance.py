@@ -11,12 +11,15 @@ import torch
 
 from examples.own_space import TwoRates
 from nasseg.search.space import Choice, Space
+from search_spaces.auto_deeplab import AutoDeepLab
 from search_spaces.dpc import DPC
 
 SPACES: dict[str, Space[Any]] = {
     "dpc": DPC(),
     "dpc-small": DPC(branches=2, filters=8, output_stride=8),
     "dpc-decoder": DPC(branches=3, filters=8, decoder=True),
+    "auto_deeplab": AutoDeepLab(layers=4, blocks=2, filters=2, head_filters=8),
+    "auto_deeplab-search": AutoDeepLab(layers=3, blocks=3, filters=2, head_filters=8, decoder=False),
     "example": TwoRates(),
 }
 

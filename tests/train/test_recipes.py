@@ -18,6 +18,7 @@ def test_every_recipe_takes_changes(name: str) -> None:
         ("deeplabv3plus-xception65", "deeplab"),
         ("dpc", "deeplab"),
         ("pspnet-resnet50", "pspnet"),
+        ("auto_deeplab-s", "auto_deeplab"),
     ],
 )
 def test_paper_recipe(architecture: str, name: str) -> None:
