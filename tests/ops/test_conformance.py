@@ -86,7 +86,7 @@ class Case:
 
 
 ONE_CHANNEL_CONCAT = Case(Concat(), (4, 2, 1))
-"""PyTorch takes a map of one channel, which has both layouts, for a contiguous one, and the result is contiguous too."""
+"""A map of one channel has both layouts; PyTorch takes it for contiguous, and what it is joined to as well."""
 CASES = [
     Case(Conv(out_channels=6, rate=(2, 1), groups=2), (4,)),
     Case(Conv(out_channels=6, kernel=5, stride=2, bias=True, norm="none", activation="relu6"), (4,), halved),

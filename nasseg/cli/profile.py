@@ -1,0 +1,157 @@
+"""`nasseg profile`: a latency table of a space's operators on this device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from nasseg.cli.options import INTERRUPTED, Config, Device, Json, parse_size, print_json, say
+
+if TYPE_CHECKING:
+    from nasseg.cost.table import Entry, LatencyTable
+    from nasseg.graph import Architecture
+    from nasseg.search.space import Space
+
+SHOWN = 5
+
+
+def profile(
+    out: Annotated[Path, typer.Option(help="The table, a JSON file.", metavar="TABLE.json")],
+    space: Annotated[str, typer.Option(help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
+    device: Device = "auto",
+    size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
+    batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
+    classes: Annotated[int, typer.Option(help="Classes of the networks.", min=1)] = 19,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="Number format of weights and maps.")
+    ] = "float32",
+    backend: Annotated[str, typer.Option(help="What runs the networks: eager, compile, onnxruntime, …")] = "eager",
+    threads: Annotated[int | None, typer.Option(help="Threads on a CPU; all cores if not given.", min=1)] = None,
+    networks: Annotated[int, typer.Option(help="Whole networks for the calibration.", min=10)] = 30,
+    limit: Annotated[str, typer.Option(help="About how long to measure, like 90s, 10min or 1h.")] = "10min",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped profile left.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Measure a space's operators on this device, so that a search anywhere can predict latency here."""
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from nasseg import plugins
+    from nasseg.cost import profile as engine
+    from nasseg.cost.backends import choose_backend
+    from nasseg.cost.latency import device_name
+    from nasseg.cost.table import Conditions
+    from nasseg.train.device import choose_device
+
+    pixels, target, seconds = parse_size(size), choose_device(device), _parse_seconds(limit)
+    choose_backend(backend, target, dtype)
+    points = plugins.space(space)
+    _check_out(out, engine.partial_file(out), resume)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    conditions = Conditions(
+        device=device_name(target), dtype=dtype, backend=backend, batch=batch, size=pixels,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    say(f"looking for the operators of {space} …")
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
+            table = engine.profile(
+                space, walk(points, classes), samples(points, classes, networks), conditions, target, out,
+                limit_seconds=seconds, resume=resume,
+                on_progress=lambda what, done, of: bars.update(tasks[what], completed=done, total=of),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say("stopped; what was measured is saved. Continue with the same command and --resume")
+        raise typer.Exit(INTERRUPTED) from None
+    say(f"wrote {out}")
+    if as_json:
+        print_json(_summary(table))
+    else:
+        _print(table)
+
+
+def walk(space: Space[Any], classes: int) -> Iterator[Architecture]:
+    """Points that have all of a space's operators before long: the references, then random ones without end."""
+    for choice in space.references().values():
+        yield space.architecture(choice, classes)
+    rng = random.Random("operators")
+    while True:
+        yield space.architecture(space.sample(rng), classes)
+
+
+def samples(space: Space[Any], classes: int, count: int, seed: str = "calibration") -> list[Architecture]:
+    """Random networks; another `seed` gives others."""
+    rng = random.Random(seed)
+    return [space.architecture(space.sample(rng), classes) for _ in range(count)]
+
+
+def _check_out(out: Path, partial: Path, resume: bool) -> None:
+    """Raise `ValueError` before anything is measured that could not be written, or would overwrite."""
+    if out.exists():
+        raise ValueError(f"{out} exists; remove it, or name another file with --out")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent} is no folder; name a file in an existing one with --out")
+    if partial.exists() != resume:
+        raise ValueError(
+            f"{partial} is what a stopped profile left; continue it with --resume, or remove it"
+            if not resume
+            else f"there is no {partial} to resume; leave --resume out"
+        )
+
+
+def _parse_seconds(text: str) -> float:
+    from nasseg.search.budget import Budget
+
+    budget = Budget.parse(text)
+    if budget.unit not in {"h", "min", "s"}:
+        raise ValueError(f"limit is {text!r}, but must be a time, like 90s, 10min or 1h")
+    return budget.wall_seconds(cores=1, gpus=0)
+
+
+def _summary(table: LatencyTable) -> dict[str, Any]:
+    return {
+        "space": table.space,
+        **table.conditions.model_dump(mode="json"),
+        "operators_found": table.operators_found,
+        "operators_measured": len(table.entries),
+        **{name: value for name, value in table.error.model_dump().items() if name != "networks"},
+        "networks": table.error.networks,
+        "slowest": [{"operator": str(entry.operator), "ms": entry.median_ms} for entry in _by_time(table)[:SHOWN]],
+        "fastest": [{"operator": str(entry.operator), "ms": entry.median_ms} for entry in _by_time(table)[-SHOWN:]],
+    }
+
+
+def _by_time(table: LatencyTable) -> list[Entry]:
+    return sorted(table.entries, key=lambda entry: -entry.median_ms)
+
+
+def _print(table: LatencyTable) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    ordered = _by_time(table)
+    rows = Table("operator", "ms", "±")
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    for place, entry in enumerate(ordered):
+        if place < SHOWN or place >= len(ordered) - SHOWN:
+            spread = (entry.high_ms - entry.low_ms) / 2
+            rows.add_row(str(entry.operator), f"{entry.median_ms:.3f}", f"{spread:.3f}", end_section=place == SHOWN - 1)
+    console = Console()
+    console.print(rows)
+    found = f" of {table.operators_found} (the others are interpolated)" if table.interpolates else ""
+    console.print(
+        f"{len(ordered)} operators{found}; on networks that it was not fitted on, the table is off by "
+        f"{table.error.mape_percent:.1f} % on average, and ranks them with a Spearman correlation of "
+        f"{table.error.spearman:.3f} ({table.error.networks} networks)",
+        highlight=False,
+    )

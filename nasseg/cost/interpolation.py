@@ -1,0 +1,50 @@
+"""What an operator takes that was not measured: interpolated from measured ones of the same kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nasseg.cost.calibration import Array, non_negative_least_squares
+from nasseg.cost.describe import op_madds
+from nasseg.cost.shapes import Shape, output_shape
+from nasseg.ops import Op
+
+Call = tuple[Op, tuple[Shape, ...]]
+LEAST_MS = 1e-4
+
+
+class Interpolation:
+    """Time against MAdds and values moved, for each kind of operator: t = a · MAdds + b · values + c, none negative."""
+
+    def __init__(self, coefficients: Mapping[str, Sequence[float]]) -> None:
+        self._coefficients = coefficients
+
+    @classmethod
+    def fit(cls, measured: Sequence[tuple[Call, float]]) -> Interpolation:
+        """The fit of least squared relative error on operators with their times in milliseconds."""
+        by_kind: dict[str, list[tuple[Call, float]]] = {}
+        for call, ms in measured:
+            by_kind.setdefault(call[0].op, []).append((call, ms))
+        coefficients = {}
+        for kind, group in by_kind.items():
+            times = np.array([max(ms, LEAST_MS) for _, ms in group])
+            terms = np.array([_terms(*call) for call, _ in group])
+            coefficients[kind] = non_negative_least_squares(terms / times[:, None], np.ones(len(times)))
+        return cls(coefficients)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of operators that it has a fit for."""
+        return tuple(self._coefficients)
+
+    def ms(self, op: Op, inputs: tuple[Shape, ...]) -> float:
+        """Milliseconds that `op` is expected to take on inputs of these shapes."""
+        return float(_terms(op, inputs) @ np.array(self._coefficients[op.op]))
+
+
+def _terms(op: Op, inputs: tuple[Shape, ...]) -> Array:
+    values = sum(map(math.prod, (*inputs, output_shape(op, inputs))))
+    return np.array([op_madds(op, inputs) / 1e9, values / 1e6, 1.0])

@@ -1,0 +1,192 @@
+"""A latency table: what each operator takes on a device, and the latency of networks never built there."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+
+from nasseg.cost.calibration import Calibration, PredictionError
+from nasseg.cost.interpolation import Interpolation
+from nasseg.cost.shapes import Shape, node_shapes
+from nasseg.errors import one_line
+from nasseg.graph import Architecture, write_atomically
+from nasseg.ops import AnyOp, Op
+
+FORMAT: Final = "nasseg.latency/1"
+LISTED = 3
+"""Operators that a message lists by name."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Operator(_Data):
+    """An operator on inputs of given shapes (C, H, W): what a table has one entry for."""
+
+    op: AnyOp
+    inputs: tuple[Shape, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op} on {', '.join('×'.join(map(str, shape)) for shape in self.inputs)}"
+
+
+class Entry(_Data):
+    """What an operator takes: the median and its confidence interval, in milliseconds."""
+
+    operator: Operator
+    median_ms: NonNegativeFloat
+    low_ms: NonNegativeFloat
+    high_ms: NonNegativeFloat
+
+
+class Conditions(_Data):
+    """What the times were measured under; `size` is the images' (height, width)."""
+
+    device: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    backend: str
+    batch: PositiveInt
+    size: tuple[PositiveInt, PositiveInt]
+    threads: PositiveInt
+    torch: str = Field(default_factory=lambda: torch.__version__)
+    platform: str = Field(default_factory=platform.platform)
+
+
+class LatencyTable(_Data):
+    """Operators' times on one device, and how to add them up.
+
+    The latency of a network is the calibrated sum over the nodes of its inference graph. `operators_found` says how
+    many distinct operators `space` was found to have; where fewer were measured, the rest are interpolated from
+    measured ones of the same kind. `error` is that of predictions for networks that the calibration had not seen.
+    """
+
+    format: Literal["nasseg.latency/1"] = FORMAT
+    space: str
+    conditions: Conditions
+    measured_at: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    operators_found: PositiveInt
+    calibration: Calibration
+    error: PredictionError
+    entries: tuple[Entry, ...] = Field(min_length=1)
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether the space has operators that were not measured."""
+        return len(self.entries) < self.operators_found
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """The predicted latency of a network for images of the table's size.
+
+        Raises `ValueError` where the table lacks operators of the network.
+        """
+        operators = operators_of(architecture, self.conditions.size)
+        self._check_known(operators)
+        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
+
+    def op_ms(self, op: Op, inputs: Sequence[Shape]) -> float:
+        """What one operator adds to the latency of a network, of which all its operators and `fixed_ms` are the sum.
+
+        `inputs` are shapes (C, H, W). Raises `ValueError` where the table lacks the operator.
+        """
+        operator = Operator(op=op, inputs=tuple(inputs))
+        self._check_known([operator])
+        return self.calibration.scale * self._measured_ms(operator) + self.calibration.per_node_ms
+
+    def missing(self, architecture: Architecture) -> tuple[Operator, ...]:
+        """The distinct operators of a network that were not measured and cannot be interpolated."""
+        return self._unknown(operators_of(architecture, self.conditions.size))
+
+    def check(self, size: tuple[int, int], dtype: str, architectures: Iterable[Architecture] = ()) -> None:
+        """Raise `ValueError`, with the reason, unless the table fits images of `size`, `dtype` and these networks."""
+        (height, width), (wanted_height, wanted_width) = self.conditions.size, size
+        if self.conditions.size != size:
+            raise ValueError(
+                f"the latency table is for images of {height}x{width}, but {wanted_height}x{wanted_width} is needed; "
+                f"profile with --size {wanted_height}x{wanted_width}"
+            )
+        if self.conditions.dtype != dtype:
+            raise ValueError(
+                f"the latency table is for {self.conditions.dtype}, but {dtype} is needed; profile with --dtype {dtype}"
+            )
+        self._check_known([operator for network in architectures for operator in operators_of(network, size)])
+
+    def save(self, path: str | Path) -> None:
+        """Write the table; a reader sees the old content or the new, never a part."""
+        write_atomically(path, dump(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read a table; raises `ValueError` with the path of the offending field."""
+        data = read_json(path, "a table of nasseg profile")
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}; make one with nasseg profile")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(one_line(error, str(path))) from None
+
+    @cached_property
+    def _ms(self) -> dict[Operator, float]:
+        return {entry.operator: entry.median_ms for entry in self.entries}
+
+    @cached_property
+    def _interpolation(self) -> Interpolation:
+        return Interpolation.fit([((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries])
+
+    def _measured_ms(self, operator: Operator) -> float:
+        known = self._ms.get(operator)
+        return self._interpolation.ms(operator.op, operator.inputs) if known is None else known
+
+    def _unknown(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
+        kinds = self._interpolation.kinds if self.interpolates else ()
+        return tuple(dict.fromkeys(o for o in operators if o not in self._ms and o.op.op not in kinds))
+
+    def _check_known(self, operators: Iterable[Operator]) -> None:
+        unknown = self._unknown(operators)
+        if unknown:
+            more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+            raise ValueError(
+                f"the latency table of {self.space} lacks {len(unknown)} operators: "
+                f"{'; '.join(map(str, unknown[:LISTED]))}{more}; profile the space that is searched"
+            )
+
+
+def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:
+    """The operators of a network's inference graph, one a node, for images of `size` (height, width)."""
+    return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in node_shapes(architecture.inference(), size)]
+
+
+def dump(data: BaseModel) -> str:
+    """JSON with one line a list item at the top level: small, and a difference of two files can be read."""
+    fields = data.model_dump(mode="json")
+    parts = []
+    for name, value in fields.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def read_json(path: str | Path, what: str) -> object:
+    """The content of a JSON file; raises `ValueError` that says `what` it should be."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give {what}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; give {what}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}; give {what}") from None
