@@ -109,8 +109,7 @@ def pspnet(**changes: Any) -> Recipe:
 def auto_deeplab(**changes: Any) -> Recipe:
     """Auto-DeepLab on Cityscapes, from scratch (arXiv 1901.02985, section 5.2).
 
-    The batch size is DeepLab's; the paper names none. Its scheduled drop path, for the largest network, is not part of
-    it.
+    The batch size and all else that the paper leaves open are DeepLab's. Its scheduled drop path is not part of it.
     """
     return Recipe.model_validate(
         {"steps": 1_500_000, "batch_size": 16, "crop": (769, 769), "learning_rate": 0.05, **changes}
