@@ -1,6 +1,6 @@
 """Parameters, MAdds and shapes of every node, from a run on PyTorch's meta device: no formula written by hand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -9,22 +9,30 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasseg.graph import Architecture
-from nasseg.network import Network
-from nasseg.ops import Op
+from nasseg.graph.architecture import Node
+from nasseg.ops import Input, Op
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
 
 
-class NodeCost(BaseModel):
-    """One node: `weights` counts convolution and linear weights only, `shape` is (C, H, W), MAdds are at batch 1."""
+class OperatorCost(BaseModel):
+    """What an operator costs at batch 1: `weights` counts convolution and linear weights only, `shape` is (C, H, W)."""
 
     model_config = ConfigDict(frozen=True)
+
+    params: int
+    weights: int
+    madds: int
+    shape: Shape
+
+
+class NodeCost(OperatorCost):
+    """One node of a network."""
 
     name: str
     op: str
     inputs: tuple[str, ...]
-    params: int
-    weights: int
-    madds: int
-    shape: tuple[int, int, int]
 
 
 class StageCost(BaseModel):
@@ -58,12 +66,15 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
 
     MAdds count convolutions, transposed convolutions and matrix products, at batch 1.
     """
+    costs = {node.name: cost for node, _, cost in walk(architecture, size)}
     inference = architecture.inference()
-    with torch.device("meta"):
-        network = Network(inference).eval()
-        params_training = _params(Network(architecture)) if architecture.training_outputs else _params(network)
-        shapes = {name: (architecture.channels(name), *size) for name in inference.inputs}
-    nodes = tuple(node_costs(network, shapes))
+    nodes = tuple(
+        NodeCost(
+            name=node.name, op=str(node.op), inputs=node.inputs,
+            **costs[node.name].model_dump(),
+        )
+        for node in inference.ordered
+    )  # fmt: skip
     stages = {
         stage: StageCost(
             params=sum(node.params for node in nodes if _stage(node) == stage),
@@ -76,7 +87,7 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
         name=architecture.name,
         key=architecture.key,
         params=sum(node.params for node in nodes),
-        params_training=params_training,
+        params_training=sum(cost.params for cost in costs.values()),
         madds=sum(node.madds for node in nodes),
         size=size,
         classes=architecture.classes,
@@ -85,57 +96,49 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
     )
 
 
-def node_costs(network: Network, input_shapes: dict[str, tuple[int, int, int]]) -> Iterable[NodeCost]:
-    """The cost of every node of a network on the meta device, in the order of computation."""
-    architecture = network.architecture
-    values = {name: torch.empty(1, *shape, device="meta") for name, shape in input_shapes.items()}
+def walk(architecture: Architecture, size: tuple[int, int]) -> Iterator[tuple[Node, tuple[Shape, ...], OperatorCost]]:
+    """Each node in the order of computation, with its inputs' shapes and its cost, for images of `size`."""
+    shapes: dict[str, Shape] = {}
     for node in architecture.ordered:
-        madds = 0
-        module = network.get_submodule(node.name)
-        if node.name not in values:
+        inputs = tuple(shapes[source] for source in node.inputs)
+        if isinstance(node.op, Input):
+            cost = OperatorCost(params=0, weights=0, madds=0, shape=(node.op.channels, *size))
+        else:
             try:
-                with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                    values[node.name] = module(*(values[source] for source in node.inputs))
+                cost = operator_cost(node.op, inputs)
             except (RuntimeError, ValueError) as error:
-                sizes = ", ".join("×".join(map(str, values[source].shape[1:])) for source in node.inputs)
+                sizes = ", ".join("×".join(map(str, shape)) for shape in inputs)
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"node {node.name!r} cannot take inputs of {sizes}: {reason}") from None
-            madds = counter.get_total_flops() // 2
-        channels, height, width = values[node.name].shape[1:]
-        yield NodeCost(
-            name=node.name,
-            op=str(node.op),
-            inputs=node.inputs,
-            params=_params(module),
-            weights=sum(
-                layer.weight.numel()
-                for layer in module.modules()
-                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-            ),
-            madds=madds,
-            shape=(channels, height, width),
-        )
-
-
-def op_madds(op: Op, input_shapes: Sequence[tuple[int, int, int]]) -> int:
-    """Multiply–adds of one operator on inputs of these shapes (C, H, W), counted as by `describe`."""
-    return _op_madds(op, tuple(input_shapes))
+        shapes[node.name] = cost.shape
+        yield node, inputs, cost
 
 
 @cache
-def _op_madds(op: Op, input_shapes: tuple[tuple[int, int, int], ...]) -> int:
+def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
+    """What one operator costs on inputs of these shapes, counted on PyTorch's meta device; kept for the next time."""
     with torch.device("meta"):
         module = op.build([channels for channels, _, _ in input_shapes]).eval()
         inputs = [torch.empty(1, *shape) for shape in input_shapes]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    madds: int = counter.get_total_flops() // 2
-    return madds
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            output = module(*inputs)
+    channels, height, width = output.shape[1:]
+    return OperatorCost(
+        params=sum(parameter.numel() for parameter in module.parameters()),
+        weights=sum(
+            layer.weight.numel()
+            for layer in module.modules()
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+        ),
+        madds=counter.get_total_flops() // 2,
+        shape=(channels, height, width),
+    )
+
+
+def op_madds(op: Op, input_shapes: Sequence[Shape]) -> int:
+    """Multiply–adds of one operator on inputs of these shapes (C, H, W), counted as by `describe`."""
+    return operator_cost(op, tuple(input_shapes)).madds
 
 
 def _stage(node: NodeCost) -> str:
     return node.name.split(".", 1)[0]
-
-
-def _params(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import channel_shuffle, max_pool2d
+from torch.nn.utils import skip_init
 
 from nasseg.network import initialise
 from nasseg.ops import Op
-from nasseg.ops.base import Pair
 from nasseg.ops.layers import BatchNorm
 from search_spaces.auto_deeplab.operators import OPERATORS, OperatorName, match_channels, operator
 
@@ -41,9 +41,9 @@ class MixedCell(nn.Module):
             )
         self.blocks, self.strided, self.partial_channels = blocks, strided, partial_channels
         self.active = channels // partial_channels
-        match = (match_channels(channels),)
-        self.state0 = _chain(match, in_channels)
-        self.state1 = nn.ModuleDict({name: _chain(match, c) for name, c in before.items()})
+        self.state0 = match_channels(channels).build([in_channels])
+        self.state1 = nn.ModuleDict({name: match_channels(channels).build([c]) for name, c in before.items()})
+        initialise(self)
         self.operators = nn.ModuleList(
             nn.ModuleDict({name: self._copies(name, state) for name in WEIGHED}) for state in range(blocks + 1)
         )
@@ -55,7 +55,7 @@ class MixedCell(nn.Module):
     def _copies(self, name: OperatorName, state: int) -> nn.Module:
         stride = 2 if self.strided and state < 2 else 1
         ops = operator(name, self.active, stride)
-        return side_by_side([_chain(ops, self.active) for _ in self.readers(state)])
+        return side_by_side(_chain(ops, self.active), len(self.readers(state)))
 
     def forward(self, previous: Tensor, before: Mapping[str, tuple[Tensor, Tensor]], alpha: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, blocks · channels, H', W'), where H' is H, or ⌈H / 2⌉ in a strided cell.
@@ -101,49 +101,46 @@ def edge(block: int, state: int) -> int:
 
 
 def _chain(ops: tuple[Op, ...], channels: int) -> nn.Module:
-    """Operators one after the other, with the initial weights that they have in a network."""
-    chain = nn.Sequential(*(op.build([channels]) for op in ops))
-    initialise(chain)
-    return chain
+    """Operators one after the other."""
+    return nn.Sequential(*(op.build([channels]) for op in ops))
 
 
-def side_by_side(chains: Sequence[nn.Module]) -> nn.Module:
-    """Chains of equal layers on one input, each with weights of its own, as one chain.
+def side_by_side(chain: nn.Module, copies: int) -> nn.Module:
+    """Copies of a chain of layers on one input, each with weights of its own, as one chain.
 
-    (N, C, H, W) → (N, copies · C', H', W'), chain by chain. Without parameters they all give one result, so that one
-    copy is enough.
+    (N, C, H, W) → (N, copies · C', H', W'), copy by copy. Without parameters all of them give one result, so that one
+    is enough.
     """
-    copies = len(chains)
-    columns = list(zip(*(_leaves(chain) for chain in chains), strict=True))
-    if not any(True for chain in chains for _ in chain.parameters()):
-        return chains[0]
+    layers = [leaf for leaf in chain.modules() if not list(leaf.children())]
+    if not list(chain.parameters()):
+        return chain
+    weights: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers if isinstance(layer, nn.Conv2d)}
+    for _ in range(copies):
+        initialise(chain)
+        for layer, drawn in weights.items():
+            drawn.append(cast(Tensor, layer.weight).detach().clone())
     wide: list[nn.Module] = []
     repeated = False
-    for layers in columns:
-        first = layers[0]
-        if isinstance(first, nn.Conv2d):
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
             # A dense convolution reads the shared input as it is; any other needs a copy of it for each.
-            shared = not repeated and first.groups == 1
+            shared = not repeated and layer.groups == 1
             if not repeated and not shared:
                 wide.append(_Repeat(copies))
             inputs = 1 if shared else copies
-            conv = nn.Conv2d(
-                first.in_channels * inputs, first.out_channels * copies, cast(Pair, first.kernel_size),
-                cast(Pair, first.stride), first.padding, cast(Pair, first.dilation),  # type: ignore[arg-type]
-                first.groups * inputs, bias=False,
+            conv = skip_init(  # type: ignore[no-untyped-call]
+                nn.Conv2d, layer.in_channels * inputs, layer.out_channels * copies, layer.kernel_size,
+                stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups * inputs,
+                bias=False, device=layer.weight.device,
             )  # fmt: skip
-            conv.weight.data.copy_(torch.cat([layer.weight.data for layer in layers]))
+            conv.weight.data.copy_(torch.cat(weights[layer]))
             wide.append(conv)
             repeated = True
-        elif isinstance(first, BatchNorm):
-            wide.append(BatchNorm(first.num_features * copies))
+        elif isinstance(layer, BatchNorm):
+            wide.append(BatchNorm(layer.num_features * copies))
         else:
-            wide.append(first)
+            wide.append(layer)
     return nn.Sequential(*wide)
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    return [leaf for leaf in module.modules() if not list(leaf.children())]
 
 
 class _Repeat(nn.Module):
