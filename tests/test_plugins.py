@@ -44,10 +44,10 @@ def test_a_space_by_name_or_by_class() -> None:
 @pytest.mark.parametrize(
     ("call", "text", "line"),
     [
-        (plugins.baseline, "unett", "unknown baseline 'unett'; known: deeplabv3-mobilenetv2, "),
+        (plugins.baseline, "unett", "unknown baseline 'unett'; known: auto_deeplab-l, "),
         (plugins.baseline, "unet:depth=3", "unet: unknown option 'depth'; known: in_channels, norm, bias, decoder"),
         (plugins.baseline, "unet:in_channels=few", "unet: in_channels is 'few', but must be a valid integer"),
-        (plugins.space, "dpd", "unknown search space 'dpd'; known: dpc"),
+        (plugins.space, "dpd", "unknown search space 'dpd'; known: auto_deeplab, dpc"),
         (plugins.space, "dpc:arms=3", "unknown option 'arms'; known: branches"),
         (plugins.space, "dpc:branches=0", "branches is 0, but must be greater than or equal to 1"),
         (plugins.space, "search_spaces.dpc:DPX", "search_spaces.dpc:DPX cannot be imported"),

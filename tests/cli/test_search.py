@@ -19,7 +19,7 @@ Refused = Callable[..., str]
         (("--budget", "200potatoes"), "budget '200potatoes' must be a number and a unit; write it like 200gpu-h"),
         (("--budget", "2gpu-h", "--device", "cpu"), "budget 2gpu-h needs a GPU, and there is none"),
         (("--budget", "0min"), "budget '0min' must be more than 0"),
-        (("--space", "hexagons"), "unknown search space 'hexagons'; known: dpc"),
+        (("--space", "hexagons"), "unknown search space 'hexagons'; known: auto_deeplab, dpc"),
         (("--space", "dpc:arms=3"), "unknown option 'arms'; known: branches, backbone"),
         (("--space", "nothing.here:Space"), "nothing.here:Space cannot be imported"),
         (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, tpe, nsga2"),
