@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
+from torch import nn
 
 from nasseg.graph import Architecture, write_atomically
+from nasseg.graph.identity import digest
 from nasseg.network import Network
 
 
 class WeightStore:
-    """A folder of trained nodes' weights, from which later networks with the same nodes start.
+    """A folder of trained nodes' weights, from which later networks with nodes in the same place start.
 
-    A file holds the weights and the running statistics of one node, under the hash of what the node computes
-    (`Architecture.node_keys`). Any number of processes may read and write at once: files are replaced whole, and one
-    that another process has just removed was simply not found. When the folder is larger than `limit_bytes`, the files
-    that were used least recently go.
+    A file holds the parameters and running statistics of one node, under the hash of its place: its name, operator and
+    input channels, as in the weight sharing of ENAS (arXiv 1802.03268, section 2). Hashes of all that a node computes
+    (`Architecture.node_keys`) would be stricter, but two networks share few of those after their first difference, and
+    trials gained nothing from them (`benchmarks/inheritance.py`).
 
-    Equal nodes of one network are told apart by their number in order: with the same weights they would have the same
-    gradients, and stay one node for ever.
+    The first trial that trains a node gives it its weights for good. So every trial starts from nodes that were
+    trained about as long; with the weights of the latest, trials would look the better the later they came.
 
-    What a network finds depends on what was saved before it, so with several workers on who was first.
+    Any number of processes may read and write at once. When the folder is larger than `limit_bytes`, the files that
+    were used least recently go. What a network finds depends on what was saved before it: with several workers on who
+    came first, and a trial that is repeated because its result was lost may find its own weights.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = 2 << 30) -> None:
@@ -34,52 +37,51 @@ class WeightStore:
         self.folder, self.limit_bytes = folder, limit_bytes
 
     def save(self, network: Network) -> None:
-        """Keep the weights of every node, in place of older ones."""
-        for name, file in self._files(network.architecture).items():
-            state = network.get_submodule(name).state_dict()
-            if state:
-                tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+        """Keep the weights of each node that none are kept of yet."""
+        for file, module in self._files(network).values():
+            if not file.exists():
+                tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
                 write_atomically(file, safetensors.torch.save(tensors))
         self._make_room()
 
     def load_into(self, network: Network) -> set[str]:
-        """Give each node the weights that are known for it; the names of the nodes that were found."""
+        """Give each node the weights that are kept of it; the names of the nodes that had some."""
         found = set()
-        for name, file in self._files(network.architecture).items():
-            module = network.get_submodule(name)
-            if not module.state_dict():
-                continue
+        for name, (file, module) in self._files(network).items():
             try:
-                module.load_state_dict(safetensors.torch.load(file.read_bytes()))
                 os.utime(file)
-            except FileNotFoundError:
+                module.load_state_dict(safetensors.torch.load(file.read_bytes()))
+            except FileNotFoundError:  # never kept, or just removed by another process
                 continue
-            except SafetensorError:
+            except SafetensorError:  # cut short by a power failure
+                file.unlink(missing_ok=True)
                 continue
             found.add(name)
         return found
 
     def keys(self, architecture: Architecture) -> dict[str, str]:
         """What each node's weights are known by."""
-        seen: Counter[str] = Counter()
-        keys = {}
-        for node in architecture.ordered:
-            key = architecture.node_keys[node.name]
-            keys[node.name] = f"{key}-{seen[key]}" if seen[key] else key
-            seen[key] += 1
-        return keys
+        return {
+            node.name: digest([node.name, node.op.to_dict(), [architecture.channels(source) for source in node.inputs]])
+            for node in architecture.nodes
+        }
 
-    def _files(self, architecture: Architecture) -> dict[str, Path]:
-        return {name: self.folder / f"{key}.safetensors" for name, key in self.keys(architecture).items()}
+    def _files(self, network: Network) -> dict[str, tuple[Path, nn.Module]]:
+        """The file and the module of each node that has weights."""
+        return {
+            name: (self.folder / f"{key}.safetensors", module)
+            for name, key in self.keys(network.architecture).items()
+            if (module := network.get_submodule(name)).state_dict()
+        }
 
     def _make_room(self) -> None:
         files = []
         for file in self.folder.glob("*.safetensors"):
             try:
-                state = file.stat()
+                status = file.stat()
             except FileNotFoundError:
                 continue
-            files.append((state.st_mtime_ns, state.st_size, file))
+            files.append((status.st_mtime_ns, status.st_size, file))
         excess = sum(size for _, size, _ in files) - self.limit_bytes
         for _, size, file in sorted(files):
             if excess <= 0:
