@@ -10,38 +10,37 @@ pairs = st.lists(st.one_of(st.none(), st.tuples(few, few)), max_size=25)
 
 
 @given(st.lists(st.one_of(st.none(), few), max_size=30), st.integers(2, 4))
-def test_with_one_objective_it_is_a_rung(scores: list[float | None], reduction: int) -> None:
+def test_with_one_objective_the_order_is_that_of_scores(scores: list[float | None], reduction: int) -> None:
     rung, pareto = Rung(reduction), ParetoRung(reduction)
     for number, score in enumerate(scores):
         rung.finish(number, score)
         pareto.finish(number, None if score is None else (score,))
-        assert pareto.promotable(2) == rung.promotable(2)
+        assert pareto.waiting() == rung.waiting()
+        assert pareto.ranking() == rung.ranking()
+        assert len(pareto) == len(rung) == number + 1
         for best in pareto.promotable(1):
+            assert best in rung.promotable(100)
             best_score = scores[best]
             assert best_score is not None
             rung.promote(best, best_score)
             pareto.promote(best)
-        assert pareto.waiting() == rung.waiting()
-        assert pareto.ranking() == rung.ranking()
-        assert len(pareto) == len(rung) == number + 1
 
 
-@given(pairs, st.integers(2, 4))
-def test_promotable_are_the_best_share_that_was_not_promoted(
-    finished: list[tuple[float, float] | None], reduction: int
+@given(pairs, st.integers(2, 4), st.integers(1, 3))
+def test_the_best_of_those_waiting_are_promoted_until_they_are_the_share(
+    finished: list[tuple[float, float] | None], reduction: int, limit: int
 ) -> None:
     rung, promoted = ParetoRung(reduction), set[int]()
     for number, objectives in enumerate(finished):
         rung.finish(number, objectives)
-        best = [i for i in rung.ranking()[: (number + 1) // reduction] if i not in promoted]
-        assert rung.promotable(limit=100) == best
-        assert rung.promotable(limit=1) == best[:1]
-        if best:
-            rung.promote(best[0])
-            promoted.add(best[0])
-    alive = {i for i, objectives in enumerate(finished) if objectives is not None}
-    assert set(rung.waiting()) == alive - promoted
-    assert set(rung.ranking()) == alive
+        waiting = [i for i in rung.ranking() if i not in promoted]
+        assert rung.waiting() == waiting
+        free = (number + 1) // reduction - len(promoted)
+        assert rung.promotable(limit) == waiting[: min(limit, free)]
+        for best in rung.promotable(1):
+            rung.promote(best)
+            promoted.add(best)
+    assert set(rung.ranking()) == {i for i, objectives in enumerate(finished) if objectives is not None}
     assert len(rung) == len(finished)
 
 
@@ -64,18 +63,27 @@ def test_the_lonely_come_before_the_crowded_and_the_next_front_after_both() -> N
     assert rung.promotable(10) == [0, 4, 1]
 
 
-def test_who_was_promoted_stays_so_and_counts_while_it_is_among_the_best() -> None:
+def test_a_promotion_counts_wherever_the_promoted_one_stands_by_now() -> None:
     rung = ParetoRung(2)
     rung.finish(0, (1, 1))
     rung.finish(1, (0, 0))
+    assert rung.promotable(10) == [0]
     rung.promote(0)
     rung.finish(2, (2, 2))
-    assert rung.promotable(10) == [2]
-    rung.promote(2)
+    assert rung.promotable(10) == []
     rung.finish(3, (0, 0.5))
     assert rung.ranking() == [2, 0, 3, 1]
+    assert rung.promotable(10) == [2]
+
+
+def test_promotions_beyond_the_share_use_it_up() -> None:
+    rung = ParetoRung(2)
+    for number in range(4):
+        rung.finish(number, (number, 0))
+    for number in (0, 1, 2):
+        rung.promote(number)
     assert rung.promotable(10) == []
-    assert rung.waiting() == [3, 1]
+    assert rung.waiting() == [3]
 
 
 @pytest.mark.parametrize("objectives", [(0.5,), (0.5, 1.0, 2.0), (0.5, float("nan")), (0.5, float("-inf"))])
