@@ -11,10 +11,9 @@ for `steps` steps, in four ways:
     latest weights    the same, but the latest stay
     equal nodes       weights known by a node's exact hash: its operator and everything before it
 
-The truth is a longer training from scratch with other seeds. The table gives mean mIoU at equal steps, Spearman's
-correlation of the scores with the truth and with their order in the sequence (a correlation beyond the truth's own means
-that later candidates look better because the store was fuller), the share of weights that were inherited, and seconds
-a trial.
+The truth is a longer training from scratch with other seeds. The table gives mean mIoU at equal steps; Spearman's
+correlation of the scores with the truth, and with the order of the trials (where it is beyond the truth's own, later
+trials look better because the store was fuller); the share of weights that were inherited; seconds a trial.
 """
 
 import argparse
