@@ -1,6 +1,7 @@
 """From an architecture to a `torch.nn.Module`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,10 +22,7 @@ class Network(nn.Module):
             module = node.op.build([architecture.channels(source) for source in node.inputs])
             _place(self, node.name, module)
         initialise(self)
-        self._plans = {
-            False: self._plan(architecture.outputs),
-            True: self._plan(architecture.outputs + architecture.training_outputs),
-        }
+        self._make_plans()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The first output, usually (N, classes, H, W) logits, from the inputs in the architecture's order."""
@@ -48,6 +46,15 @@ class Network(nn.Module):
             for source in free:
                 del values[source]
         return {name: values[name] for name in wanted}
+
+    def set_submodule(self, *args: Any, **kwargs: Any) -> None:
+        """PyTorch's own: put another module in a module's place, a node's or one inside it."""
+        super().set_submodule(*args, **kwargs)
+        self._make_plans()
+
+    def _make_plans(self) -> None:
+        always, training = self.architecture.outputs, self.architecture.training_outputs
+        self._plans = {False: self._plan(always), True: self._plan(always + training)}
 
     def _plan(self, outputs: tuple[str, ...]) -> list[tuple[str, nn.Module, tuple[str, ...], list[str]]]:
         """Steps (node, its module, sources, names to free afterwards) that compute `outputs` and nothing else."""

@@ -1,24 +1,40 @@
-"""Measuring latency: the median of timed runs after warm-up, with the conditions beside it."""
+"""Measuring latency: the median of timed runs in inference form, with the conditions beside it."""
 
 from __future__ import annotations
 
 import platform
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+
+from nasseg.cost.backends import DTYPES, Run, choose_backend
+from nasseg.cost.inference import inference_form, random_inputs
+from nasseg.cost.load import OthersLoad
+from nasseg.cost.timing import StopRule, time_interleaved
+from nasseg.network import Network
+
+MEASURED = StopRule(relative_interval=0.01, least_seconds=2.0, limit_seconds=60.0)
+"""Enough for the latency of whole networks: seconds, because a machine's speed changes from second to second."""
 
 
 class Latency(BaseModel):
-    """Milliseconds per forward pass in inference, and what they were measured under; `size` is (height, width)."""
+    """Milliseconds per forward pass in inference, and what they were measured under; `size` is (height, width).
+
+    `low_ms` to `high_ms` is the 95 % confidence interval of the median; `settled` says whether it became as tight as
+    was asked for. `others_load` is the share of the device that other programs used. What older files lack is `None`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     median_ms: float
     p95_ms: float
+    low_ms: float | None = None
+    high_ms: float | None = None
+    settled: bool | None = None
     runs: int
     device: str
     dtype: str
@@ -26,64 +42,102 @@ class Latency(BaseModel):
     size: tuple[int, int]
     threads: int
     torch: str
+    backend: str = "eager"
+    backend_version: str | None = None
+    folded: bool = False
+    peak_memory_gib: float | None = None
+    others_load: float | None = None
+
+    @property
+    def fps(self) -> float:
+        """Images per second."""
+        return self.batch * 1000 / self.median_ms
+
+    @property
+    def relative_interval(self) -> float | None:
+        """The further of the interval's two ends from the median, as a share of the median."""
+        if self.low_ms is None or self.high_ms is None:
+            return None
+        return max(self.high_ms - self.median_ms, self.median_ms - self.low_ms) / self.median_ms
 
 
-@torch.inference_mode()
 def measure_latency(
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, Network],
     size: tuple[int, int],
     device: torch.device,
     *,
     batch: int = 1,
-    runs: int = 20,
-    warmup: int = 3,
+    dtype: str | None = None,
+    backend: str = "eager",
+    stop: StopRule = MEASURED,
 ) -> dict[str, Latency]:
-    """The latency of each network by name, on (batch, 3, *size) images in float32, channels last.
+    """The latency of each network by name on `batch` images of `size` (height, width), in inference form.
 
-    Runs are interleaved, so that a drift of the machine's speed hits all networks alike. Nothing else should use the
-    device meanwhile.
+    They take turns, so that a drift of the machine's speed hits all alike. `dtype` is float16 on CUDA and float32
+    elsewhere if not given. PyTorch's number of threads is that of every backend. Nothing else should use the device
+    meanwhile. Raises `ValueError` where backend, device and dtype do not fit.
     """
-    image = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-    for network in networks.values():
-        network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    times_ms: dict[str, list[float]] = {name: [] for name in networks}
-    for run in range(warmup + runs):
+    dtype = dtype or default_dtype(device)
+    chosen = choose_backend(backend, device, dtype)
+    runs: dict[str, Run] = {}
+    peaks_gib: dict[str, float | None] = {}
+    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        load = OthersLoad(device)
         for name, network in networks.items():
-            elapsed = _time_ms(network, image, device)
-            if run >= warmup:
-                times_ms[name].append(elapsed)
+            architecture = network.architecture
+            shapes = [(batch, architecture.channels(source), *size) for source in architecture.inputs]
+            inputs = random_inputs(shapes, device, DTYPES[dtype])
+            with PeakMemory(device) as peak:
+                runs[name] = chosen.prepare(inference_form(network, inputs), inputs)
+                runs[name]()
+            peaks_gib[name] = peak.gib if chosen.packages == ("torch",) else None
+        timings = time_interleaved(runs, device, stop=stop)
     return {
         name: Latency(
-            median_ms=statistics.median(times),
-            p95_ms=_percentile(times, 0.95),
-            runs=runs,
+            **timing.model_dump(exclude={"calls_per_run"}),
             device=device_name(device),
-            dtype="float32",
+            dtype=dtype,
             batch=batch,
             size=size,
             threads=torch.get_num_threads(),
             torch=torch.__version__,
+            backend=backend,
+            backend_version=chosen.version,
+            folded=True,
+            peak_memory_gib=peaks_gib[name],
+            others_load=load.share,
         )
-        for name, times in times_ms.items()
+        for name, timing in timings.items()
     }
 
 
-def _time_ms(network: nn.Module, image: torch.Tensor, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    network(image)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) * 1000
+def default_dtype(device: torch.device) -> str:
+    """The number format that a network is shipped in: half precision on CUDA."""
+    return "float16" if device.type == "cuda" else "float32"
 
 
-def _percentile(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+class PeakMemory:
+    """The most GPU memory that was held more than at the start, in GiB as `gib`; `None` on processors."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.gib: float | None = None
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.gib = (torch.cuda.max_memory_allocated(self.device) - self._start) / 2**30
 
 
 def device_name(device: torch.device) -> str:
     """The model of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
