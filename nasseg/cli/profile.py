@@ -65,7 +65,7 @@ def profile(
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
             table = engine.profile(
-                space, walk(points, classes), samples(points, classes, networks), conditions, target, out,
+                space, points_of(points, classes), samples(points, classes, networks), conditions, target, out,
                 limit_seconds=seconds, resume=resume,
                 on_progress=lambda what, done, of: bars.update(tasks[what], completed=done, total=of),
             )  # fmt: skip
@@ -79,7 +79,7 @@ def profile(
         _print(table)
 
 
-def walk(space: Space[Any], classes: int) -> Iterator[Architecture]:
+def points_of(space: Space[Any], classes: int) -> Iterator[Architecture]:
     """Points that have all of a space's operators before long: the references, then random ones without end."""
     for choice in space.references().values():
         yield space.architecture(choice, classes)

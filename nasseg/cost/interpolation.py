@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nasseg.cost.calibration import Array, non_negative_least_squares
-from nasseg.cost.describe import op_madds
-from nasseg.cost.shapes import Shape, output_shape
+from nasseg.cost.describe import Shape, operator_cost
 from nasseg.ops import Op
 
 Call = tuple[Op, tuple[Shape, ...]]
@@ -46,5 +45,6 @@ class Interpolation:
 
 
 def _terms(op: Op, inputs: tuple[Shape, ...]) -> Array:
-    values = sum(map(math.prod, (*inputs, output_shape(op, inputs))))
-    return np.array([op_madds(op, inputs) / 1e9, values / 1e6, 1.0])
+    cost = operator_cost(op, inputs)
+    values = cost.weights + sum(map(math.prod, (*inputs, cost.shape)))
+    return np.array([cost.madds / 1e9, values / 1e6, 1.0])

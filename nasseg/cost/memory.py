@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nasseg.cost.backends import DTYPES
+from nasseg.cost.describe import Shape, walk
 from nasseg.cost.inference import inference_form
-from nasseg.cost.shapes import Shape, node_shapes
 from nasseg.graph import Architecture
-from nasseg.ops import Op
+from nasseg.ops import Input, Op
 
 
 class OpMemory(NamedTuple):
@@ -41,13 +41,13 @@ def peak_memory_bytes(
     the process takes without any network.
     """
     network = architecture.inference()
-    nodes = list(node_shapes(network, size))
-    last_use = {source: node.name for node, _, _ in nodes for source in node.inputs}
+    nodes = [(node, inputs) for node, inputs, _ in walk(network, size) if not isinstance(node.op, Input)]
+    last_use = {source: node.name for node, _ in nodes for source in node.inputs}
     owner = {name: name for name in network.inputs}
     held = {name: batch * network.channels(name) * prod(size) * DTYPES[dtype].itemsize for name in network.inputs}
     users = {name: {name, "the caller"} for name in network.inputs}
     weights = peak = 0
-    for node, inputs, _ in nodes:
+    for node, inputs in nodes:
         memory = op_memory(node.op, inputs, batch=batch, dtype=dtype)
         weights += memory.weights
         peak = max(peak, sum(held.values()) + memory.peak)

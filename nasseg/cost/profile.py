@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from nasseg.cost.backends import DTYPES, Backend, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
+from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.inference import inference_form, random_inputs
-from nasseg.cost.shapes import Shape, output_shape
 from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, operators_of, read_json
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
 from nasseg.errors import one_line
@@ -191,7 +191,7 @@ def _groups(operators: Sequence[Operator], conditions: Conditions) -> Iterator[l
     group: list[Operator] = []
     mebibytes = 0.0
     for operator in operators:
-        values = sum(map(math.prod, (*operator.inputs, output_shape(operator.op, operator.inputs))))
+        values = sum(map(math.prod, (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)))
         needed = values * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
         if group and (len(group) == OPERATORS_TOGETHER or mebibytes + needed > MEBIBYTES_TOGETHER):
             yield group

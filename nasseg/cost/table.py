@@ -14,11 +14,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from nasseg.cost.calibration import Calibration, PredictionError
+from nasseg.cost.describe import Shape, walk
 from nasseg.cost.interpolation import Interpolation
-from nasseg.cost.shapes import Shape, node_shapes
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, write_atomically
-from nasseg.ops import AnyOp, Op
+from nasseg.ops import AnyOp, Input, Op
 
 FORMAT: Final = "nasseg.latency/1"
 LISTED = 3
@@ -163,7 +163,8 @@ class LatencyTable(_Data):
 
 def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:
     """The operators of a network's inference graph, one a node, for images of `size` (height, width)."""
-    return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in node_shapes(architecture.inference(), size)]
+    nodes = walk(architecture.inference(), size)
+    return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in nodes if not isinstance(node.op, Input)]
 
 
 def dump(data: BaseModel) -> str:
