@@ -73,14 +73,19 @@ def true_miou(candidate: Candidate, step: int, seed: int = 0) -> float:
 
 
 class MadeUpWorker:
-    """Trains nothing; candidates whose key is in `broken` diverge."""
+    """Trains nothing; candidates whose key is in `broken` diverge, and relaxations with a seed in `broken_seeds`."""
 
-    def __init__(self, broken: frozenset[str] = frozenset()) -> None:
-        self.broken = broken
+    def __init__(self, broken: frozenset[str] = frozenset(), broken_seeds: frozenset[int] = frozenset()) -> None:
+        self.broken, self.broken_seeds = broken, broken_seeds
         self.jobs: list[Job] = []
 
     def run(self, job: Job) -> JobResult:
         self.jobs.append(job)
+        if job.task == "relax":
+            if job.seed in self.broken_seeds:
+                return JobResult.failed(job, "loss is nan")
+            found = CellSpace().sample(random.Random(f"relax {job.seed}")).model_dump(mode="json")
+            return JobResult(job=job, outcomes=(), seconds=1.0, found=(found,))
         return JobResult(job=job, outcomes=tuple(self._outcome(c, job) for c in job.candidates), seconds=1.0)
 
     def _outcome(self, candidate: Candidate, job: Job) -> Outcome:

@@ -25,5 +25,16 @@ def test_impossible_jobs_are_refused() -> None:
         Job(number=0, task="proxy", candidates=(A,), seed=0, start_step=10, stop_step=10)
     with pytest.raises(ValidationError, match="a full job has 2 candidates; must be 1"):
         Job(number=0, task="full", candidates=(A, B), seed=0, start_step=0, stop_step=10)
+    with pytest.raises(ValidationError, match="a proxy job has 0 candidates; must be 1"):
+        Job(number=0, task="proxy", candidates=(), seed=0, start_step=0, stop_step=10)
+    with pytest.raises(ValidationError, match="a relax job has 1 candidates; must be 0"):
+        Job(number=0, task="relax", candidates=(A,), seed=0, start_step=0, stop_step=10)
     with pytest.raises(ValidationError, match="must have a miou"):
         Outcome(key="a", status="ok", step=10)
+
+
+def test_a_relaxation_finds_choices_or_says_why_not() -> None:
+    job = Job(number=1, task="relax", candidates=(), seed=3, start_step=0, stop_step=10)
+    result = JobResult(job=job, outcomes=(), seconds=2.0, found=({"x": [1, 2]},))
+    assert JobResult.model_validate_json(result.model_dump_json()) == result
+    assert JobResult.failed(job, "died") == JobResult(job=job, outcomes=(), seconds=0, message="died")

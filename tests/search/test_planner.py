@@ -23,9 +23,15 @@ def miou(outcome: Outcome) -> float:
     return outcome.miou
 
 
-def make(space: CellSpace = SPACE, sampler: str = "random", history: Sequence[Trial] = (), **options: Any) -> Planner:
+def make(
+    space: CellSpace = SPACE,
+    sampler: str = "random",
+    history: Sequence[Trial] = (),
+    relaxed: Sequence[JobResult] = (),
+    **options: Any,
+) -> Planner:
     plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
-    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, score=miou, history=history)
+    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, score=miou, history=history, relaxed=relaxed)
 
 
 def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6, spent: float = 0.0) -> list[Job]:
@@ -264,3 +270,139 @@ def test_all_candidates_are_pure_data() -> None:
     for trial in _ran(make()).trials:
         assert Candidate.model_validate_json(trial.candidate.model_dump_json()) == trial.candidate
         assert SPACE.canonical(SPACE.parse(trial.candidate.choice)).model_dump(mode="json") == trial.candidate.choice
+
+
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 50, "finalists": 2, "seeds": 2}
+
+
+class WithoutSharedStage(CellSpace):
+    @property
+    def shared_stage(self) -> None:
+        return None
+
+
+def found_by(seed: int) -> str:
+    """The key of what the made-up relaxation with this seed finds."""
+    return key_of(SPACE.sample(Random(f"relax {seed}")))
+
+
+def relaxing(jobs: list[Job], worker: MadeUpWorker | None = None) -> list[JobResult]:
+    return [(worker or MadeUpWorker()).run(job) for job in list(jobs) if job.task == "relax"]
+
+
+def test_what_relaxations_find_are_the_candidates() -> None:
+    planner = make(**GRADIENT)
+    jobs = run(planner)
+    assert [job.task for job in jobs[:5]] == ["prepare", "relax", "relax", "relax", "proxy"]
+    assert [(job.seed, job.start_step, job.stop_step) for job in jobs[1:4]] == [(0, 0, 50), (1, 0, 50), (2, 0, 50)]
+    found = {found_by(seed) for seed in range(3)}
+    assert len(found) == 3
+    for stop in (10, 30, 90):
+        assert set(proxies(jobs, stop)) == {*REFERENCES, *found}
+    finalists = {c.key for c in planner.finalists()}
+    assert len(finalists) == 2
+    assert finalists <= found
+    full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task in {"prepare", "full"})
+    assert full == Counter((key, seed) for key in (*finalists, *REFERENCES) for seed in range(2))
+    assert planner.done
+
+
+def test_relaxations_run_while_the_reference_is_prepared() -> None:
+    planner = make(**GRADIENT)
+    jobs = [planner.next_job(0) for _ in range(5)]
+    assert [job.task for job in jobs if job] == ["prepare", "relax", "relax", "relax", "full"]
+
+
+def test_the_final_waits_for_all_relaxations() -> None:
+    planner, worker = make(**{**GRADIENT, "relaxations": 2, "finalists": 1}), MadeUpWorker()
+    prepare, first, second = (planner.next_job(0) for _ in range(3))
+    assert prepare is not None
+    assert first is not None
+    assert second is not None
+    for job in (prepare, first):
+        planner.tell(worker.run(job))
+    beside = run(planner)
+    assert {job.candidates[0].key for job in beside if job.task == "full"} == set(REFERENCES)
+    assert proxies(beside, 90) == [*REFERENCES, found_by(0)]
+    planner.tell(worker.run(second))
+    assert proxies(run(planner), 90) == [found_by(1)]
+    assert planner.done
+
+
+def test_searches_with_other_seeds_train_other_relaxations() -> None:
+    seeds = [job.seed for seed in range(3) for job in run(make(**GRADIENT, seed=seed)) if job.task == "relax"]
+    assert seeds == list(range(9))
+
+
+def test_equal_finds_are_one_candidate_and_a_find_may_be_a_reference() -> None:
+    class Agreeing(MadeUpWorker):
+        def run(self, job: Job) -> JobResult:
+            finds = [Cell(branches=(1, 2, 3)), Cell(branches=(3, 2, 1)), Cell(branches=(4, 4, 4))]
+            if job.task == "relax":
+                found = finds[job.seed].model_dump(mode="json")
+                return JobResult(job=job, outcomes=(), found=(found,), seconds=1)
+            return super().run(job)
+
+    planner = make(**GRADIENT)
+    jobs = run(planner, Agreeing())
+    assert proxies(jobs, 90) == [*REFERENCES, "1-2-3"]
+    assert planner.repeats == 2
+    assert max(trainings(jobs).values()) == 1
+
+
+def test_a_failed_relaxation_leaves_the_others() -> None:
+    planner = make(**GRADIENT)
+    jobs = run(planner, MadeUpWorker(broken_seeds=frozenset({0, 2})))
+    assert proxies(jobs, 90) == [*REFERENCES, found_by(1)]
+    assert planner.done
+
+
+def test_where_all_relaxations_fail_the_search_ends_and_a_resumed_one_tries_again() -> None:
+    planner, worker = make(**GRADIENT), MadeUpWorker(broken_seeds=frozenset(range(3)))
+    with pytest.raises(RuntimeError, match="no relaxation could be trained, the last: loss is nan"):
+        run(planner, worker)
+    again = make(**GRADIENT, history=planner.trials, relaxed=relaxing(worker.jobs, worker))
+    assert [job.seed for job in run(again) if job.task == "relax"] == [0, 1, 2]
+
+
+def test_finds_are_tried_even_where_the_relaxations_took_longer_than_planned() -> None:
+    planner = make(**GRADIENT, proxy_share=0.5)
+    run(planner, jobs=4, spent=0.4)
+    assert set(proxies(run(planner, spent=0.9), 90)) == {*REFERENCES, *(found_by(seed) for seed in range(3))}
+
+
+@pytest.mark.parametrize("options", [{}, GRADIENT])
+def test_without_a_shared_stage_nothing_waits_for_the_first_reference(options: dict[str, Any]) -> None:
+    planner = make(WithoutSharedStage(), **options)
+    prepare, job = planner.next_job(0), planner.next_job(0)
+    assert prepare is not None
+    assert job is not None
+    assert (prepare.task, job.task) == ("prepare", "relax" if options else "proxy")
+    planner.tell(JobResult.failed(prepare, "out of memory"))
+    planner.tell(MadeUpWorker().run(job))
+    jobs = run(planner)
+    assert {job.candidates[0].key for job in jobs if job.task == "full"} > set(REFERENCES)
+    assert planner.done
+
+
+@settings(deadline=None, max_examples=20)
+@given(kill_after=st.integers(0, 25), handed_out=st.booleans(), shared=st.booleans(), broken=st.sets(st.integers(0, 1)))
+def test_a_search_by_gradient_killed_anywhere_trains_what_an_unbroken_one_trains(
+    kill_after: int, handed_out: bool, shared: bool, broken: set[int]
+) -> None:
+    space = SPACE if shared else WithoutSharedStage()
+    expected = run(make(space, **GRADIENT), MadeUpWorker(broken_seeds=frozenset(broken)))
+    planner, worker = make(space, **GRADIENT), MadeUpWorker(broken_seeds=frozenset(broken))
+    before = run(planner, worker, jobs=kill_after)
+    if handed_out:
+        planner.next_job(0)
+    started = {c.key for job in (*before, *planner.in_flight) for c in job.candidates}
+    history = [t for t in planner.trials if t.candidate.key in started]
+    relaxed = relaxing(before, worker)
+    after = run(make(space, **GRADIENT, history=history, relaxed=relaxed), worker)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    seeds = [job.seed for job in (*before, *after) if job.task == "relax"]
+    assert set(seeds) == {0, 1, 2}
+    assert len(seeds) == 3 or all(seed in broken for seed in seeds[: len(relaxed)])

@@ -125,3 +125,17 @@ def test_a_database_by_url_holds_the_same(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/search.db"
     outcome = run(Record.open_url(url, "run", SPACE, TOP, miou), "proxy", candidate(0, 1, 2)).outcomes[0]
     assert Record.open_url(url, "run", SPACE, TOP, miou).load() == [Trial(candidate(0, 1, 2), {10: outcome})]
+
+
+def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:
+    record, worker = open_record(tmp_path), MadeUpWorker(broken_seeds=frozenset({7}))
+    assert record.relaxations() == []
+    results = []
+    for seed in (7, 0):
+        job = Job(number=seed, task="relax", candidates=(), seed=seed, start_step=0, stop_step=10)
+        record.start(job)
+        results.append(worker.run(job))
+        record.add(results[-1])
+    assert (results[0].message, results[0].found) == ("loss is nan", ())
+    assert open_record(tmp_path).relaxations() == record.relaxations() == results
+    assert record.load() == []
