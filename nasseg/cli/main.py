@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from nasseg.cli import describe, evaluate, listing, predict, profile, report, retrain, search
+from nasseg.cli import benchmark, describe, evaluate, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
     "describe": describe.describe,
+    "benchmark": benchmark.benchmark,
     "profile": profile.profile,
     "report": report.report,
     "list": listing.list_,

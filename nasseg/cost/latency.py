@@ -25,7 +25,8 @@ class Latency(BaseModel):
     """Milliseconds per forward pass in inference, and what they were measured under; `size` is (height, width).
 
     `low_ms` to `high_ms` is the 95 % confidence interval of the median; `settled` says whether it became as tight as
-    was asked for. `others_load` is the share of the device that other programs used. What older files lack is `None`.
+    was asked for. `drift` is how far the median moved while it was measured, as a share. `others_load` is the share of
+    the device that other programs used. What older files lack is `None`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Latency(BaseModel):
     low_ms: float | None = None
     high_ms: float | None = None
     settled: bool | None = None
+    drift: float | None = None
     runs: int
     device: str
     dtype: str

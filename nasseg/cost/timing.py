@@ -40,6 +40,8 @@ class Timing(BaseModel):
     """Milliseconds per call: median, 95th percentile, and the 95 % confidence interval of the median, `low` to `high`.
 
     A run is `calls_per_run` calls in a row. `settled` says whether the interval became as tight as was asked for.
+    `drift` is how far the median of a quarter of the runs, in the order of time, was from that of all at most, as a
+    share: what the interval, which takes runs for independent, does not see.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +53,7 @@ class Timing(BaseModel):
     runs: int
     calls_per_run: int
     settled: bool
+    drift: float = 0.0
 
     @property
     def relative_interval(self) -> float:
@@ -138,7 +141,13 @@ def _timing(times_ms: Sequence[float], calls_per_run: int, stop: StopRule) -> Ti
         runs=len(ordered),
         calls_per_run=calls_per_run,
         settled=max(high - median, median - low) <= stop.relative_interval * median,
+        drift=max(abs(statistics.median(part) - median) for part in _quarters(times_ms)) / median,
     )
+
+
+def _quarters(values: Sequence[float]) -> list[Sequence[float]]:
+    size = math.ceil(len(values) / 4)
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,0 +1,138 @@
+"""`nasseg benchmark`: how long networks take, measured with care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasseg.cli.options import Config, Device, Json, newest_best, parse_size, print_json, say
+
+if TYPE_CHECKING:
+    from nasseg.cost import Latency
+    from nasseg.cost.describe import Description
+
+REPEATABLE = 0.03
+"""Fresh processes on a quiet machine agree within this share."""
+
+
+def _newest_bests(archs: list[str]) -> list[str]:
+    return [newest_best(arch) for arch in archs]
+
+
+Archs = Annotated[
+    list[str],
+    typer.Argument(help="Architecture files, or names such as stdc1.", metavar="ARCH…", callback=_newest_bests),
+]
+
+
+def benchmark(
+    archs: Archs,
+    size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
+    batch: Annotated[int, typer.Option(help="Images a run.", min=1)] = 1,
+    backend: Annotated[
+        str, typer.Option(help="eager, compile, onnxruntime, openvino, tensorrt; several joined by commas.")
+    ] = "eager",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16; float16 on CUDA if not given, else float32.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the processor; PyTorch's if not given.", min=1)
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes of networks given by name (19).", min=1)] = None,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file too.")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Measure the latency of networks in inference form, in turn, until the medians are certain.
+
+    Batch norm is folded, the layout is channels last, and on CUDA the kernels are one graph. Say what you ship with:
+    the backend, the number format, the threads. Close other programs.
+    """
+    import torch
+
+    from nasseg import plugins
+    from nasseg.cost.backends import choose_backend
+    from nasseg.cost.latency import default_dtype, measure_latency
+    from nasseg.train.device import choose_device
+
+    pixels, target = parse_size(size), choose_device(device)
+    dtype = dtype or default_dtype(target)
+    backends = backend.split(",")
+    for name in backends:
+        choose_backend(name, target, dtype)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    architectures = {arch: plugins.architecture(arch, classes).inference() for arch in archs}
+    descriptions = {arch: architecture.describe(pixels) for arch, architecture in architectures.items()}
+    torch.manual_seed(0)
+    networks = {arch: architecture.network() for arch, architecture in architectures.items()}
+    measured: dict[str, dict[str, Latency]] = {}
+    for name in backends:
+        say(f"{name}: {len(networks)} network{'s' if len(networks) > 1 else ''} at {size} …")
+        measured[name] = measure_latency(networks, pixels, target, batch=batch, dtype=dtype, backend=name)
+        for warning in _warnings(measured[name]):
+            say(f"{name}: {warning}")
+    results = [
+        {"arch": arch, "name": descriptions[arch].name, "params": descriptions[arch].params,
+         "madds": descriptions[arch].madds, "fps": latency.fps, "latency": latency.model_dump(mode="json")}
+        for by_arch in measured.values() for arch, latency in by_arch.items()
+    ]  # fmt: skip
+    if out is not None:
+        import json
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(results)
+    else:
+        _print_table(measured, descriptions)
+
+
+def _warnings(measured: dict[str, Latency]) -> Iterator[str]:
+    """Why a repetition may come to another result."""
+    from nasseg.cost.load import BUSY_LOAD
+
+    load = next(iter(measured.values())).others_load
+    if load is not None and load > BUSY_LOAD:
+        yield f"the device is busy: other programs used {load:.0%} of it; end them and measure again"
+    for arch, latency in measured.items():
+        if not latency.settled:
+            yield f"{arch} did not settle: ±{latency.relative_interval or 0:.1%} after {latency.runs} runs"
+        elif latency.drift is not None and latency.drift > REPEATABLE:
+            yield f"{arch} drifted by {latency.drift:.1%} while it was measured; a repetition may differ as much"
+
+
+def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str, Description]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = next(iter(next(iter(measured.values())).values()))
+    on_gpu = first.peak_memory_gib is not None
+    table = Table("network", "backend", "median", "±", "p95", "FPS", "MAdds", "params", *(["memory"] if on_gpu else []))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, by_arch in measured.items():
+        for arch, latency in by_arch.items():
+            memory = latency.peak_memory_gib
+            table.add_row(
+                arch,
+                name,
+                f"{latency.median_ms:.2f} ms",
+                f"{latency.relative_interval or 0:.1%}",
+                f"{latency.p95_ms:.2f} ms",
+                f"{latency.fps:.1f}",
+                f"{descriptions[arch].madds / 1e9:.2f} G",
+                f"{descriptions[arch].params / 1e6:.2f} M",
+                *(["–" if memory is None else f"{memory:.2f} GiB"] if on_gpu else []),
+            )
+    console = Console()
+    console.print(table)
+    height, width = first.size
+    console.print(
+        f"{first.device}, {first.dtype}, batch {first.batch}, {height}x{width}, {first.threads} "
+        f"thread{'s' if first.threads > 1 else ''}, torch {first.torch}; medians with their 95 % interval"
+    )
