@@ -34,6 +34,7 @@ PLUGINS = {
         "nasseg.errors",
         "nasseg.ops",
         "nasseg.graph",
+        "nasseg.network",
         "nasseg.search.space",
         "nasseg.search.relaxation",
     ),

@@ -207,11 +207,13 @@ def _stem_architecture() -> Architecture:
 @contextmanager
 def _statistics_left_alone(module: nn.Module) -> Iterator[None]:
     """Keep a second forward pass in training from updating the running statistics again."""
-    norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    norms = {
+        norm: (norm.momentum, norm.num_batches_tracked) for norm in module.modules() if isinstance(norm, BatchNorm)
+    }
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in norms.items():
+            norm.momentum, norm.num_batches_tracked = momentum, batches
