@@ -47,9 +47,7 @@ def choose_backend(name: str, device: torch.device, dtype: str) -> Backend:
         if value not in known:
             raise ValueError(f"{what} is {value}, but must be {' or '.join(known)} with backend {name}")
     if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError(
-            f"dtype is bfloat16, which {torch.cuda.get_device_name(device)} does not compute in; use float16"
-        )
+        raise ValueError("dtype is bfloat16, but this GPU has no instructions for it; use float16")
     missing = [package for package in backend.packages if find_spec(package) is None]
     if missing:
         install = "nasseg[export]" + ("" if name == "onnxruntime" else f" {name}")

@@ -1,69 +1,70 @@
-import platform
-from collections.abc import Iterator
-
 import pytest
 import torch
-from torch import Tensor, nn
 
-from nasseg.cost import latency
-from nasseg.cost.latency import Latency, device_name, measure_latency
+from nasseg.cost.latency import Latency, default_dtype, device_name, measure_latency
+from nasseg.cost.timing import StopRule
+from nasseg.graph import Architecture, Builder
+from nasseg.ops import conv1x1, logits1x1
 
 CPU = torch.device("cpu")
+QUICK = StopRule(fewest_rounds=6, most_rounds=6)
 
 
-class Noting(nn.Module):
-    """Notes its calls and the clock's steps that they take."""
-
-    def __init__(self, name: str, calls: list[tuple[str, tuple[int, ...]]]) -> None:
-        super().__init__()
-        self.name, self.calls = name, calls
-
-    def forward(self, image: Tensor) -> Tensor:
-        assert torch.is_inference_mode_enabled()
-        assert image.is_contiguous(memory_format=torch.channels_last)
-        assert not self.training
-        self.calls.append((self.name, tuple(image.shape)))
-        return image
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock on which the n-th run, warm-up included, takes n milliseconds."""
-
-    def ticks() -> Iterator[float]:
-        now, run = 0.0, 0
-        while True:
-            run += 1
-            yield now
-            now += run / 1000
-            yield now
-
-    times = ticks()
-    monkeypatch.setattr(latency.time, "perf_counter", lambda: next(times))
-
-
-@pytest.mark.usefixtures("clock")
-def test_median_and_p95_of_the_runs_after_warm_up() -> None:
-    measured = measure_latency({"a": Noting("a", [])}, (4, 6), CPU, runs=21, warmup=4)["a"]
-    assert measured.median_ms == pytest.approx(15)  # of 5 to 25
-    assert measured.p95_ms == pytest.approx(24)
-    assert measured.runs == 21
-
-
-def test_networks_take_turns() -> None:
-    calls: list[tuple[str, tuple[int, ...]]] = []
-    measure_latency({name: Noting(name, calls) for name in "ab"}, (4, 6), CPU, batch=2, runs=2, warmup=1)
-    assert calls == [("a", (2, 3, 4, 6)), ("b", (2, 3, 4, 6))] * 3
+def small(channels: int = 4, in_channels: int = 3) -> Architecture:
+    g = Builder("small")
+    return g.build(g.add("logits", logits1x1(2), g.add("conv", conv1x1(channels), g.input(in_channels))))
 
 
 def test_the_conditions_stand_beside_it() -> None:
-    measured = measure_latency({"a": nn.Conv2d(3, 4, 3)}, (8, 9), CPU, runs=2, warmup=0)["a"]
-    assert 0 < measured.median_ms <= measured.p95_ms
-    assert (measured.device, measured.dtype, measured.batch, measured.size) == (device_name(CPU), "float32", 1, (8, 9))
-    assert (measured.threads, measured.torch) == (torch.get_num_threads(), torch.__version__)
-    assert Latency.model_validate_json(measured.model_dump_json()) == measured
+    networks = {"colour": small().network(), "grey": small(in_channels=1).network()}
+    measured = measure_latency(networks, (8, 9), CPU, batch=2, dtype="bfloat16", stop=QUICK)
+    assert list(measured) == ["colour", "grey"]
+    one = measured["colour"]
+    assert one.low_ms is not None
+    assert one.high_ms is not None
+    assert 0 < one.low_ms <= one.median_ms <= one.high_ms <= one.p95_ms
+    assert one.fps == pytest.approx(2000 / one.median_ms)
+    assert (one.runs, one.batch, one.size, one.dtype, one.folded) == (6, 2, (8, 9), "bfloat16", True)
+    assert (one.device, one.threads, one.torch) == (device_name(CPU), torch.get_num_threads(), torch.__version__)
+    assert (one.backend, one.backend_version, one.peak_memory_gib) == ("eager", torch.__version__, None)
+    assert one.relative_interval == pytest.approx(max(one.high_ms / one.median_ms - 1, 1 - one.low_ms / one.median_ms))
+    assert Latency.model_validate_json(one.model_dump_json()) == one
+
+
+def test_a_slower_network_takes_longer() -> None:
+    networks = {"wide": small(256).network(), "narrow": small(2).network()}
+    measured = measure_latency(networks, (64, 64), CPU, stop=QUICK)
+    assert measured["wide"].median_ms > 3 * measured["narrow"].median_ms
+
+
+def test_older_files_are_read() -> None:
+    old = {
+        "median_ms": 30.0, "p95_ms": 31.0, "runs": 20, "device": "x86_64", "dtype": "float32", "batch": 1,
+        "size": [160, 320], "threads": 2, "torch": "2.13",
+    }  # fmt: skip
+    read = Latency.model_validate(old)
+    assert (read.median_ms, read.backend, read.folded, read.settled) == (30.0, "eager", False, None)
+    assert read.relative_interval is None
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'onyx'; known: eager, compile, onnxruntime"):
+        measure_latency({}, (8, 8), CPU, backend="onyx")
+
+
+def test_half_precision_is_for_gpus() -> None:
+    assert default_dtype(CPU) == "float32"
+    assert default_dtype(torch.device("cuda")) == "float16"
 
 
 def test_a_processor_has_a_name() -> None:
-    assert device_name(CPU) in {platform.processor(), platform.machine()}
-    assert device_name(CPU)
+    assert device_name(CPU) not in {"", "cpu"}
+
+
+@pytest.mark.gpu
+def test_on_cuda_it_is_half_precision_with_its_memory() -> None:
+    one = measure_latency({"small": small().network()}, (64, 64), torch.device("cuda"), stop=QUICK)["small"]
+    assert one.dtype == "float16"
+    assert one.device == torch.cuda.get_device_name()
+    assert one.peak_memory_gib is not None
+    assert one.peak_memory_gib > 0

@@ -1,0 +1,111 @@
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasseg.cost.timing import WARMUP_ROUNDS, StopRule, median_interval, percentile, time_interleaved
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A clock that moves only as the runs say, and who ran when."""
+
+    def __init__(self) -> None:
+        self.now, self.log = 0.0, ""
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, name: str, *times_ms: float) -> Callable[[], None]:
+        """A callable whose n-th call takes the n-th of `times_ms`, over and over."""
+        calls = 0
+
+        def call() -> None:
+            nonlocal calls
+            self.now += times_ms[calls % len(times_ms)] / 1000
+            self.log += name
+            calls += 1
+
+        return call
+
+
+def test_all_take_their_turn_in_every_round() -> None:
+    clock = Clock()
+    stop = StopRule(fewest_rounds=6, most_rounds=6)
+    time_interleaved({"a": clock.run("a", 2), "b": clock.run("b", 3)}, CPU, stop=stop, clock=clock)
+    assert clock.log == "ab" * (WARMUP_ROUNDS + 6)
+
+
+def test_the_median_its_interval_and_p95_are_those_of_the_runs_after_warm_up() -> None:
+    clock = Clock()
+    warmup = [1000.0] * WARMUP_ROUNDS
+    run = clock.run("a", *warmup, *range(20, 0, -1))
+    timing = time_interleaved({"a": run}, CPU, stop=StopRule(most_rounds=20), clock=clock)["a"]
+    assert timing.median_ms == pytest.approx(10.5)
+    assert timing.p95_ms == pytest.approx(19)
+    assert (timing.low_ms, timing.high_ms) == (pytest.approx(6), pytest.approx(15))  # tables: the 6th and 15th of 20
+    assert timing.relative_interval == pytest.approx(4.5 / 10.5)
+    assert (timing.runs, timing.calls_per_run, timing.settled) == (20, 1, False)
+    assert timing.drift == pytest.approx(7.5 / 10.5)  # the first quarter's median is 18, the last one's 3
+
+
+def test_short_calls_are_looped_and_counted_singly() -> None:
+    clock = Clock()
+    timing = time_interleaved({"a": clock.run("a", 0.3)}, CPU, stop=StopRule(most_rounds=20), clock=clock)["a"]
+    assert timing.calls_per_run == 4
+    assert timing.median_ms == pytest.approx(0.3)
+    assert len(clock.log) == WARMUP_ROUNDS + 20 * 4
+    assert timing.settled
+
+
+def test_it_stops_when_the_last_interval_is_tight() -> None:
+    clock = Clock()
+    restless = clock.run("r", *[10.5] * WARMUP_ROUNDS, 11.5, *[10.5] * 20)
+    runs = {"still": clock.run("s", 10.0), "restless": restless}
+    timings = time_interleaved(runs, CPU, stop=StopRule(fewest_rounds=3), clock=clock)
+    assert all(timing.settled for timing in timings.values())
+    assert [timing.runs for timing in timings.values()] == [9, 9]  # the fewest whose interval leaves out the slowest
+    early = time_interleaved(runs, CPU, stop=StopRule(fewest_rounds=3, most_rounds=5), clock=clock)
+    assert not any(timing.settled for timing in early.values())
+
+
+def test_it_takes_its_time() -> None:
+    clock = Clock()
+    timings = time_interleaved({"a": clock.run("a", 10.0)}, CPU, stop=StopRule(least_seconds=1.0), clock=clock)
+    assert timings["a"].runs == pytest.approx(100, abs=1)
+
+
+def test_it_gives_up_at_the_limit_and_says_so() -> None:
+    clock = Clock()
+    stop = StopRule(limit_seconds=1.0)
+    timing = time_interleaved({"a": clock.run("a", 10.0, 20.0)}, CPU, stop=stop, clock=clock)["a"]
+    assert timing.runs == pytest.approx(67, abs=1)
+    assert not timing.settled
+
+
+def coverage(count: int, rank: int) -> Fraction:
+    """How often the `rank`-th smallest to the `rank`-th largest of `count` values hold the median between them."""
+    return 1 - 2 * Fraction(sum(math.comb(count, k) for k in range(rank)), 2**count)
+
+
+@given(st.integers(6, 1200))
+def test_the_interval_is_the_tightest_that_holds_the_median_often_enough(count: int) -> None:
+    low, high = median_interval(range(1, count + 1))
+    assert high == count + 1 - low
+    assert coverage(count, int(low)) >= Fraction(95, 100) > coverage(count, int(low) + 1)
+
+
+def test_few_values_have_no_interval() -> None:
+    assert median_interval([1.0] * 5) == (-math.inf, math.inf)
+    assert median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (1.0, 6.0)
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    assert percentile(range(1, 101), 0.95) == 95
+    assert percentile([7.0], 0.95) == 7.0
+    assert percentile([2.0, 1.0], 0.5) == 1.0
