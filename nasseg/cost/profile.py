@@ -7,15 +7,15 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from nasseg.cost.backends import DTYPES, Backend, Run, choose_backend
+from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
 from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.inference import inference_form, random_inputs
@@ -30,18 +30,24 @@ PATIENCE = 200
 """Points in a row without a new operator after which all are taken for found."""
 MOST_OPERATORS = 1000
 """Of more than these, the most frequent are measured."""
+PASSES = 3
+"""Everything is timed in that many passes, and the lowest median taken: what else runs on a machine only adds time."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
 """Operators that take turns, and the inputs and outputs that may be held for them."""
 NETWORKS_TOGETHER = 6
 NETWORKS_SHARE = 0.4
 """Of the time, for whole networks."""
+LEAST_SECONDS = 0.1
+"""Even late, a group is timed that long."""
+
+T = TypeVar("T")
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is measured (operators, networks), how many of them are, and of how many."""
 
 
 class PartialProfile(BaseModel):
-    """What was measured so far of a profile that goes on."""
+    """What was measured so far of a profile: operators and then networks, in the order of their schedules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +56,7 @@ class PartialProfile(BaseModel):
     conditions: Conditions
     operators_found: PositiveInt
     entries: tuple[Entry, ...] = ()
-    networks: tuple[MeasuredNetwork, ...] = ()
+    networks_ms: tuple[PositiveFloat, ...] = ()
 
 
 def profile(
@@ -72,56 +78,47 @@ def profile(
     is, the wider the intervals. Raises `ValueError` where `resume` does not fit.
     """
     found = find_operators(points, conditions.size)
-    fresh = PartialProfile(space=space, conditions=conditions, operators_found=len(found))
-    partial = partial_file(out)
-    state = _continued(fresh, partial) if resume and partial.exists() else fresh
+    state = PartialProfile(space=space, conditions=conditions, operators_found=len(found))
+    if resume:
+        state = _continued(state, partial_file(out))
+
+    def save(**grown: Any) -> PartialProfile:
+        saved = state.model_copy(update=grown)
+        write_atomically(partial_file(out), dump(saved))
+        return saved
+
     operators = found[:MOST_OPERATORS]
-    random.Random(0).shuffle(operators)
-    backend = choose_backend(conditions.backend, device, conditions.dtype)
+    schedule = [o for seed in range(PASSES) for o in random.Random(seed).sample(operators, len(operators))]
+    groups = _operator_groups(schedule[len(state.entries) :], conditions)
+    on_progress("operators", len(state.entries), len(schedule))
+    for group, timings in _timed(groups, _prepare_operators, conditions, device, limit_seconds * (1 - NETWORKS_SHARE)):
+        entries = [
+            Entry(operator=operator, median_ms=timing.median_ms, low_ms=timing.low_ms, high_ms=timing.high_ms)
+            for operator, timing in zip(group, timings, strict=True)
+        ]
+        state = save(entries=(*state.entries, *entries))
+        on_progress("operators", len(state.entries), len(schedule))
 
-    def save(entries: Sequence[Entry] = (), measured: Sequence[MeasuredNetwork] = ()) -> PartialProfile:
-        grown = state.model_copy(
-            update={"entries": (*state.entries, *entries), "networks": (*state.networks, *measured)}
-        )
-        write_atomically(partial, dump(grown))
-        return grown
+    runs = [*networks] * PASSES
+    on_progress("networks", len(state.networks_ms), len(runs))
+    chunks = _network_groups(runs[len(state.networks_ms) :])
+    for _, timings in _timed(chunks, _prepare_networks, conditions, device, limit_seconds * NETWORKS_SHARE):
+        state = save(networks_ms=(*state.networks_ms, *(timing.median_ms for timing in timings)))
+        on_progress("networks", len(state.networks_ms), len(runs))
 
-    known = {entry.operator for entry in state.entries}
-    groups = list(_groups([o for o in operators if o not in known], conditions))
-    deadline = time.monotonic() + limit_seconds * (1 - NETWORKS_SHARE)
-    for index, group in enumerate(groups):
-        on_progress("operators", len(state.entries), len(operators))
-        seconds = max(0.1, (deadline - time.monotonic()) / (len(groups) - index))
-        timings = _time(_prepared_operators(group, conditions, device, backend), device, seconds)
-        state = save(
-            [
-                Entry(operator=operator, median_ms=timing.median_ms, low_ms=timing.low_ms, high_ms=timing.high_ms)
-                for operator, timing in zip(group, timings, strict=True)
-            ]
-        )
-    on_progress("operators", len(state.entries), len(operators))
-
-    table = _table(state, Calibration(), PredictionError(networks=1, spearman=0.0, mape_percent=0.0))
-    waiting = networks[len(state.networks) :]
-    chunks = [waiting[i : i + NETWORKS_TOGETHER] for i in range(0, len(waiting), NETWORKS_TOGETHER)]
-    for chunk in chunks:
-        on_progress("networks", len(state.networks), len(networks))
-        timings = time_networks(chunk, conditions, device, limit_seconds * NETWORKS_SHARE / len(chunks))
-        state = save(
-            measured=[
-                MeasuredNetwork(
-                    operators_ms=table.latency_ms(network),
-                    nodes=len(operators_of(network, conditions.size)),
-                    latency_ms=timing.median_ms,
-                )
-                for network, timing in zip(chunk, timings, strict=True)
-            ]
-        )
-    on_progress("networks", len(state.networks), len(networks))
-    table = _table(state, Calibration.fit(state.networks), PredictionError.cross_validated(state.networks))
+    table = _table(state, networks)
     table.save(out)
-    partial.unlink()
+    partial_file(out).unlink()
     return table
+
+
+def time_networks(
+    networks: Sequence[Architecture], conditions: Conditions, device: torch.device, limit_seconds: float
+) -> list[float]:
+    """The latency of whole networks in milliseconds, measured as `profile` does."""
+    chunks = _network_groups([*networks] * PASSES)
+    timed = _timed(chunks, _prepare_networks, conditions, device, limit_seconds)
+    return _lowest([timing.median_ms for _, timings in timed for timing in timings], len(networks))
 
 
 def find_operators(points: Iterable[Architecture], size: tuple[int, int]) -> list[Operator]:
@@ -137,76 +134,100 @@ def find_operators(points: Iterable[Architecture], size: tuple[int, int]) -> lis
     return [operator for operator, _ in frequency.most_common()]
 
 
-def time_networks(
-    networks: Sequence[Architecture], conditions: Conditions, device: torch.device, limit_seconds: float
-) -> list[Timing]:
-    """The latency of whole networks, which take turns, under `conditions`."""
-    backend = choose_backend(conditions.backend, device, conditions.dtype)
-    (image,) = _inputs([(3, *conditions.size)], conditions, device)
-    runs = [_prepare(Network(network.inference()), (image,), backend) for network in networks]
-    return _time(runs, device, limit_seconds)
-
-
 def partial_file(out: Path) -> Path:
     """Where a profile is kept that is not finished."""
     return out.with_name(f"{out.name}.partial")
 
 
-def _prepared_operators(
-    operators: Sequence[Operator], conditions: Conditions, device: torch.device, backend: Backend
-) -> list[Run]:
-    held: dict[Shape, list[Tensor]] = {}
+def _timed(
+    groups: Sequence[Sequence[T]],
+    prepare: Callable[[Sequence[T], Conditions, torch.device], list[Run]],
+    conditions: Conditions,
+    device: torch.device,
+    limit_seconds: float,
+) -> Iterator[tuple[Sequence[T], list[Timing]]]:
+    """Each group with its timings, the time shared out evenly."""
+    deadline = time.monotonic() + limit_seconds
+    for index, group in enumerate(groups):
+        with torch.inference_mode():
+            runs = {str(place): run for place, run in enumerate(prepare(group, conditions, device))}
+            seconds = max(LEAST_SECONDS, (deadline - time.monotonic()) / (len(groups) - index))
+            timings = time_interleaved(runs, device, stop=StopRule(limit_seconds=seconds))
+        yield group, list(timings.values())
+
+
+def _prepare_operators(operators: Sequence[Operator], conditions: Conditions, device: torch.device) -> list[Run]:
+    held: dict[tuple[Shape, int], Tensor] = {}
     runs = []
     for operator in operators:
-        # Operators share their inputs: it saves memory, and an operator in a network finds its input in the cache too.
-        inputs: list[Tensor] = []
-        for shape in operator.inputs:
-            same = held.setdefault(shape, [])
-            used = operator.inputs[: len(inputs)].count(shape)
-            if len(same) == used:
-                same.extend(_inputs([shape], conditions, device))
-            inputs.append(same[used])
+        # Operators share inputs: it saves memory, and an operator in a network finds its input in the cache too.
+        inputs = []
+        for place, shape in enumerate(operator.inputs):
+            if (shape, place) not in held:
+                held[shape, place] = _input(shape, conditions, device)
+            inputs.append(held[shape, place])
         module = operator.op.build([channels for channels, _, _ in operator.inputs])
-        runs.append(_prepare(module, tuple(inputs), backend))
+        runs.append(_prepare(module, tuple(inputs), conditions, device))
     return runs
 
 
-def _prepare(module: nn.Module, inputs: tuple[Tensor, ...], backend: Backend) -> Run:
-    with torch.inference_mode():
-        return backend.prepare(inference_form(module, inputs), inputs)
+def _prepare_networks(networks: Sequence[Architecture], conditions: Conditions, device: torch.device) -> list[Run]:
+    image = _input((3, *conditions.size), conditions, device)
+    return [_prepare(Network(network.inference()), (image,), conditions, device) for network in networks]
 
 
-def _inputs(shapes: Sequence[Shape], conditions: Conditions, device: torch.device) -> tuple[Tensor, ...]:
-    return random_inputs([(conditions.batch, *shape) for shape in shapes], device, DTYPES[conditions.dtype])
+def _prepare(module: nn.Module, inputs: tuple[Tensor, ...], conditions: Conditions, device: torch.device) -> Run:
+    return choose_backend(conditions.backend, device, conditions.dtype).prepare(inference_form(module, inputs), inputs)
 
 
-@torch.inference_mode()
-def _time(runs: Sequence[Run], device: torch.device, limit_seconds: float) -> list[Timing]:
-    named: Mapping[str, Run] = {str(index): run for index, run in enumerate(runs)}
-    return list(time_interleaved(named, device, stop=StopRule(limit_seconds=limit_seconds)).values())
+def _input(shape: Shape, conditions: Conditions, device: torch.device) -> Tensor:
+    (value,) = random_inputs([(conditions.batch, *shape)], device, DTYPES[conditions.dtype])
+    return value
 
 
-def _groups(operators: Sequence[Operator], conditions: Conditions) -> Iterator[list[Operator]]:
+def _operator_groups(operators: Sequence[Operator], conditions: Conditions) -> list[list[Operator]]:
     """Operators in the given order, in groups that fit into memory together."""
-    group: list[Operator] = []
-    mebibytes = 0.0
+    groups: list[list[Operator]] = []
+    mebibytes = math.inf
     for operator in operators:
-        values = sum(map(math.prod, (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)))
-        needed = values * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
-        if group and (len(group) == OPERATORS_TOGETHER or mebibytes + needed > MEBIBYTES_TOGETHER):
-            yield group
-            group, mebibytes = [], 0.0
-        group.append(operator)
+        shapes = (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)
+        needed = sum(map(math.prod, shapes)) * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
+        if mebibytes + needed > MEBIBYTES_TOGETHER or len(groups[-1]) == OPERATORS_TOGETHER:
+            groups.append([])
+            mebibytes = 0.0
+        groups[-1].append(operator)
         mebibytes += needed
-    if group:
-        yield group
+    return groups
 
 
-def _table(state: PartialProfile, calibration: Calibration, error: PredictionError) -> LatencyTable:
-    return LatencyTable(
+def _network_groups(networks: Sequence[Architecture]) -> list[Sequence[Architecture]]:
+    return [networks[start : start + NETWORKS_TOGETHER] for start in range(0, len(networks), NETWORKS_TOGETHER)]
+
+
+def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTable:
+    best: dict[Operator, Entry] = {}
+    for entry in state.entries:
+        if entry.operator not in best or entry.median_ms < best[entry.operator].median_ms:
+            best[entry.operator] = entry
+    plain = LatencyTable(
         space=state.space, conditions=state.conditions, operators_found=state.operators_found,
-        calibration=calibration, error=error, entries=state.entries,
+        calibration=Calibration(), error=PredictionError.of([1.0], [1.0]), entries=tuple(best.values()),
     )  # fmt: skip
+    measured = [
+        MeasuredNetwork(
+            operators_ms=plain.latency_ms(network),
+            nodes=len(operators_of(network, state.conditions.size)),
+            latency_ms=latency_ms,
+        )
+        for network, latency_ms in zip(networks, _lowest(state.networks_ms, len(networks)), strict=True)
+    ]
+    fitted = {"calibration": Calibration.fit(measured), "error": PredictionError.cross_validated(measured)}
+    return plain.model_copy(update=fitted)
+
+
+def _lowest(times_ms: Sequence[float], count: int) -> list[float]:
+    """For each of `count` things, the lowest of its times; they were timed in the same order in every pass."""
+    return [min(times_ms[place::count]) for place in range(count)]
 
 
 def _continued(fresh: PartialProfile, path: Path) -> PartialProfile:
