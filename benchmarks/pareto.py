@@ -5,7 +5,7 @@
 The table holds each network's mIoU on Cityscapes, the same on images of a quarter of the side (the low rung), FLOPs and
 an encoding of 27 integers (Ding et al., Learning Versatile Neural Architectures by Propagating Network Codes, ICLR
 2022). It is a sample of a larger space, so it is the pool that all draw from, each network at most once. Random search
-draws uniformly, as do the others until Optuna has seen enough; then NSGA-II and TPE propose an encoding, and the nearest
+draws uniformly, as the others do until Optuna has seen enough. Then NSGA-II and TPE propose an encoding: the nearest
 network that was not tried is taken and shown to them.
 
 The objectives are mIoU and the logarithm of FLOPs. Budget counts full trainings. Without early stopping all are trained
@@ -147,8 +147,8 @@ def main():
         points = list(zip(*curves, strict=True))
         row = {
             "sampler": name, "early_stopping": bool(low_cost), "seconds": time.perf_counter() - start,
-            "mean": [statistics.mean(point) for point in points],
-            "standard_error": [statistics.stdev(point) / math.sqrt(args.seeds) for point in points],
+            "mean": [round(statistics.mean(point), 3) for point in points],
+            "standard_error": [round(statistics.stdev(point) / math.sqrt(args.seeds), 3) for point in points],
         }  # fmt: skip
         rows.append(row)
         equals_random = next((i for i, mean in enumerate(row["mean"], start=1) if mean >= rows[0]["mean"][-1]), "-")
@@ -178,7 +178,7 @@ def plot(rows, path):
         axes.fill_between(budgets, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
     axes.set(xscale="log", xlabel="budget (full trainings)", ylabel="hypervolume (% of the table's)")
     axes.set_ylim(bottom=min(row["mean"][min(9, len(row["mean"]) - 1)] for row in rows) - 2, top=100)
-    axes.set_xlim(left=5)
+    axes.set_xlim(5, len(rows[0]["mean"]))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)
