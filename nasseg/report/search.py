@@ -31,7 +31,12 @@ TICK_INTERVAL_S = 1.0
 PAGE_INTERVAL_S = 30.0
 FEWEST_RANKED = 5
 """Candidates below which a rank correlation is not worth a line."""
-PHASES = {"prepare": "training the handcrafted reference", "proxy": "proxy trials", "full": "training end to end"}
+PHASES = {
+    "prepare": "training the handcrafted reference",
+    "relax": "training relaxations",
+    "proxy": "proxy trials",
+    "full": "training end to end",
+}
 
 logger = logging.getLogger("nasseg")
 
@@ -290,10 +295,19 @@ def plan_text(search: Search) -> str:
     """The dials in a few lines, as a search prints them before it starts."""
     plan, config = search.plan, search.config
     candidates = f"{plan.candidates} candidates" if plan.candidates else "as many candidates as the time allows"
+    gradient = ""
+    if plan.relax_recipe is not None:
+        count, start = plan.relaxations, plan.relax_recipe.first_architecture_step
+        candidates = "the references and what the gradient finds"
+        gradient = (
+            f"gradient: {count} relaxation{'s' * (count > 1)}, {plan.relax_steps} steps each, "
+            f"the architecture from step {start} on\n"
+        )
     return (
         f"space {config.space} ({search.space.size():,} points), data {config.data}, budget {config.budget}\n"
         f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
         f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {config.torch_device}\n"
+        f"{gradient}"
         f"proxy: {candidates}, compared at steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on\n"
         f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
         f"reference {next(iter(search.space.references()))}: {search.objective.reference_cost / 1e9:.2f} G MAdds; "

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nasseg.graph import load
 from tests.cli.conftest import Done
@@ -28,6 +29,9 @@ Refused = Callable[..., str]
         (("--weights", "nothing.pth"), "nothing.pth: no such file"),
         (("--val-split", "dev"), "has no split 'dev'"),
         (("--device", "abacus"), "device is 'abacus', but must be auto, cpu"),
+        (("--strategy", "magic"), "'magic' is not one of 'trials', 'gradient'"),
+        (("--strategy", "gradient"), "space 'dpc' cannot be searched by gradient; those that can: auto_deeplab"),
+        (("--relaxations", "2"), "relaxations is for strategy gradient; set that too, or leave it out"),
         (("--runner", "carrier"), "'carrier' is not one of 'ray', 'in-process'"),
     ],
 )
@@ -71,3 +75,17 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
+
+
+@pytest.mark.slow
+def test_a_search_by_gradient(nasseg: Callable[..., Done], tmp_path: Path) -> None:
+    dials = ("--rungs", "2,6", "--full-steps", "4", "--seeds", "1", "--relax-steps", "4", "--relaxations", "1")
+    memory = ("--partial-channels", "2", "--checkpoint-activations")
+    what = ("--space", SPACE, "--data", TINY_DATA, "--budget", "5trials", "--runner", "in-process")
+    done = nasseg("search", "--strategy", "gradient", *what, *dials, *memory, "--out", tmp_path / "run", "--json")
+    assert done.code == 0
+    assert "gradient: 1 relaxation" in done.err
+    assert done.document["candidates"] in {2, 3}
+    assert load(tmp_path / "run" / "best.json").key == done.document["best"]
+    options = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["plan"]["relax_recipe"]["options"]
+    assert options == {"partial_channels": 2, "checkpoint_activations": True}

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from nasseg.data import open_dataset
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan
-from nasseg.search.plan import IMAGE_SCALES, Hardware, Speed, derive_plan, measure_speed, search_crop
+from nasseg.search.plan import IMAGE_SCALES, Dials, Hardware, Speed, derive_plan, measure_speed, search_crop
 from nasseg.search.planner import PlannerSettings
+from nasseg.search.relaxation import RelaxationOptions
 from tests.search.tiny import DATA, TinySpace
 
 CPU = Hardware.of(torch.device("cpu"), cores=2)
@@ -191,3 +192,91 @@ def test_speed_is_measured_on_the_data() -> None:
     assert found.image_scale == 1
     assert 0 < found.proxy_step_seconds < found.full_step_seconds
     assert 0 < found.forward_seconds < found.full_step_seconds
+    assert found.relax_step_seconds == 0
+
+
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+RELAXED = SPEED.model_copy(update={"relax_step_seconds": 1.5})
+
+
+def by_gradient(budget: str, hardware: Hardware = CPU, speed: Speed = RELAXED, **options: Any) -> Plan:
+    return plan(budget, hardware, speed, strategy="gradient", cost_weight=-0.07, **options)
+
+
+def test_seven_minutes_by_gradient_by_hand() -> None:
+    found, trials = by_gradient("7min", **SETTLED), plan("7min", **SETTLED)
+    assert (found.relaxations, found.full_steps) == (2, trials.full_steps)
+    rest = 0.5 * (0.95 * 420 - 20) - (4 * 256 + 64) / 8 * 0.1
+    step = 1.15 * 0.75 * 1.5  # side by side, and half as long where only the weights are updated
+    assert found.relax_steps == int(0.8 * rest / step)
+    left = rest - found.relax_steps * step
+    scoring = 2 * 8 * 0.02 / 3
+    assert found.rungs[0] == pytest.approx((left / 1.15 / 2 - 0.7 - scoring) / (3 * 0.02), abs=1)
+    assert found.rungs[1] == 3 * found.rungs[0]
+    recipe = found.relax_recipe
+    assert recipe is not None
+    assert (recipe.steps, recipe.crop, recipe.batch_size, recipe.scale, recipe.colour, recipe.cost_weight) == (
+        found.relax_steps, (80, 160), 8, (0.5, 2.0), 0.3, -0.07,
+    )  # fmt: skip
+
+
+def test_a_search_by_trials_has_no_relaxation() -> None:
+    found = plan("10min")
+    assert (found.relaxations, found.relax_steps, found.relax_recipe) == (0, 0, None)
+
+
+def test_a_budget_of_trials_bounds_what_relaxations_find() -> None:
+    assert [by_gradient(f"{n}trials").relaxations for n in (1, 2, 3, 4, 40)] == [1, 1, 1, 2, 2]
+    assert by_gradient("40trials").relax_steps == 400
+    assert by_gradient("3trials").finalists == 1
+
+
+@pytest.mark.parametrize(("workers", "relaxations"), [(1, 2), (2, 2), (3, 3), (4, 4), (16, 4)])
+def test_as_many_relaxations_as_workers_from_two_to_four(workers: int, relaxations: int) -> None:
+    hardware = CPU.model_copy(update={"workers": workers})
+    assert by_gradient("2h", hardware).relaxations == relaxations
+
+
+def test_dials_of_a_relaxation_are_taken() -> None:
+    dials = {"relax_steps": 33, "relaxations": 5, "partial_channels": 4}
+    for budget in ("10min", "40trials"):
+        found = by_gradient(budget, **dials)
+        assert (found.relax_steps, found.relaxations) == (33, 5)
+        assert found.relax_recipe is not None
+        assert found.relax_recipe.options.partial_channels == 4
+    short, long = by_gradient("10min", **SETTLED, relax_steps=10), by_gradient("10min", **SETTLED, relax_steps=200)
+    assert short.rungs[0] > long.rungs[0]
+
+
+@pytest.mark.parametrize(("device", "asked", "expected"), [
+    ("cpu", None, False), ("cuda", None, True), ("cpu", True, True), ("cuda", False, False),
+])  # fmt: skip
+def test_activations_are_computed_again_on_gpus_unless_said_otherwise(
+    device: str, asked: bool | None, expected: bool
+) -> None:
+    options = Dials(checkpoint_activations=asked).relaxation_options(torch.device(device))
+    assert options.checkpoint_activations is expected
+
+
+@given(minutes, speeds, machines, images, images, st.floats(0.5, 20))
+def test_every_plan_by_gradient_is_valid_and_ends_in_time(
+    amount: float, speed: Speed, hardware: Hardware, train: int, val: int, relax: float
+) -> None:
+    speed = speed.model_copy(update={"relax_step_seconds": relax * speed.full_step_seconds})
+    options: dict[str, Any] = {"size": (160, 320), "train_images": train, "val_images": val, "references": 2}
+    found = derive_plan(Budget(amount=amount, unit="min"), speed, hardware, **options, strategy="gradient")
+    PlannerSettings(**found.model_dump(include=set(PlannerSettings.model_fields)))
+    assert found.relax_steps >= 10
+    at, batch = speed.at(found.image_scale), found.full_recipe.batch_size
+    full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds
+    full = 1.15 * math.ceil((found.finalists + 2) * found.seeds / hardware.workers) * full_seconds
+    step = 1.15 * math.ceil(found.relaxations / hardware.workers) * 0.75 * at.relax_step_seconds
+    if found.relax_steps > 10 and found.full_steps > 10:
+        assert full + found.relax_steps * step <= 60 * amount
+
+
+def test_the_speed_of_a_relaxation_is_measured() -> None:
+    options = RelaxationOptions()
+    found = measure_speed(TinySpace(), open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1, options)
+    assert found.relax_step_seconds > found.forward_seconds

@@ -22,7 +22,7 @@ from nasseg.search.worker import SearchWorker
 from nasseg.train.model import load_model
 from nasseg.train.provenance import Provenance
 from tests.conftest import REPOSITORY
-from tests.search.tiny import DATA, RUNGS, SPACE, tiny_config
+from tests.search.tiny import DATA, RUNGS, SPACE, gradient_config, tiny_config
 
 Training = tuple[Task, str, int, int]
 
@@ -208,6 +208,58 @@ def test_ray_and_in_process_give_the_same_trials_and_scores(done: Search, tmp_pa
     assert results(finish(begin(tmp_path / "run", tiny_config(runner="ray")))) == results(done)
 
 
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "whole"])
+def relaxed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A whole search by gradient, of a space with a shared stage or without."""
+    config = gradient_config(f"{SPACE}:shared={str(request.param).lower()}")
+    return finish(begin(tmp_path_factory.mktemp("runs") / "whole", config))
+
+
+def test_a_search_by_gradient_tries_what_the_relaxations_found(relaxed: Search) -> None:
+    results = relaxed.record.relaxations()
+    assert [result.job.seed for result in results] == [0, 1]
+    found = [result.found[0] for result in results]
+    tried = {trial.candidate.key: trial for trial in relaxed.trials}
+    others = [trial for key, trial in tried.items() if key not in relaxed.reference_keys.values()]
+    assert all(trial.candidate.choice in found for trial in others)
+    assert all(tuple(trial.proxy) == RUNGS for trial in relaxed.trials)
+    assert relaxed.best is not None
+    assert set(relaxed.best.full) == {0, 1}
+    assert load(relaxed.folder / "best.json").choice == relaxed.best.candidate.choice
+    assert {path.name for path in (relaxed.folder / "relaxation").iterdir()} == {"seed0.json", "seed1.json"}
+
+
+@pytest.mark.parametrize("stop_after", [2, 3])
+def test_a_stopped_search_by_gradient_ends_as_if_unbroken(relaxed: Search, tmp_path: Path, stop_after: int) -> None:
+    stop, jobs = threading.Event(), 0
+    search = begin(tmp_path / "run", relaxed.config)
+
+    def count(search: Search) -> None:
+        nonlocal jobs
+        jobs += not search.planner.in_flight  # a result came in
+        if jobs == stop_after:
+            stop.set()
+
+    search.run(stop, count)
+    before = search.record.relaxations()
+    assert len(before) == min(stop_after - 1, 2)
+    again = finish(resumed(tmp_path / "run"))
+    assert results(again) == results(relaxed)
+    assert again.record.relaxations()[: len(before)] == before
+
+
+def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
+    asked = tiny_config("2min").model_copy(update={"plan": None, "strategy": "gradient"})
+    plan = plan_search(asked, {"relax_steps": 7, "partial_channels": 2}, concurrency=1).plan
+    assert plan is not None
+    assert plan.relax_recipe is not None
+    assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (2, 7, 7)
+    assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
+
+
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +350,12 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ({"full_steps": 0}, "full_steps is 0"),
         ({"cost_weight": 1}, "cost_weight is 1"),
         ({"gpus_per_trial": 0.5, "device": "cpu"}, "gpus_per_trial is 0.5"),
+        (
+            {"strategy": "gradient", "space": "dpc"},
+            "'dpc' cannot be searched by gradient; those that can: auto_deeplab",
+        ),
+        ({"relax_steps": 5}, "relax_steps is for strategy gradient"),
+        ({"strategy": "magic"}, "strategy is 'magic'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,12 +8,14 @@ import torch
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
 from nasseg.search.config import SearchConfig
+from nasseg.search.gradient import RelaxationSnapshot, RelaxationTrainer
 from nasseg.search.job import Candidate, Job, Outcome, Task
+from nasseg.search.runners.delivery import run_guarded
 from nasseg.search.worker import SearchWorker
 from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import load_model
-from tests.search.tiny import DATA, SPACE, Head, TinySpace, tiny_config
+from tests.search.tiny import DATA, SPACE, Head, TinySpace, gradient_config, tiny_config
 
 CLASSES = len(open_dataset(DATA).classes)
 
@@ -144,9 +147,65 @@ def test_a_space_without_a_shared_stage_trains_whole_networks_on_images(tmp_path
     assert not (tmp_path / "features").exists()
 
 
-def diverging(config: SearchConfig, part: str) -> SearchConfig:
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path, seed: int) -> RelaxationSnapshot:
+    return RelaxationSnapshot.model_validate_json((folder / "relaxation" / f"seed{seed}.json").read_text())
+
+
+def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
+    result = SearchWorker(gradient_config(), tmp_path).run(job("relax", seed=3))
+    (found,) = result.found
+    assert Head.model_validate(found).channels == 16
+    shown = snapshot(tmp_path, 3)
+    assert (shown.seed, shown.step, shown.steps, shown.choice) == (3, 4, 4, found)
+    cheapest, dearest = (12 * 16 * kernel**2 * 8 * 12 for kernel in (1, 5))
+    assert cheapest < shown.expected_cost < dearest
+    assert sum(edge.weight for edge in shown.graphs[0].edges) == pytest.approx(1)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("unbroken", "broken")]
+    for folder in folders:
+        folder.mkdir()
+    unbroken = SearchWorker(gradient_config(), folders[0]).run(job("relax"))
+    monkeypatch.setattr("nasseg.search.gradient.SAVE_EVERY_SECONDS", -1)
+    steps = 0
+    update = RelaxationTrainer._update_weights
+
+    def killed(self: RelaxationTrainer, batch: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return update(self, batch)
+
+    monkeypatch.setattr(RelaxationTrainer, "_update_weights", killed)
+    with pytest.raises(KeyboardInterrupt):
+        SearchWorker(gradient_config(), folders[1]).run(job("relax"))
+    resumed = SearchWorker(gradient_config(), folders[1]).run(job("relax"))
+    assert steps == 5
+    assert resumed.found == unbroken.found
+    assert snapshot(folders[1], 0) == snapshot(folders[0], 0)
+
+
+def test_a_relaxation_that_diverges_is_a_failed_job(tmp_path: Path) -> None:
+    worker = SearchWorker(diverging(gradient_config(), "relax_recipe", learning_rate=1e30), tmp_path)
+    result = run_guarded(worker, job("relax"))
+    assert result.found == ()
+    assert "the relaxation's loss is not finite in step" in (result.message or "")
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+# --- what diverges ---------------------------------------------------------------------------------------------------
+
+
+def diverging(config: SearchConfig, part: str, **changes: Any) -> SearchConfig:
     assert config.plan is not None
-    recipe = getattr(config.plan, part).model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
+    changes = changes or {"learning_rate": 1e30, "warmup_steps": 0}
+    recipe = getattr(config.plan, part).model_copy(update=changes)
     return config.model_copy(update={"plan": config.plan.model_copy(update={part: recipe})})
 
 

@@ -13,6 +13,7 @@ from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Dropout, Resize, logits1x1
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan, SearchConfig
+from nasseg.search.gradient import RelaxationRecipe
 from nasseg.search.relaxation import (
     OpCost,
     Relaxation,
@@ -138,6 +139,16 @@ def tiny_plan(**changes: Any) -> Plan:
         "full_recipe": short(steps=4, crop=(64, 96), batch_size=4),
     }  # fmt: skip
     return Plan(**{**dials, **changes})
+
+
+def gradient_plan(**changes: Any) -> Plan:
+    recipe = RelaxationRecipe(steps=4, batch_size=2, crop=(32, 48), cost_weight=-0.07, amp=False)
+    return tiny_plan(**{"relaxations": 2, "relax_steps": 4, "relax_recipe": recipe, **changes})
+
+
+def gradient_config(space: str = SPACE, **plan: Any) -> SearchConfig:
+    changes = {"strategy": "gradient", "plan": gradient_plan(**plan)}
+    return tiny_config(space=space).model_copy(update=changes)
 
 
 def tiny_config(budget: str = "5trials", space: str = SPACE, runner: Any = "in-process", **plan: Any) -> SearchConfig:
