@@ -67,6 +67,9 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     architectures = {arch: plugins.architecture(arch, classes).inference() for arch in archs}
+    for arch, architecture in architectures.items():
+        if classes not in (None, architecture.classes):
+            raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
     descriptions = {arch: architecture.describe(pixels) for arch, architecture in architectures.items()}
     torch.manual_seed(0)
     networks = {arch: architecture.network() for arch, architecture in architectures.items()}
@@ -112,7 +115,8 @@ def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str
 
     first = next(iter(next(iter(measured.values())).values()))
     on_gpu = first.peak_memory_gib is not None
-    table = Table("network", "backend", "median", "±", "p95", "FPS", "MAdds", "params", *(["memory"] if on_gpu else []))
+    memory_column = ["GiB"] if on_gpu else []
+    table = Table("network", "backend", "median ms", "±", "p95 ms", "FPS", "G MAdds", "M params", *memory_column)
     for column in table.columns[2:]:
         column.justify = "right"
     for name, by_arch in measured.items():
@@ -121,13 +125,13 @@ def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str
             table.add_row(
                 arch,
                 name,
-                f"{latency.median_ms:.2f} ms",
+                f"{latency.median_ms:.2f}",
                 f"{latency.relative_interval or 0:.1%}",
-                f"{latency.p95_ms:.2f} ms",
+                f"{latency.p95_ms:.2f}",
                 f"{latency.fps:.1f}",
-                f"{descriptions[arch].madds / 1e9:.2f} G",
-                f"{descriptions[arch].params / 1e6:.2f} M",
-                *(["–" if memory is None else f"{memory:.2f} GiB"] if on_gpu else []),
+                f"{descriptions[arch].madds / 1e9:.2f}",
+                f"{descriptions[arch].params / 1e6:.2f}",
+                *(["–" if memory is None else f"{memory:.2f}"] if on_gpu else []),
             )
     console = Console()
     console.print(table)
