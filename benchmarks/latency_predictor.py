@@ -21,7 +21,7 @@ from nasseg import plugins
 from nasseg.cli.options import parse_size, say
 from nasseg.cli.profile import points_of, samples
 from nasseg.cost.calibration import PredictionError
-from nasseg.cost.latency import device_name
+from nasseg.cost.latency import default_dtype, device_name
 from nasseg.cost.profile import profile, time_networks
 from nasseg.cost.table import Conditions, LatencyTable
 from nasseg.graph import Architecture
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=30, help="networks of the calibration")
     parser.add_argument("--size", default="512x1024")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", help="float16 on CUDA if not given, else float32")
     parser.add_argument("--backend", default="eager")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--minutes", type=float, default=10.0, help="for a table, and again for the networks")
@@ -46,12 +46,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     conditions = Conditions(
-        device=device_name(device), dtype=arguments.dtype, backend=arguments.backend, batch=1,
+        device=device_name(device), dtype=arguments.dtype or default_dtype(device), backend=arguments.backend, batch=1,
         size=parse_size(arguments.size), threads=arguments.threads,
     )  # fmt: skip
     results = []
     print(
-        f"{device_name(device)}, {arguments.size}, {arguments.dtype}, {arguments.backend}, {arguments.threads} threads"
+        f"{device_name(device)}, {arguments.size}, {conditions.dtype}, {arguments.backend}, {arguments.threads} threads"
     )
     print(f"{'space':20} {'predictor':12} {'Spearman':>9} {'MAPE':>8}   of {arguments.networks} networks")
     for index, space in enumerate(arguments.space or ["dpc", "auto_deeplab"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,10 +27,12 @@ def profile(
     batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
     classes: Annotated[int, typer.Option(help="Classes of the networks.", min=1)] = 19,
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], typer.Option(help="Number format of weights and maps.")
-    ] = "float32",
-    backend: Annotated[str, typer.Option(help="What runs the networks: eager, compile, onnxruntime, …")] = "eager",
-    threads: Annotated[int | None, typer.Option(help="Threads on a CPU; all cores if not given.", min=1)] = None,
+        str | None, typer.Option(help="float32, float16 or bfloat16; float16 on CUDA if not given, else float32.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="eager, compile, onnxruntime, openvino or tensorrt.")] = "eager",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the processor; PyTorch's if not given.", min=1)
+    ] = None,
     networks: Annotated[int, typer.Option(help="Whole networks for the calibration.", min=10)] = 30,
     limit: Annotated[str, typer.Option(help="About how long to measure, like 90s, 10min or 1h.")] = "10min",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped profile left.")] = False,
@@ -45,22 +47,27 @@ def profile(
     from nasseg import plugins
     from nasseg.cost import profile as engine
     from nasseg.cost.backends import choose_backend
-    from nasseg.cost.latency import device_name
+    from nasseg.cost.latency import default_dtype, device_name
+    from nasseg.cost.load import BUSY_LOAD, OthersLoad
     from nasseg.cost.table import Conditions
     from nasseg.train.device import choose_device
 
     pixels, target, seconds = parse_size(size), choose_device(device), _parse_seconds(limit)
+    dtype = dtype or default_dtype(target)
     choose_backend(backend, target, dtype)
     points = plugins.space(space)
     _check_out(out, engine.partial_file(out), resume)
     if threads is not None:
         torch.set_num_threads(threads)
-    conditions = Conditions(
-        device=device_name(target), dtype=dtype, backend=backend, batch=batch, size=pixels,
-        threads=torch.get_num_threads(),
+    conditions = Conditions.model_validate(
+        {
+            "device": device_name(target), "dtype": dtype, "backend": backend, "batch": batch, "size": pixels,
+            "threads": torch.get_num_threads(),
+        }
     )  # fmt: skip
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     say(f"looking for the operators of {space} …")
+    others = OthersLoad(target)
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
@@ -73,6 +80,8 @@ def profile(
         say("stopped; what was measured is saved. Continue with the same command and --resume")
         raise typer.Exit(INTERRUPTED) from None
     say(f"wrote {out}")
+    if others.share is not None and others.share > BUSY_LOAD:
+        say(f"warning: other programs used {others.share:.0%} of the device; end them and profile again")
     if as_json:
         print_json(_summary(table))
     else:

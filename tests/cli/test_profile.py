@@ -1,0 +1,53 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nasseg.cost.table import LatencyTable
+
+from .conftest import Done
+
+Run = Callable[..., Done]
+Refused = Callable[..., str]
+TINY = ("--space", "tests.search.tiny:TinySpace", "--size", "16x24", "--device", "cpu", "--classes", 3)
+
+
+def test_a_table_is_written_and_summed_up(nasseg: Run, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    done = nasseg("profile", *TINY, "--limit", "0.5s", "--networks", 10, "--threads", 1, "--out", out, "--json")
+    assert done.code == 0, done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    table = LatencyTable.load(out)
+    assert (table.conditions.size, table.conditions.dtype, table.conditions.threads) == ((16, 24), "float32", 1)
+    assert done.document["operators_measured"] == done.document["operators_found"] == len(table.entries)
+    assert done.document["mape_percent"] == table.error.mape_percent
+    assert done.document["slowest"][0]["ms"] == max(entry.median_ms for entry in table.entries)
+    assert done.document["fastest"][-1]["ms"] == min(entry.median_ms for entry in table.entries)
+    assert f"wrote {out}" in done.err
+
+
+def test_a_stopped_profile_says_how_to_go_on(nasseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasseg.cost import profile
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profile, "time_interleaved", stopped)
+    done = nasseg("profile", *TINY, "--out", tmp_path / "table.json")
+    assert done.code == 130
+    assert "Continue with the same command and --resume" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_refused_before_anything_is_measured(refused: Refused, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    assert "limit is '3trials', but must be a time" in refused("profile", *TINY, "--out", out, "--limit", "3trials")
+    assert "unknown backend 'fast'; known: eager" in refused("profile", *TINY, "--out", out, "--backend", "fast")
+    assert "unknown search space 'dcp'" in refused("profile", "--space", "dcp", "--out", out)
+    assert "is no folder" in refused("profile", *TINY, "--out", tmp_path / "none" / "table.json")
+    assert "there is no" in refused("profile", *TINY, "--out", out, "--resume")
+    out.with_name("table.json.partial").write_text("{}")
+    assert "continue it with --resume, or remove it" in refused("profile", *TINY, "--out", out)
+    assert "space is missing" in refused("profile", *TINY, "--out", out, "--resume")
+    out.write_text("{}")
+    assert "exists; remove it, or name another file" in refused("profile", *TINY, "--out", out)
