@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, o
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, write_atomically
+from nasseg.graph.identity import digest
 from nasseg.network import Network
 
 PARTIAL_FORMAT: Final = "nasseg.latency-partial/1"
@@ -47,13 +47,17 @@ OnProgress = Callable[[str, int, int], None]
 
 
 class PartialProfile(BaseModel):
-    """What was measured so far of a profile: operators and then networks, in the order of their schedules."""
+    """What was measured so far of a profile: operators and then networks, in the order of their schedules.
+
+    `plan` is the hash of what is to be measured.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nasseg.latency-partial/1"] = PARTIAL_FORMAT
     space: str
     conditions: Conditions
+    plan: str
     operators_found: PositiveInt
     entries: tuple[Entry, ...] = ()
     networks_ms: tuple[PositiveFloat, ...] = ()
@@ -78,7 +82,8 @@ def profile(
     is, the wider the intervals. Raises `ValueError` where `resume` does not fit.
     """
     found = find_operators(points, conditions.size)
-    state = PartialProfile(space=space, conditions=conditions, operators_found=len(found))
+    plan = digest([[operator.model_dump(mode="json") for operator in found], [network.key for network in networks]])
+    state = PartialProfile(space=space, conditions=conditions, plan=plan, operators_found=len(found))
     if resume:
         state = _continued(state, partial_file(out))
 
@@ -241,6 +246,11 @@ def _continued(fresh: PartialProfile, path: Path) -> PartialProfile:
         if before[name] != value:
             raise ValueError(
                 f"{path} was measured with {name} {before[name]}, but {name} is {value} now; "
-                f"give the same options, or remove the file {os.fspath(path)!r} to start anew"
+                f"give the same options, or remove {path} to start anew"
             )
+    if state.plan != fresh.plan:
+        raise ValueError(
+            f"{path} is of other operators or networks; give the same --classes and --networks, or remove it to start "
+            "anew"
+        )
     return state

@@ -79,7 +79,8 @@ def counted(architecture: Architecture, size: tuple[int, int]) -> int:
         form = inference_form(Network(architecture.inference()), (image,))
         with Allocated() as memory:
             form(image)
-    return sum(t.nbytes for t in (*form.parameters(), *form.buffers())) + image.nbytes + memory.peak
+    weights = sum(t.nbytes for t in (*form.parameters(), *form.buffers()))
+    return int(weights + image.nbytes + memory.peak)
 
 
 @pytest.mark.parametrize(
