@@ -56,7 +56,7 @@ def benchmark(
 
     from nasseg import plugins
     from nasseg.cost.backends import choose_backend
-    from nasseg.cost.latency import default_dtype, measure_latency
+    from nasseg.cost.latency import THOROUGH, default_dtype, measure_latency
     from nasseg.train.device import choose_device
 
     pixels, target = parse_size(size), choose_device(device)
@@ -76,7 +76,9 @@ def benchmark(
     measured: dict[str, dict[str, Latency]] = {}
     for name in backends:
         say(f"{name}: {len(networks)} network{'s' if len(networks) > 1 else ''} at {size} …")
-        measured[name] = measure_latency(networks, pixels, target, batch=batch, dtype=dtype, backend=name)
+        measured[name] = measure_latency(
+            networks, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
+        )
         for warning in _warnings(measured[name]):
             say(f"{name}: {warning}")
     results = [

@@ -17,8 +17,10 @@ from nasseg.cost.load import OthersLoad
 from nasseg.cost.timing import StopRule, time_interleaved
 from nasseg.network import Network
 
-MEASURED = StopRule(relative_interval=0.01, least_seconds=2.0, limit_seconds=60.0)
-"""Enough for the latency of whole networks: seconds, because a machine's speed changes from second to second."""
+BRIEF = StopRule(least_seconds=0.5, limit_seconds=10.0)
+"""As long as the end of a search may wait."""
+THOROUGH = StopRule(least_seconds=2.0, limit_seconds=60.0)
+"""For results to be told to others: seconds at least, as a machine's speed changes from second to second."""
 
 
 class Latency(BaseModel):
@@ -71,7 +73,7 @@ def measure_latency(
     batch: int = 1,
     dtype: str | None = None,
     backend: str = "eager",
-    stop: StopRule = MEASURED,
+    stop: StopRule = BRIEF,
 ) -> dict[str, Latency]:
     """The latency of each network by name on `batch` images of `size` (height, width), in inference form.
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nasseg.cost import latency
-from nasseg.cost.latency import Latency, measure_latency
+from nasseg.cost.latency import Latency
 from nasseg.cost.timing import StopRule
 
 from .conftest import Done
@@ -19,10 +19,7 @@ Refused = Callable[..., str]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six rounds are enough to see what is printed."""
 
-    def measure(*arguments: object, **options: object) -> dict[str, Latency]:
-        return measure_latency(*arguments, **options, stop=StopRule(fewest_rounds=6, most_rounds=6))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(latency, "measure_latency", measure)
+    monkeypatch.setattr(latency, "THOROUGH", StopRule(fewest_rounds=6, most_rounds=6))
 
 
 def test_json_has_a_result_for_each_network(nasseg: Run, arch: Path, tmp_path: Path) -> None:
