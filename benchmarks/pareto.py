@@ -15,8 +15,8 @@ Optuna is shown a network that was trained in full as COMPLETE, one that was not
 as it refuses those where objectives are several.
 
 Hypervolume is that of the networks trained in full, as a share of the whole table's. The reference point is the table's
-worst mIoU and FLOPs; `--reference-miou 60` leaves out what the tiniest networks add, which changes who is best. The last
-column is the budget at which the mean equals random search's at its end.
+worst mIoU and FLOPs; `--reference-miou 60` leaves out what the tiniest networks add, which changes who is best. The
+last column is the budget at which the mean equals random search's at its end.
 """
 
 import argparse
