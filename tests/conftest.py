@@ -56,3 +56,11 @@ def ray_folder() -> Iterator[None]:
         yield
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
+
+
+@pytest.fixture(autouse=True)
+def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search measures in the end is not waited for until it is exact."""
+    from nasseg.cost.timing import StopRule
+
+    monkeypatch.setattr("nasseg.cost.latency.BRIEF", StopRule(fewest_rounds=2, most_rounds=2))

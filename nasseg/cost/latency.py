@@ -73,7 +73,7 @@ def measure_latency(
     batch: int = 1,
     dtype: str | None = None,
     backend: str = "eager",
-    stop: StopRule = BRIEF,
+    stop: StopRule | None = None,
 ) -> dict[str, Latency]:
     """The latency of each network by name on `batch` images of `size` (height, width), in inference form.
 
@@ -95,7 +95,7 @@ def measure_latency(
                 runs[name] = chosen.prepare(inference_form(network, inputs), inputs)
                 runs[name]()
             peaks_gib[name] = peak.gib if chosen.packages == ("torch",) else None
-        timings = time_interleaved(runs, device, stop=stop)
+        timings = time_interleaved(runs, device, stop=stop or BRIEF)
     return {
         name: Latency(
             **timing.model_dump(exclude={"calls_per_run"}),

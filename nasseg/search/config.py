@@ -47,6 +47,7 @@ class Plan(BaseModel):
     full_recipe: Recipe
     relaxations: int = 0
     relax_steps: int = 0
+    relax_share: float = 1.0
     relax_recipe: RelaxationRecipe | None = None
 
 

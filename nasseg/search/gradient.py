@@ -224,11 +224,13 @@ def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOp
         return space.relaxation(classes, options)
 
 
-def fit_relaxation(trainer: RelaxationTrainer, checkpoint: Path, snapshot: Path) -> Literal["finished", "nonfinite"]:
-    """Train to the recipe's end, from `checkpoint` on where that is there.
+def fit_relaxation(
+    trainer: RelaxationTrainer, until_step: int, checkpoint: Path, snapshot: Path
+) -> Literal["finished", "nonfinite"]:
+    """Train until `until_step`, from `checkpoint` on where that is there.
 
-    The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time; both files are
-    there whole or not at all.
+    The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time and in the end; both
+    files are there whole or not at all.
     """
     if checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
@@ -246,6 +248,8 @@ def fit_relaxation(trainer: RelaxationTrainer, checkpoint: Path, snapshot: Path)
             show()
             shown = time.monotonic()
 
-    status = trainer.run(trainer.recipe.steps, after_step)
+    status = trainer.run(until_step, after_step)
+    if status == "finished":
+        save_checkpoint(checkpoint, trainer.state_dict())
     show()
     return status

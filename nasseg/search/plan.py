@@ -240,7 +240,7 @@ def derive_plan(
     seconds = budget.wall_seconds(hardware.cores, hardware.gpus)
     hours = seconds / 3600
     finalists, seeds = (2, 2) if hours < 1 or math.isinf(hours) else (5, 2) if hours < 10 else (10, 3)
-    relaxations = relax_steps = 0
+    relaxations, relax_steps, relax_share = 0, 0, 1.0
     if strategy == "gradient":
         allowed = MOST_RELAXATIONS if budget.trials is None else max(1, budget.trials - references)
         usual = min(max(FEWEST_RELAXATIONS, hardware.workers), MOST_RELAXATIONS, allowed)
@@ -284,6 +284,7 @@ def derive_plan(
             step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds
             relax_steps = dials.relax_steps or int(max(10, min(most_steps, RELAX_SHARE * proxy / step_seconds)))
             proxy = max(1.0, proxy - relax_steps * step_seconds)
+            relax_share = max(0.1, round(1 - (rerank + 0.05 * seconds + proxy) / seconds, 3))
         scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
         per_candidate = proxy / CONTENTION / candidates - 0.7
         first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
@@ -315,5 +316,6 @@ def derive_plan(
         full_recipe=full_recipe,
         relaxations=relaxations,
         relax_steps=relax_steps,
+        relax_share=relax_share,
         relax_recipe=relax_recipe,
     )

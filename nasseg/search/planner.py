@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
@@ -16,6 +17,8 @@ from nasseg.search.space import Choice, Space
 
 _TRIES_OF_SAMPLER = 20
 _TRIES_AT_RANDOM = 100
+_PARTS_OF_RELAXATION = 10
+"""Jobs that a relaxation is trained in, so that the budget can end it between them."""
 
 
 class PlannerSettings(BaseModel):
@@ -25,7 +28,8 @@ class PlannerSettings(BaseModel):
     `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
     candidate is begun and none promoted, but for the references and as many as the final needs.
 
-    With `relaxations`, that many are trained for `relax_steps` each, and what they find are the candidates.
+    With `relaxations`, that many are trained for `relax_steps` each, and what they find are the candidates. After
+    `relax_share` of the budget they are not trained any further: then what they have found by then counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +44,7 @@ class PlannerSettings(BaseModel):
     candidates_per_job: int = Field(default=1, ge=1)
     relaxations: int = Field(default=0, ge=0)
     relax_steps: int = Field(default=0, ge=0)
+    relax_share: float = Field(default=1.0, ge=0, le=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -103,6 +108,7 @@ class Planner:
         self._fulls_in_flight: set[tuple[str, int]] = set()
         self._relaxed: dict[int, JobResult] = {}
         self._relaxes_in_flight: set[int] = set()
+        self._relaxes_over: set[int] = set()
         self._waiting_to_start: list[_Known] = []
         self._jobs_handed_out = 0
         self._exhausted = False
@@ -130,9 +136,9 @@ class Planner:
         if job is None and spent < 1:
             if self._prepared:
                 is_open = spent < self.settings.proxy_share
-                job = self._relax_job() or self._proxy_job(is_open) or self._full_job()
+                job = self._relax_job(spent) or self._proxy_job(is_open) or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
-                job = self._relax_job() or self._full_job()
+                job = self._relax_job(spent) or self._full_job()
         self._idle = job is None
         if job is not None:
             self._in_flight[job.number] = job
@@ -153,7 +159,7 @@ class Planner:
         self._idle = False
         if job.task == "relax":
             self._relaxes_in_flight.discard(job.seed)
-            self._waiting_to_start.extend(self._take_in(result))
+            self._take_in(result)
         for outcome in result.outcomes:
             known = self._by_key[outcome.key]
             if job.task == "proxy":
@@ -200,14 +206,40 @@ class Planner:
             return None
         return self._job("prepare", [reference], stop_step=self.settings.full_steps)
 
-    def _relax_job(self) -> Job | None:
-        seeds = self._relax_seeds
+    def _relax_job(self, spent: float) -> Job | None:
+        """The next part of a relaxation's training."""
+        seeds, settings = self._relax_seeds, self.settings
         if seeds and all(seed in self._relaxed and not self._relaxed[seed].found for seed in seeds):
             raise RuntimeError(f"no relaxation could be trained, the last: {self._relaxed[seeds[-1]].message}")
         for seed in seeds:
-            if seed not in self._relaxed and seed not in self._relaxes_in_flight:
-                return self._job("relax", [], stop_step=self.settings.relax_steps, seed=seed)
+            if seed in self._relaxes_over or seed in self._relaxes_in_flight:
+                continue
+            step = self._relaxed[seed].job.stop_step if seed in self._relaxed else 0
+            if step and spent >= settings.relax_share:
+                self._end_relaxation(seed)
+                continue
+            part = math.ceil(settings.relax_steps / _PARTS_OF_RELAXATION)
+            return self._job("relax", [], step, stop_step=min(step + part, settings.relax_steps), seed=seed)
         return None
+
+    def _end_relaxation(self, seed: int) -> None:
+        """Make what a relaxation found a candidate."""
+        self._relaxes_over.add(seed)
+        for found in self._relaxed[seed].found:
+            choice = self._space.canonical(self._space.parse(found))
+            known = self._learn(choice, Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json")))
+            if known in self._settled:
+                self.repeats += 1
+            else:
+                self._settled.append(known)
+                if known.level == 0:
+                    self._waiting_to_start.append(known)
+
+    def _take_in(self, result: JobResult) -> None:
+        """Note how far a relaxation is."""
+        self._relaxed[result.job.seed] = result
+        if not result.found or result.job.stop_step == self.settings.relax_steps:
+            self._end_relaxation(result.job.seed)
 
     @property
     def _relax_seeds(self) -> range:
@@ -240,7 +272,7 @@ class Planner:
         trained first.
         """
         references = [known for known in self._references if not known.failed]
-        finding = self._proxies_in_flight or self._relaxes_in_flight
+        finding = self._proxies_in_flight or len(self._relaxes_over) < self.settings.relaxations
         contenders = references if finding else [*self._finalists(), *references]
         for seed in range(self.settings.seeds):
             for known in contenders:
@@ -335,20 +367,6 @@ class Planner:
             self._known.append(known)
             self._tried.append(Tried(choice, rung=0, score=None, final=False))
         return self._by_key[candidate.key]
-
-    def _take_in(self, result: JobResult) -> list[_Known]:
-        """Make what a relaxation found candidates; returns those that were not known before."""
-        self._relaxed[result.job.seed] = result
-        new = []
-        for found in result.found:
-            choice = self._space.canonical(self._space.parse(found))
-            known = self._learn(choice, Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json")))
-            if known in self._settled:
-                self.repeats += 1
-            else:
-                self._settled.append(known)
-                new.append(known)
-        return new
 
     def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
         known.proxy[step] = outcome

@@ -76,7 +76,7 @@ class SearchWorker:
         start = time.perf_counter()
         torch.set_num_threads(self.plan.threads)
         if job.task == "relax":
-            found = self._relax(job.seed).model_dump(mode="json")
+            found = self._relax(job).model_dump(mode="json")
             return JobResult(job=job, outcomes=(), found=(found,), seconds=time.perf_counter() - start)
         outcomes = self._proxy(job) if job.task == "proxy" else (self._full(job.candidates[0], job.seed),)
         if job.task == "prepare" and outcomes[0].status == "ok" and self.space.shared_stage:
@@ -141,20 +141,18 @@ class SearchWorker:
 
     # --- by gradient -----------------------------------------------------------------------------------------------
 
-    def _relax(self, seed: int) -> Choice:
-        """Train the space's relaxation from its checkpoint to its end, and decode it."""
+    def _relax(self, job: Job) -> Choice:
+        """Train the space's relaxation from its checkpoint to the job's last step, and decode it."""
         recipe = self.plan.relax_recipe
         assert recipe is not None
         assert isinstance(self.space, Relaxable)
-        relaxation = seeded_relaxation(self.space, self.classes, recipe.options, seed)
+        relaxation = seeded_relaxation(self.space, self.classes, recipe.options, job.seed)
         relaxation.price(op_madds, self.provenance.data.size)
-        trainer = RelaxationTrainer(relaxation, recipe, self.train, self.device, seed)
+        trainer = RelaxationTrainer(relaxation, recipe, self.train, self.device, job.seed)
         snapshots = self.folder / "relaxation"
         snapshots.mkdir(exist_ok=True)
-        unfinished = self.checkpoints / f"relax{seed}.pt"
-        status = fit_relaxation(trainer, unfinished, snapshots / f"seed{seed}.json")
-        unfinished.unlink(missing_ok=True)
-        if status == "nonfinite":
+        checkpoint = self.checkpoints / f"relax{job.seed}.pt"
+        if fit_relaxation(trainer, job.stop_step, checkpoint, snapshots / f"seed{job.seed}.json") == "nonfinite":
             raise RuntimeError(f"the relaxation's loss is not finite in step {trainer.step}")
         choice: Choice = self.space.canonical(relaxation.decode())
         return choice

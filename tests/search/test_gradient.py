@@ -187,12 +187,12 @@ def test_a_fit_leaves_a_snapshot_and_goes_on_from_its_checkpoint(
     first, checkpoint, snapshot = trainer(), tmp_path / "relax0.pt", tmp_path / "seed0.json"
     monkeypatch.setattr(RelaxationTrainer, "snapshot", _killed_at(4))
     with pytest.raises(KeyboardInterrupt):
-        fit_relaxation(first, checkpoint, snapshot)
+        fit_relaxation(first, 6, checkpoint, snapshot)
     monkeypatch.undo()
     assert RelaxationSnapshot.model_validate_json(snapshot.read_text()).step == 3
     assert load_checkpoint(checkpoint)["step"] == 4
     again = trainer()
-    assert fit_relaxation(again, checkpoint, snapshot) == "finished"
+    assert fit_relaxation(again, 6, checkpoint, snapshot) == "finished"
     assert same(again.state_dict(), unbroken.state_dict())
     assert RelaxationSnapshot.model_validate_json(snapshot.read_text()) == unbroken.snapshot()
 

@@ -274,7 +274,7 @@ def test_all_candidates_are_pure_data() -> None:
 
 # --- by gradient -----------------------------------------------------------------------------------------------------
 
-GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 50, "finalists": 2, "seeds": 2}
+GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, "seeds": 2}
 
 
 class WithoutSharedStage(CellSpace):
@@ -296,7 +296,7 @@ def test_what_relaxations_find_are_the_candidates() -> None:
     planner = make(**GRADIENT)
     jobs = run(planner)
     assert [job.task for job in jobs[:5]] == ["prepare", "relax", "relax", "relax", "proxy"]
-    assert [(job.seed, job.start_step, job.stop_step) for job in jobs[1:4]] == [(0, 0, 50), (1, 0, 50), (2, 0, 50)]
+    assert [(job.seed, job.start_step, job.stop_step) for job in jobs[1:4]] == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]
     found = {found_by(seed) for seed in range(3)}
     assert len(found) == 3
     for stop in (10, 30, 90):
@@ -313,6 +313,21 @@ def test_relaxations_run_while_the_reference_is_prepared() -> None:
     planner = make(**GRADIENT)
     jobs = [planner.next_job(0) for _ in range(5)]
     assert [job.task for job in jobs if job] == ["prepare", "relax", "relax", "relax", "full"]
+
+
+def test_a_relaxation_is_trained_in_parts_until_its_share_of_the_budget_is_spent() -> None:
+    planner, worker = make(**{**GRADIENT, "relaxations": 1, "relax_steps": 25, "relax_share": 0.5}), MadeUpWorker()
+    parts = []
+    for spent in (0.0, 0.0, 0.2, 0.4, 0.6):
+        job = planner.next_job(spent)
+        assert job is not None
+        planner.tell(worker.run(job))
+        parts.append((job.task, job.start_step, job.stop_step))
+    assert parts == [("prepare", 0, 200), ("relax", 0, 3), ("relax", 3, 6), ("relax", 6, 9), ("proxy", 0, 10)]
+    last = relaxing(worker.jobs, worker)[-1:]
+    goes_on = make(**{**GRADIENT, "relaxations": 1, "relax_steps": 25}, history=planner.trials, relaxed=last)
+    assert [job.stop_step for job in run(goes_on) if job.task == "relax"] == [12, 15, 18, 21, 24, 25]
+    assert found_by(0) in proxies(run(planner, worker, spent=0.6), 90)
 
 
 def test_the_final_waits_for_all_relaxations() -> None:

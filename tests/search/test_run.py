@@ -244,11 +244,10 @@ def test_a_stopped_search_by_gradient_ends_as_if_unbroken(relaxed: Search, tmp_p
             stop.set()
 
     search.run(stop, count)
-    before = search.record.relaxations()
-    assert len(before) == min(stop_after - 1, 2)
     again = finish(resumed(tmp_path / "run"))
     assert results(again) == results(relaxed)
-    assert again.record.relaxations()[: len(before)] == before
+    ends = [(part.job.seed, part.job.stop_step, part.found) for part in again.record.relaxations()]
+    assert ends == [(part.job.seed, part.job.stop_step, part.found) for part in relaxed.record.relaxations()]
 
 
 def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:

@@ -163,7 +163,9 @@ def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
     cheapest, dearest = (12 * 16 * kernel**2 * 8 * 12 for kernel in (1, 5))
     assert cheapest < shown.expected_cost < dearest
     assert sum(edge.weight for edge in shown.graphs[0].edges) == pytest.approx(1)
-    assert not list((tmp_path / "checkpoints").iterdir())
+    again = SearchWorker(gradient_config(), tmp_path).run(job("relax", seed=3))  # as where its result was lost
+    assert again.found == result.found
+    assert snapshot(tmp_path, 3) == shown
 
 
 def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
