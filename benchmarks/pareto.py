@@ -10,7 +10,7 @@ network that was not tried is taken and shown to them.
 
 The objectives are mIoU and the logarithm of FLOPs. Budget counts full trainings. Without early stopping all are trained
 in full. With it, each is first trained at the low rung, for `--low-cost` of a full training (1/16 is its share of
-pixels), and promoted by `ParetoRung`; a promotion is paid in full, as the table's full trainings start from nothing.
+pixels), and promoted by `Rung`; a promotion is paid in full, as the table's full trainings start from nothing.
 Optuna is shown a network that was trained in full as COMPLETE, one that was not as PRUNED, without intermediate values,
 as it refuses those where objectives are several.
 
@@ -36,8 +36,8 @@ from optuna.samplers import NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from nasseg.search.front import hypervolume
+from nasseg.search.halving import Rung
 from nasseg.search.optuna_sampler import _View
-from nasseg.search.pareto_halving import ParetoRung
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -107,7 +107,7 @@ class Search:
 
     def run(self, budget, low_cost, reduction):
         """[(budget spent, network)] of the networks that were trained in full."""
-        rung, spent, trained = ParetoRung(reduction), 0.0, []
+        rung, spent, trained = Rung(reduction), 0.0, []
         while True:
             promotable = rung.promotable(1) if low_cost else [self.propose()]
             if promotable:

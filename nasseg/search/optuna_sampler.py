@@ -20,11 +20,12 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class OptunaSampler:
-    """Any Optuna sampler, shown each trial as what it is.
+    """Any Optuna sampler, shown each trial as what it is, with its constraints.
 
-    A trial at the top rung is COMPLETE with its score. One at a lower rung is PRUNED there, with its score as the
-    intermediate value, even while it may yet be promoted: after that it is shown at its new rung. One without a score
-    is RUNNING, a failed one FAIL.
+    A trial at the top rung is COMPLETE with its values. With one objective, one at a lower rung is PRUNED there, with
+    its value as the intermediate one, even while it may yet be promoted: after that it is shown at its new rung. With
+    several, for which Optuna has no intermediate values, it is RUNNING, as is one without values; so Optuna learns from
+    the top rung only. A failed one is FAIL, one that was not trained as it breaks a limit PRUNED.
     """
 
     def __init__(self, space: Space[Any], make: Callable[[int], BaseSampler]) -> None:
@@ -36,10 +37,12 @@ class OptunaSampler:
     def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
         """The next choice to try, given all that were tried, in their order."""
         view = _View([self._freeze(tried) for tried in history])
+        objectives = max((len(tried.values) for tried in history if tried.values), default=1)
         with warnings.catch_warnings():
             # TPE's grouping is marked as experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(storage=view, sampler=self._make(rng.getrandbits(32)), direction="maximize")
+            sampler = self._make(rng.getrandbits(32))
+            study = optuna.create_study(storage=view, sampler=sampler, directions=["maximize"] * objectives)
             choice: Choice = self._space.suggest(study.ask())
         return choice
 
@@ -71,17 +74,21 @@ def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Any], dict
 
 def as_trial(space: Space[Any], tried: Tried) -> FrozenTrial:
     """The Optuna trial that tells the truth about `tried`."""
-    if tried.score is None:
-        state = TrialState.FAIL if tried.final else TrialState.RUNNING
+    one = tried.values[0] if tried.values and len(tried.values) == 1 else None
+    if not tried.final:
+        state = TrialState.RUNNING if one is None else TrialState.PRUNED
+    elif tried.values is None:
+        state = TrialState.FAIL if tried.rung else TrialState.PRUNED
     else:
-        state = TrialState.COMPLETE if tried.final else TrialState.PRUNED
+        state = TrialState.COMPLETE
     params, distributions = suggestions(space, tried.choice)
     return create_trial(
         state=state,
-        value=tried.score if tried.final else None,
+        values=tried.values if tried.final else None,
         params=params,
         distributions=distributions,
-        intermediate_values={} if tried.score is None else {tried.rung: tried.score},
+        intermediate_values={} if one is None else {tried.rung: one},
+        constraints={str(place): value for place, value in enumerate(tried.constraints)},
         # With all of them in generation 0, NSGA-II needs no memory of when a generation began.
         system_attrs={"NSGAIISampler:generation": 0},
     )

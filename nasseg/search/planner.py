@@ -64,7 +64,7 @@ class _Known:
         self.proxy: dict[int, Outcome] = {}
         self.full: dict[int, Outcome] = {}
         self.level = 0
-        self.score: float | None = None
+        self.values: tuple[float, ...] | None = None
         self.failed = False
 
 
@@ -79,9 +79,10 @@ class Planner:
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; no sampler is asked for others.
 
-    `key` gives the hash of a choice's architecture, `score` weighs an outcome's accuracy against its cost. A planner
-    that is given the recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had
-    handed out their jobs and been told the results.
+    `key` gives the hash of a choice's architecture, `values` what an outcome is worth by each objective, all to be
+    maximised; with several, candidates are promoted by the front that they are on (`Rung`). A planner that is given the
+    recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had handed out their
+    jobs and been told the results.
     """
 
     def __init__(
@@ -91,13 +92,13 @@ class Planner:
         settings: PlannerSettings,
         *,
         key: Callable[[Any], str],
-        score: Callable[[Outcome], float],
+        values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
         self.repeats = 0
-        self._space, self._sampler, self._key, self._score = space, sampler, key, score
+        self._space, self._sampler, self._key, self._values = space, sampler, key, values
         self._keys: dict[Choice, str] = {}
         self._known: list[_Known] = []
         self._by_key: dict[str, _Known] = {}
@@ -190,7 +191,7 @@ class Planner:
         return tuple(len(rung) for rung in self._rungs)
 
     def finalists(self) -> tuple[Candidate, ...]:
-        """The best of the top rung by score, best first, without the references."""
+        """The best of the top rung, best first, without the references."""
         return tuple(known.candidate for known in self._finalists())
 
     @property
@@ -260,8 +261,8 @@ class Planner:
         for known in group:
             if level == 0:
                 self._waiting_to_start.remove(known)
-            elif known.score is not None:
-                self._rungs[level - 1].promote(known.number, known.score)
+            else:
+                self._rungs[level - 1].promote(known.number)
         steps = (0, *self.settings.rungs)
         return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self.settings.seed)
 
@@ -365,25 +366,25 @@ class Planner:
             known = _Known(len(self._known), candidate, choice)
             self._by_key[candidate.key] = known
             self._known.append(known)
-            self._tried.append(Tried(choice, rung=0, score=None, final=False))
+            self._tried.append(Tried(choice, rung=0, values=None, final=False))
         return self._by_key[candidate.key]
 
     def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
         known.proxy[step] = outcome
         known.level = self.settings.rungs.index(step) + 1
         known.failed = outcome.status != "ok"
-        known.score = None if known.failed else self._score(outcome)
-        self._rungs[known.level - 1].finish(known.number, known.score)
+        known.values = None if known.failed else self._values(outcome)
+        self._rungs[known.level - 1].finish(known.number, known.values)
         final = known.failed or known.level == len(self._rungs)
-        self._tried[known.number] = Tried(known.choice, known.level, known.score, final)
+        self._tried[known.number] = Tried(known.choice, known.level, known.values, final)
 
     def _replay(self, trial: Trial) -> None:
         known = self._by_key[trial.candidate.key]
         for step, outcome in sorted(trial.proxy.items()):
             if step not in self.settings.rungs:
                 raise ValueError(f"rungs are {self.settings.rungs}; must hold {step}, at which a trial is recorded")
-            if known.level and known.score is not None:
-                self._rungs[known.level - 1].promote(known.number, known.score)
+            if known.level:
+                self._rungs[known.level - 1].promote(known.number)
             self._finish_rung(known, outcome, step)
         # A preparation that failed is tried again.
         known.full = {

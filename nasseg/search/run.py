@@ -135,7 +135,7 @@ class Search:
             SAMPLERS[config.sampler](self.space),
             PlannerSettings(seed=config.seed, **self.plan.model_dump(include=set(PlannerSettings.model_fields))),
             key=lambda choice: self.space.architecture(choice, self.classes).key,
-            score=self.score,
+            values=lambda outcome: (self.score(outcome),),
             history=self.record.load(),
             relaxed=self.record.relaxations(),
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
+from nasseg.search.front import non_dominated_ranks
 from nasseg.search.space import Choice, Space
 
 
@@ -18,14 +19,22 @@ from nasseg.search.space import Choice, Space
 class Tried:
     """A choice that was handed out, and how far it came.
 
-    `rung` is the number of rungs that it finished, `score` the one at the last of them: 0 and `None` while the first is
-    still in training. `final` is true at the top rung. A `final` choice without a score failed.
+    `rung` is the number of rungs that it finished, `values` those of the objectives at the last of them, to be
+    maximised: 0 and `None` while the first is still in training. `final` is true at the top rung. A `final` choice
+    without values failed or, at rung 0, was not trained as it breaks a limit. Of the `constraints`, those above 0 are
+    violated.
     """
 
     choice: Choice
     rung: int
-    score: float | None
+    values: tuple[float, ...] | None
     final: bool
+    constraints: tuple[float, ...] = ()
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps all limits."""
+        return all(value <= 0 for value in self.constraints)
 
 
 class Sampler(Protocol):
@@ -50,8 +59,9 @@ class RandomSampler:
 class NeighbourhoodSampler:
     """A mixture of uniform samples and of neighbours of the best choice so far.
 
-    The best is the one with the highest score at the highest rung reached. Source: Chen et al., Searching for Efficient
-    Multi-Scale Architectures for Dense Image Prediction (DPC), NeurIPS 2018; it does not tell the mixture's shares.
+    The best is, of those that keep all limits, one that no other beats at the highest rung reached. Source: Chen et
+    al., Searching for Efficient Multi-Scale Architectures for Dense Image Prediction (DPC), NeurIPS 2018; it does not
+    tell the mixture's shares.
     """
 
     def __init__(self, space: Space[Any], uniform_share: float = 0.5) -> None:
@@ -60,13 +70,16 @@ class NeighbourhoodSampler:
 
     def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
         """A uniform sample or a neighbour of the best."""
-        scored = [(tried.rung, tried.score, -number) for number, tried in enumerate(history) if tried.score is not None]
+        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.feasible]
         choice: Choice
         if not scored or rng.random() < self._uniform_share:
             choice = self._space.sample(rng)
         else:
-            best = history[-max(scored)[2]].choice
-            choice = rng.choice(list(self._space.neighbours(best)))
+            highest = max(tried.rung for tried, _ in scored)
+            furthest = [(tried, values) for tried, values in scored if tried.rung == highest]
+            ranks = non_dominated_ranks([values for _, values in furthest])
+            best = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
+            choice = rng.choice(list(self._space.neighbours(best.choice)))
         return choice
 
 

@@ -23,6 +23,10 @@ def miou(outcome: Outcome) -> float:
     return outcome.miou
 
 
+def values(outcome: Outcome) -> tuple[float]:
+    return (miou(outcome),)
+
+
 def make(
     space: CellSpace = SPACE,
     sampler: str = "random",
@@ -31,7 +35,7 @@ def make(
     **options: Any,
 ) -> Planner:
     plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
-    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, score=miou, history=history, relaxed=relaxed)
+    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, values=values, history=history, relaxed=relaxed)
 
 
 def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6, spent: float = 0.0) -> list[Job]:
@@ -128,7 +132,7 @@ def test_a_sampler_that_repeats_itself_is_replaced_by_samples() -> None:
             return Cell(branches=(4, 0, 2))
 
     plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=6)
-    planner = Planner(SPACE, Stubborn(), plan, key=key_of, score=miou)
+    planner = Planner(SPACE, Stubborn(), plan, key=key_of, values=values)
     assert len(set(proxies(run(planner), 10))) == 6
     assert planner.repeats >= 3 * 20
 

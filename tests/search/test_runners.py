@@ -19,7 +19,7 @@ SPACE = CellSpace(branches=3, operators=5)
 
 def planner() -> Planner:
     plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
-    return Planner(SPACE, SAMPLERS["tpe"](SPACE), plan, key=key_of, score=lambda outcome: outcome.miou or 0.0)
+    return Planner(SPACE, SAMPLERS["tpe"](SPACE), plan, key=key_of, values=lambda outcome: (outcome.miou or 0.0,))
 
 
 class TroubledWorker(MadeUpWorker):

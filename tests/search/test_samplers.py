@@ -20,7 +20,7 @@ def history(count: int, rungs: int = 3, seed: int = 0) -> list[Tried]:
     for _ in range(count):
         choice = SPACE.sample(rng)
         rung = min(rungs, 1 + int(-rng.random() // -0.34) % 3)
-        tried.append(Tried(choice, rung, quality(choice), rung == rungs))
+        tried.append(Tried(choice, rung, (quality(choice),), rung == rungs))
     return tried
 
 
@@ -57,9 +57,9 @@ def test_learns_from_what_was_tried(name: str) -> None:
 def test_neighbours_are_those_of_the_best_of_the_highest_rung() -> None:
     best = Cell(branches=(2, 2, 3))
     tried = [
-        Tried(Cell(branches=(6, 6, 6)), 1, 0.9, False),
-        Tried(best, 2, 0.5, False),
-        Tried(Cell(branches=(1, 1, 1)), 2, 0.4, False),
+        Tried(Cell(branches=(6, 6, 6)), 1, (0.9,), False),
+        Tried(best, 2, (0.5,), False),
+        Tried(Cell(branches=(1, 1, 1)), 2, (0.4,), False),
         Tried(Cell(branches=(0, 0, 0)), 3, None, True),
     ]
     sampler = NeighbourhoodSampler(SPACE, uniform_share=0)
@@ -71,8 +71,8 @@ def test_neighbours_are_those_of_the_best_of_the_highest_rung() -> None:
     ("tried", "state", "value", "intermediate"),
     [
         (Tried(Cell(branches=(1, 2, 3)), 0, None, False), TrialState.RUNNING, None, {}),
-        (Tried(Cell(branches=(1, 2, 3)), 1, 0.5, False), TrialState.PRUNED, None, {1: 0.5}),
-        (Tried(Cell(branches=(1, 2, 3)), 3, 0.6, True), TrialState.COMPLETE, 0.6, {3: 0.6}),
+        (Tried(Cell(branches=(1, 2, 3)), 1, (0.5,), False), TrialState.PRUNED, None, {1: 0.5}),
+        (Tried(Cell(branches=(1, 2, 3)), 3, (0.6,), True), TrialState.COMPLETE, 0.6, {3: 0.6}),
         (Tried(Cell(branches=(1, 2, 3)), 2, None, True), TrialState.FAIL, None, {}),
     ],
 )
