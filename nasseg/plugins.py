@@ -76,13 +76,16 @@ def space(text: str) -> Space[Any]:
 def architecture(text: str, num_classes: int | None = None) -> Architecture:
     """ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
 
-    A file keeps its own number of classes; `num_classes` is for names (not given: the network's own default). Raises
-    `ValueError`.
+    A file keeps its own number of classes; `num_classes` is for names (not given: the network's own default). One that
+    holds a point of a search space may have other options of the space after a colon, such as a wider network's:
+    `best.json:filters=32`. Raises `ValueError`.
     """
     from nasseg.graph import load
 
     if is_file(text):
-        return _point_in_file(Path(text), num_classes) or load(text)
+        path, tail = _split_options(text)
+        found = _point_in_file(Path(path), num_classes) or load(path)
+        return _with_options(found, path, tail) if tail else found
     name = text.partition(":")[0]
     if name in names(SPACES):
         points = space(text)
@@ -115,9 +118,31 @@ def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
     raise ValueError(f"{path} is a list, but no space reads it as one of its points ({'; '.join(problems)})")
 
 
+def _with_options(found: Architecture, path: str, tail: str) -> Architecture:
+    """The same point of its space with other options of the space: without the scores, which hold no more."""
+    if found.space is None or found.choice is None:
+        raise ValueError(f"{path} is no point of a search space, so that it has no options; leave out {tail!r}")
+    name, _, own = found.space.partition(":")
+    if "." in name:
+        attribute, _, own = own.partition(":")
+        name = f"{name}:{attribute}"
+    options = {**parse_options(own, name), **parse_options(tail, path)}
+    text = f"{name}:" + ",".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in options.items())
+    points = space(text)
+    network = points.architecture(points.parse(found.choice), found.classes)
+    origin = None if found.provenance is None else {**found.provenance, "miou": {}, "latency": None}
+    return network.replace(space=text, choice=found.choice, provenance=origin)
+
+
+def _split_options(arch: str) -> tuple[str, str]:
+    """A file's path and the options after it."""
+    path, suffix, tail = arch.rpartition(".json:")
+    return (f"{path}.json", tail) if suffix else (arch, "")
+
+
 def is_file(arch: str) -> bool:
     """Whether ARCH of the command line is a file's path; a name goes before a file or folder that is called so."""
-    path = Path(arch)
+    path = Path(_split_options(arch)[0])
     return path.suffix == ".json" or (path.exists() and arch not in {*names(BASELINES), *names(SPACES)})
 
 

@@ -80,3 +80,28 @@ def test_a_name_goes_before_a_folder_that_is_called_so(tmp_path: Path, monkeypat
     assert plugins.architecture("stdc1").name == "stdc1"
     assert not plugins.is_file("dpc")
     assert plugins.is_file("dpc.json")
+
+
+@pytest.mark.parametrize("space", ["dpc:filters=8", "search_spaces.dpc:DPC:filters=8", "dpc"])
+def test_a_point_in_a_file_may_have_other_options(space: str, tmp_path: Path) -> None:
+    points = DPC(filters=8)
+    choice = points.references()["aspp"]
+    provenance = {"seed": 3, "miou": {"proxy": 0.5}, "latency": None}
+    found = points.architecture(choice, 5).replace(
+        space=space, choice=choice.model_dump(mode="json"), provenance=provenance
+    )
+    save(found, tmp_path / "best.json")
+    wider = plugins.architecture(f"{tmp_path / 'best.json'}:filters=16,decoder=true")
+    assert wider.key == DPC(filters=16, decoder=True).architecture(choice, 5).key
+    assert wider.choice == found.choice
+    assert wider.provenance == {"seed": 3, "miou": {}, "latency": None}
+    assert wider.space is not None
+    assert plugins.space(wider.space) == DPC(filters=16, decoder=True)
+    with pytest.raises(ValueError, match="unknown option 'colour'; known: branches"):
+        plugins.architecture(f"{tmp_path / 'best.json'}:colour=1")
+
+
+def test_a_network_of_no_space_has_no_options(tmp_path: Path) -> None:
+    save(small_architecture(), tmp_path / "net.json")
+    with pytest.raises(ValueError, match=r"net\.json is no point of a search space, .* leave out 'filters=16'"):
+        plugins.architecture(f"{tmp_path / 'net.json'}:filters=16")
