@@ -272,7 +272,7 @@ def progress(search: Search) -> Progress:
         budget=search.total_seconds / 60 if timed else budget.amount,
         unit="min" if timed else "trials",
         done=count["complete"],
-        running=sum(len(job.candidates) for job in in_flight),
+        running=sum(max(1, len(job.candidates)) for job in in_flight),
         stopped=count["stopped"],
         failed=count["nonfinite"] + count["failed"],
         best=miou(search.best) if search.best else None,
