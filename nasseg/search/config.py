@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nasseg.search.budget import Budget
 from nasseg.search.gradient import RelaxationRecipe
+from nasseg.search.limits import Limits
+from nasseg.search.objective import Aim
 from nasseg.search.samplers import SAMPLERS
 from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
@@ -52,7 +54,11 @@ class Plan(BaseModel):
 
 
 class SearchConfig(BaseModel):
-    """What a user asks of a search. `plan` is filled in before it starts."""
+    """What a user asks of a search. `plan` is filled in before it starts.
+
+    `latency` is the file of a latency table, whose milliseconds then are the cost instead of MAdds. Limits are as
+    `Limits.parse` reads them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,15 +69,26 @@ class SearchConfig(BaseModel):
     budget: Budget
     strategy: Strategy = "trials"
     weights: str | None = None
-    sampler: str = "tpe"
+    objective: Aim = "score"
+    sampler: str = Field(default_factory=lambda data: "tpe" if data["objective"] == "score" else "nsga2")
     runner: Literal["ray", "in-process"] = "ray"
     storage: str | None = None
     ray_address: str | None = None
     device: str = "auto"
     seed: int = 0
     cost_weight: Annotated[float, Field(le=0)] = -0.07
+    latency: str | None = None
+    target_latency: str | None = None
+    max_params: str | None = None
+    max_madds: str | None = None
+    max_memory: str | None = None
     inherit: bool = True
     plan: Plan | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What networks must keep; raises `ValueError` where one is not written as it must be."""
+        return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
 
     @property
     def torch_device(self) -> torch.device:

@@ -23,6 +23,12 @@ class Candidate(_Data):
     key: str = Field(description="hash of its architecture")
     choice: dict[str, Any] = Field(description="the space's choice, as JSON")
     label: str | None = Field(default=None, description="name of a handcrafted reference")
+    constraints: dict[str, float] = Field(default={}, description="by limit; those above 0 are violated, as in Optuna")
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps all limits."""
+        return all(value <= 0 for value in self.constraints.values())
 
 
 class Job(_Data):
@@ -51,16 +57,23 @@ class Job(_Data):
         return self
 
 
-class Outcome(_Data):
-    """What became of one candidate in one job; `step` is the step it reached."""
+class Costs(_Data):
+    """What a network costs in inference, as far as it is known; the latency is a table's prediction."""
+
+    madds: int | None = None
+    params: int | None = None
+    latency_ms: float | None = None
+    memory_bytes: int | None = None
+
+
+class Outcome(Costs):
+    """What became of one candidate in one job, and what it costs; `step` is the step it reached."""
 
     key: str
     status: Status
     step: int
     miou: float | None = Field(default=None, allow_inf_nan=False)
     class_iou: tuple[float | None, ...] = ()
-    madds: int | None = None
-    params: int | None = None
     message: str | None = None
 
     @model_validator(mode="after")

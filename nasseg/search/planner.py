@@ -12,11 +12,13 @@ from typing_extensions import Self
 
 from nasseg.search.halving import Rung
 from nasseg.search.job import Candidate, Job, JobResult, Outcome, Task, Trial
+from nasseg.search.limits import descend, excess
 from nasseg.search.samplers import Sampler, Tried
 from nasseg.search.space import Choice, Space
 
 _TRIES_OF_SAMPLER = 20
 _TRIES_AT_RANDOM = 100
+_TRIES_OF_DESCENT = 200
 _PARTS_OF_RELAXATION = 10
 """Jobs that a relaxation is trained in, so that the budget can end it between them."""
 
@@ -79,7 +81,10 @@ class Planner:
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; no sampler is asked for others.
 
-    `key` gives the hash of a choice's architecture, `values` what an outcome is worth by each objective, all to be
+    What the sampler proposes beyond a limit is not trained but remembered as `rejected`; a walk through its neighbours
+    looks for what keeps the limits. A reference beyond one is trained.
+
+    `describe` gives the candidate of a choice, `values` what an outcome is worth by each objective, all to be
     maximised; with several, candidates are promoted by the front that they are on (`Rung`). A planner that is given the
     recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had handed out their
     jobs and been told the results.
@@ -91,18 +96,20 @@ class Planner:
         sampler: Sampler,
         settings: PlannerSettings,
         *,
-        key: Callable[[Any], str],
+        describe: Callable[[Any], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
         self.repeats = 0
-        self._space, self._sampler, self._key, self._values = space, sampler, key, values
-        self._keys: dict[Choice, str] = {}
+        self._space, self._sampler, self._describe, self._values = space, sampler, describe, values
+        self._candidates: dict[Choice, Candidate] = {}
         self._known: list[_Known] = []
         self._by_key: dict[str, _Known] = {}
         self._tried: list[Tried] = []
+        self._rejected: dict[str, Candidate] = {}
+        self._rejections: list[Tried] = []
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
@@ -115,9 +122,14 @@ class Planner:
         self._exhausted = False
         self._idle = False
 
-        trials = list(history)
-        for trial in trials:
-            self._learn(space.canonical(space.parse(trial.candidate.choice)), trial.candidate)
+        trials: list[Trial] = []
+        for trial in history:
+            choice = space.canonical(space.parse(trial.candidate.choice))
+            if trial.candidate.feasible or trial.candidate.label is not None:
+                self._learn(choice, trial.candidate)
+                trials.append(trial)
+            else:
+                self._reject(choice, trial.candidate)
         self._references = [self._reference(label, choice) for label, choice in space.references().items()]
         self._settled = list(self._references)
         # Where all failed, they are tried again.
@@ -186,6 +198,11 @@ class Planner:
         return tuple(Trial(known.candidate, dict(known.proxy), dict(known.full)) for known in self._known)
 
     @property
+    def rejected(self) -> tuple[Candidate, ...]:
+        """What the sampler proposed but breaks a limit, in that order."""
+        return tuple(self._rejected.values())
+
+    @property
     def finished_at_rungs(self) -> tuple[int, ...]:
         """How many candidates finished each rung, failed ones included."""
         return tuple(len(rung) for rung in self._rungs)
@@ -224,11 +241,16 @@ class Planner:
         return None
 
     def _end_relaxation(self, seed: int) -> None:
-        """Make what a relaxation found a candidate."""
+        """Make what a relaxation found a candidate, or what is near it and keeps the limits."""
         self._relaxes_over.add(seed)
         for found in self._relaxed[seed].found:
             choice = self._space.canonical(self._space.parse(found))
-            known = self._learn(choice, Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json")))
+            if not self._is_feasible(choice):
+                rng = Random(f"{self.settings.seed}/relaxation {seed}")
+                choice = self._toward_limits(choice, rng, done=self._is_feasible)
+            if not self._is_feasible(choice):
+                continue
+            known = self._learn(choice, self._candidate(choice))
             if known in self._settled:
                 self.repeats += 1
             else:
@@ -314,8 +336,7 @@ class Planner:
             choice = self._new_choice() if limit is None or len(self._known) < limit else None
             if choice is None:
                 break
-            candidate = Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json"))
-            self._waiting_to_start.append(self._learn(choice, candidate))
+            self._waiting_to_start.append(self._learn(choice, self._candidate(choice)))
         return self._waiting_to_start
 
     def _missing_finalists(self) -> list[_Known]:
@@ -341,33 +362,67 @@ class Planner:
             return None
         for attempt in range(_TRIES_OF_SAMPLER + _TRIES_AT_RANDOM):
             rng = Random(f"{self.settings.seed}/{len(self._known)}/{attempt}")
-            ask = self._sampler.propose if attempt < _TRIES_OF_SAMPLER else lambda _, rng: self._space.sample(rng)
-            choice: Choice = self._space.canonical(ask(self._tried, rng))
-            if self._key_of(choice) not in self._by_key:
+            if attempt < _TRIES_OF_SAMPLER:
+                choice = self._proposal(rng)
+            else:
+                choice = self._space.canonical(self._space.sample(rng))
+            if self._is_open(choice):
                 return choice
             self.repeats += 1
         near = (self._space.canonical(other) for known in self._known for other in self._space.neighbours(known.choice))
-        found = next((choice for choice in near if self._key_of(choice) not in self._by_key), None)
+        found = next(filter(self._is_open, near), None)
         self._exhausted = found is None
         return found
 
-    def _key_of(self, choice: Choice) -> str:
-        if choice not in self._keys:
-            self._keys[choice] = self._key(choice)
-        return self._keys[choice]
+    def _proposal(self, rng: Random) -> Choice:
+        """What the sampler proposes, or what is near it and keeps the limits, where such a choice is found."""
+        choice: Choice = self._space.canonical(self._sampler.propose([*self._rejections, *self._tried], rng))
+        if self._is_feasible(choice):
+            return choice
+        self._reject(choice, self._candidate(choice))
+        return self._toward_limits(choice, rng, done=self._is_open)
+
+    def _toward_limits(self, choice: Choice, rng: Random, done: Callable[[Choice], bool]) -> Choice:
+        def beyond(near: Choice) -> float:
+            return excess(self._candidate(near).constraints)
+
+        found: Choice = descend(self._space, choice, beyond, rng, _TRIES_OF_DESCENT, done)
+        return found
+
+    def _is_open(self, choice: Choice) -> bool:
+        """Whether it may be tried: it keeps the limits and is not known."""
+        return self._is_feasible(choice) and self._candidate(choice).key not in self._by_key
+
+    def _is_feasible(self, choice: Choice) -> bool:
+        return self._candidate(choice).feasible
+
+    def _candidate(self, choice: Choice) -> Candidate:
+        if choice not in self._candidates:
+            self._candidates[choice] = self._describe(choice)
+        return self._candidates[choice]
 
     def _reference(self, label: str, choice: Choice) -> _Known:
         choice = self._space.canonical(choice)
-        candidate = Candidate(key=self._key_of(choice), choice=choice.model_dump(mode="json"), label=label)
-        return self._learn(choice, candidate)
+        return self._learn(choice, self._candidate(choice).model_copy(update={"label": label}))
 
     def _learn(self, choice: Choice, candidate: Candidate) -> _Known:
         if candidate.key not in self._by_key:
             known = _Known(len(self._known), candidate, choice)
             self._by_key[candidate.key] = known
             self._known.append(known)
-            self._tried.append(Tried(choice, rung=0, values=None, final=False))
+            self._tried.append(self._as_tried(known))
         return self._by_key[candidate.key]
+
+    def _reject(self, choice: Choice, candidate: Candidate) -> None:
+        if candidate.key not in self._rejected:
+            self._rejected[candidate.key] = candidate
+            constraints = tuple(candidate.constraints.values())
+            self._rejections.append(Tried(choice, rung=0, values=None, final=True, constraints=constraints))
+
+    def _as_tried(self, known: _Known) -> Tried:
+        final = known.failed or known.level == len(self._rungs)
+        constraints = tuple(known.candidate.constraints.values())
+        return Tried(known.choice, known.level, known.values, final, constraints)
 
     def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
         known.proxy[step] = outcome
@@ -375,8 +430,7 @@ class Planner:
         known.failed = outcome.status != "ok"
         known.values = None if known.failed else self._values(outcome)
         self._rungs[known.level - 1].finish(known.number, known.values)
-        final = known.failed or known.level == len(self._rungs)
-        self._tried[known.number] = Tried(known.choice, known.level, known.values, final)
+        self._tried[known.number] = self._as_tried(known)
 
     def _replay(self, trial: Trial) -> None:
         known = self._by_key[trial.candidate.key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import threading
 import time
@@ -15,22 +16,25 @@ from pydantic import ValidationError
 
 from nasseg import plugins
 from nasseg.cost import Latency, measure_latency
+from nasseg.cost.latency import device_name
 from nasseg.data import open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.search.budget import Budget
 from nasseg.search.config import SearchConfig, check_sampler, cores
 from nasseg.search.front import non_dominated
-from nasseg.search.job import JobResult, Outcome, Trial
+from nasseg.search.job import Candidate, Costs, JobResult, Outcome, Trial
 from nasseg.search.objective import Objective
 from nasseg.search.plan import Dials, Hardware, derive_plan, measure_speed
 from nasseg.search.planner import Planner, PlannerSettings
+from nasseg.search.pricing import check_costs
 from nasseg.search.relaxation import Relaxable
 from nasseg.search.runners import in_process
 from nasseg.search.samplers import SAMPLERS
+from nasseg.search.space import Choice
 from nasseg.search.study import Record
 from nasseg.search.trust import Trust, measure_trust
-from nasseg.search.worker import SearchWorker
+from nasseg.search.worker import LATENCY_TABLE, SearchWorker
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import MODEL_FILE, load_model
 from nasseg.train.run_folder import CONFIG_FILE, check_new, new_folder
@@ -67,6 +71,7 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     train, val = dataset.split(config.train_split), dataset.split(config.val_split)
     hardware = Hardware.of(device, cores(), concurrency, dials.gpus_per_trial)
     config.budget.wall_seconds(hardware.cores, hardware.gpus)
+    limits = config.limits
     train.check()
     val.check()
     classes = len(dataset.classes)
@@ -75,6 +80,7 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
         first = space.architecture(next(iter(references.values())), classes)
         load_pretrained(seeded_network(first, 0), config.weights)
     height, width = val[0].mask.shape
+    check_costs(config.space, space, classes, (height, width), limits, config.latency)
     options = dials.relaxation_options(device) if by_gradient else None
     speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads, options)
     plan = derive_plan(
@@ -117,25 +123,33 @@ class Search:
         self.config, self.folder, self.plan = config, folder, config.plan
         if not (folder / CONFIG_FILE).exists():
             config.save(folder)
+            if config.latency is not None:
+                shutil.copyfile(config.latency, folder / LATENCY_TABLE)
         self.dataset = open_dataset(config.data)
         self.classes = len(self.dataset.classes)
         self.space = plugins.space(config.space)
         self.helper = SearchWorker(config, folder)
         self.size = self.helper.provenance.data.size
         first = next(iter(self.space.references().values()))
-        reference_cost = self.space.architecture(first, self.classes).describe(self.size).madds
-        self.objective = Objective(weight=config.cost_weight, reference_cost=reference_cost)
+        self.pricing = self.helper.pricing
+        costs = self.pricing.costs(self.space.architecture(first, self.classes))
+        self.objective = Objective(
+            aim=config.objective,
+            unit="MAdds" if self.pricing.table is None else "ms",
+            weight=config.cost_weight,
+            reference_cost=config.limits.latency_ms or costs.latency_ms or costs.madds,
+        )
         top = self.plan.rungs[-1]
         if config.storage is None:
-            self.record = Record.open_journal(folder / "study.journal", self.space, top, self.score)
+            self.record = Record.open_journal(folder / "study.journal", self.space, top, self.objective)
         else:
-            self.record = Record.open_url(config.storage, folder.name, self.space, top, self.score)
+            self.record = Record.open_url(config.storage, folder.name, self.space, top, self.objective)
         self.planner = Planner(
             self.space,
             SAMPLERS[config.sampler](self.space),
             PlannerSettings(seed=config.seed, **self.plan.model_dump(include=set(PlannerSettings.model_fields))),
-            key=lambda choice: self.space.architecture(choice, self.classes).key,
-            values=lambda outcome: (self.score(outcome),),
+            describe=self._describe,
+            values=self.objective.values,
             history=self.record.load(),
             relaxed=self.record.relaxations(),
         )
@@ -163,6 +177,7 @@ class Search:
         """
 
         def on_start(job: Any) -> None:
+            self.record.reject(self.planner.rejected)
             self.record.start(job)
             on_update(self)
 
@@ -219,10 +234,18 @@ class Search:
     # --- results ---------------------------------------------------------------------------------------------------
 
     def score(self, outcome: Outcome) -> float:
-        """mIoU weighed against MAdds."""
-        if outcome.miou is None or outcome.madds is None:
+        """mIoU weighed against cost."""
+        if outcome.miou is None:
             raise ValueError(f"{outcome.key} has no score")
-        return self.objective.score(outcome.miou, outcome.madds)
+        return self.objective.score(outcome.miou, self.objective.cost(outcome))
+
+    def _describe(self, choice: Choice) -> Candidate:
+        architecture = self.space.architecture(choice, self.classes)
+        return Candidate(
+            key=architecture.key,
+            choice=choice.model_dump(mode="json"),
+            constraints=self.pricing.constraints(architecture),
+        )
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -240,8 +263,12 @@ class Search:
 
     @property
     def ranked(self) -> list[Trial]:
-        """Candidates with a score, best first; see `merit`."""
-        scored = [(merit, trial) for trial in self.trials if (merit := self.merit(trial)) is not None]
+        """Candidates with a score that keep all limits, best first; see `merit`."""
+        scored = [
+            (merit, trial)
+            for trial in self.trials
+            if trial.candidate.feasible and (merit := self.merit(trial)) is not None
+        ]
         return [trial for _, trial in sorted(scored, key=lambda pair: pair[0], reverse=True)]
 
     def merit(self, trial: Trial) -> tuple[int, int, float] | None:
@@ -278,15 +305,28 @@ class Search:
 
     @property
     def front(self) -> list[Trial]:
-        """The candidates that no other beats in both mIoU and MAdds, cheapest first.
+        """The candidates within the limits that no other beats in both mIoU and cost, cheapest first.
 
-        Only those are compared that were trained as far as the best, so that their scores have one measure.
+        Only those are compared that were trained as far as the best, so that their scores have one measure. Their cost
+        is their latency as measured, once it was measured of all of them on the latency table's device.
         """
-        scored = [(merit[:2], trial) for trial in self.trials if (merit := self.merit(trial)) is not None]
-        furthest = max((trained for trained, _ in scored), default=None)
-        tried = [trial for trained, trial in scored if trained == furthest]
-        points = [(float(madds(trial)), miou(trial)) for trial in tried]
+        tried = self._trained_furthest
+        costs = {trial.candidate.key: self.objective.cost(costs_of(trial)) for trial in tried}
+        if self._on_the_tables_device and set(costs) <= set(self.latencies):
+            costs = {key: self.latencies[key].median_ms for key in costs}
+        points = [(costs[trial.candidate.key], miou(trial)) for trial in tried]
         return [tried[index] for index in non_dominated(points)]
+
+    @property
+    def _trained_furthest(self) -> list[Trial]:
+        """Those that keep the limits and were trained as far as the best."""
+        scored = [(merit[:2], trial) for trial in self.ranked if (merit := self.merit(trial)) is not None]
+        return [trial for trained, trial in scored if trained == scored[0][0]]
+
+    @property
+    def _on_the_tables_device(self) -> bool:
+        table = self.pricing.table
+        return table is not None and table.conditions.device == device_name(self.config.torch_device)
 
     def architecture(self, trial: Trial) -> Architecture:
         """The candidate's network, with where it comes from and what it scored."""
@@ -311,14 +351,22 @@ class Search:
             stale.unlink()
 
     def _finish(self) -> None:
-        """Measure the latency of the best and of the references, now that the device is idle."""
+        """Measure the latency of the best, the references and the front, now that the device is idle.
+
+        On the latency table's device, that of all that were trained as far as the best, as the table was measured.
+        """
         if self.best is None:
             return
-        shown = [self.best.candidate.key, *self.reference_keys.values(), *(t.candidate.key for t in self.front)]
+        threads, under = cores(), {}
+        if self._on_the_tables_device and self.pricing.table is not None:
+            conditions = self.pricing.table.conditions
+            threads, under = conditions.threads, conditions.model_dump(include={"batch", "dtype", "backend"})
+        compared = self._trained_furthest if under else self.front
+        shown = [self.best.candidate.key, *self.reference_keys.values(), *(t.candidate.key for t in compared)]
         if not set(shown) <= set(self.latencies):
             networks = {key: self.architecture(self.trial(key)).inference().network() for key in dict.fromkeys(shown)}
-            torch.set_num_threads(cores())
-            self.latencies |= measure_latency(networks, self.size, self.config.torch_device)
+            torch.set_num_threads(threads)
+            self.latencies |= measure_latency(networks, self.size, self.config.torch_device, **under)
             for key, latency in self.latencies.items():
                 self.record.study.set_user_attr(f"{LATENCY}{key}", latency.model_dump(mode="json"))
         self.write_best()
@@ -337,10 +385,10 @@ class Search:
         return None
 
 
-def madds(trial: Trial) -> int:
-    """Multiply–adds of the candidate's network; 0 where no training told them."""
+def costs_of(trial: Trial) -> Costs:
+    """The costs of the candidate's network; nothing where no training told them."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
-    return next((outcome.madds for outcome in outcomes if outcome.madds is not None), 0)
+    return next((outcome for outcome in outcomes if outcome.madds is not None), Costs())
 
 
 def miou(trial: Trial) -> float:

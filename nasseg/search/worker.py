@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nasseg import plugins
-from nasseg.cost import op_madds
+from nasseg.cost.table import LatencyTable
 from nasseg.data import (
     Augment,
     Batch,
@@ -34,6 +34,7 @@ from nasseg.search.config import Plan, SearchConfig
 from nasseg.search.gradient import RelaxationTrainer, fit_relaxation, seeded_relaxation
 from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
+from nasseg.search.pricing import Pricing
 from nasseg.search.relaxation import Relaxable
 from nasseg.search.space import Choice
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
@@ -47,6 +48,8 @@ from nasseg.train.trainer import Trainer
 from nasseg.train.weights import load_pretrained
 
 EVALUATION_BATCH = 8
+LATENCY_TABLE = "latency.json"
+"""In the run folder: a copy of the table that the search was given."""
 
 
 class SearchWorker:
@@ -100,6 +103,14 @@ class SearchWorker:
             data=data, weights=config.weights, budget=str(config.budget), seed=config.seed, versions=versions()
         )
 
+    @cached_property
+    def pricing(self) -> Pricing:
+        """What networks cost, by the run folder's latency table if it has one."""
+        table = self.folder / LATENCY_TABLE
+        return Pricing(
+            self.provenance.data.size, self.config.limits, LatencyTable.load(table) if table.exists() else None
+        )
+
     # --- end to end ------------------------------------------------------------------------------------------------
 
     def model_file(self, key: str, seed: int) -> Path:
@@ -128,15 +139,13 @@ class SearchWorker:
     def _outcome(
         self, candidate: Candidate, architecture: Architecture, status: Any, step: int, metrics: Metrics | None = None
     ) -> Outcome:
-        cost = architecture.describe(self.provenance.data.size)
         return Outcome(
             key=candidate.key,
             status=status,
             step=step,
             miou=metrics.miou if metrics else None,
             class_iou=metrics.class_iou if metrics else (),
-            madds=cost.madds,
-            params=cost.params,
+            **self.pricing.costs(architecture).model_dump(),
         )
 
     # --- by gradient -----------------------------------------------------------------------------------------------
@@ -147,7 +156,7 @@ class SearchWorker:
         assert recipe is not None
         assert isinstance(self.space, Relaxable)
         relaxation = seeded_relaxation(self.space, self.classes, recipe.options, job.seed)
-        relaxation.price(op_madds, self.provenance.data.size)
+        relaxation.price(self.pricing.op_cost, self.provenance.data.size)
         trainer = RelaxationTrainer(relaxation, recipe, self.train, self.device, job.seed)
         snapshots = self.folder / "relaxation"
         snapshots.mkdir(exist_ok=True)

@@ -64,6 +64,10 @@ def key_of(choice: Cell) -> str:
     return "-".join(str(op) for op in sorted(choice.branches))
 
 
+def candidate_of(choice: Cell) -> Candidate:
+    return Candidate(key=key_of(choice), choice=choice.model_dump(mode="json"))
+
+
 def true_miou(candidate: Candidate, step: int, seed: int = 0) -> float:
     """Rises with the step; near the middle operators is best; a fixed disturbance that shrinks with the step."""
     branches = candidate.choice["branches"]

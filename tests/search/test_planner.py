@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import Cell, CellSpace, MadeUpWorker, key_of, true_miou
+from made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
 from pydantic import ValidationError
 
 from nasseg.search.job import Candidate, Job, JobResult, Outcome, Trial
@@ -35,7 +35,9 @@ def make(
     **options: Any,
 ) -> Planner:
     plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
-    return Planner(space, SAMPLERS[sampler](space), plan, key=key_of, values=values, history=history, relaxed=relaxed)
+    return Planner(
+        space, SAMPLERS[sampler](space), plan, describe=candidate_of, values=values, history=history, relaxed=relaxed
+    )
 
 
 def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6, spent: float = 0.0) -> list[Job]:
@@ -132,7 +134,7 @@ def test_a_sampler_that_repeats_itself_is_replaced_by_samples() -> None:
             return Cell(branches=(4, 0, 2))
 
     plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=6)
-    planner = Planner(SPACE, Stubborn(), plan, key=key_of, values=values)
+    planner = Planner(SPACE, Stubborn(), plan, describe=candidate_of, values=values)
     assert len(set(proxies(run(planner), 10))) == 6
     assert planner.repeats >= 3 * 20
 

@@ -17,7 +17,7 @@ from nasseg.report.search import SearchReporter
 from nasseg.search.config import SearchConfig
 from nasseg.search.front import non_dominated
 from nasseg.search.job import Outcome, Task, Trial
-from nasseg.search.run import Search, madds, miou, plan_search
+from nasseg.search.run import Search, costs_of, miou, plan_search
 from nasseg.search.worker import SearchWorker
 from nasseg.train.model import load_model
 from nasseg.train.provenance import Provenance
@@ -105,7 +105,7 @@ def test_the_front_is_what_no_other_beats(done: Search) -> None:
     assert done.best in done.front
     final = [trial for trial in done.trials if len(trial.full) == 2]
     assert len(final) == 3
-    points = [(float(madds(trial)), miou(trial)) for trial in final]
+    points = [(float(costs_of(trial).madds or 0), miou(trial)) for trial in final]
     expected = [final[index] for index in non_dominated(points)]
     assert done.front == expected
     files = {path.stem for path in (done.folder / "pareto").iterdir()}
@@ -314,7 +314,7 @@ def test_a_search_without_scores_has_no_best(ranking: Callable[..., Search]) -> 
 
 def test_costs_and_accuracies_survive_a_failed_training(done: Search) -> None:
     trial = Trial(done.trials[0].candidate, {2: ok(0.2, madds=7), 6: ok(0.3, madds=7)}, {0: LOST})
-    assert (madds(trial), miou(trial)) == (7, 0.3)
+    assert (costs_of(trial).madds, miou(trial)) == (7, 0.3)
 
 
 # --- before it starts ------------------------------------------------------------------------------------------------

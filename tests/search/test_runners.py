@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import CellSpace, MadeUpWorker, key_of
+from made_up import CellSpace, MadeUpWorker, candidate_of
 
 from nasseg.search.job import Job, JobResult
 from nasseg.search.planner import Planner, PlannerSettings
@@ -19,7 +19,9 @@ SPACE = CellSpace(branches=3, operators=5)
 
 def planner() -> Planner:
     plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
-    return Planner(SPACE, SAMPLERS["tpe"](SPACE), plan, key=key_of, values=lambda outcome: (outcome.miou or 0.0,))
+    return Planner(
+        SPACE, SAMPLERS["tpe"](SPACE), plan, describe=candidate_of, values=lambda outcome: (outcome.miou or 0.0,)
+    )
 
 
 class TroubledWorker(MadeUpWorker):

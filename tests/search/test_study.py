@@ -5,7 +5,8 @@ import pytest
 from made_up import Cell, CellSpace, MadeUpWorker, key_of
 from optuna.trial import TrialState
 
-from nasseg.search.job import Candidate, Job, JobResult, Outcome, Task, Trial
+from nasseg.search.job import Candidate, Job, JobResult, Task, Trial
+from nasseg.search.objective import Objective
 from nasseg.search.study import Record
 
 SPACE = CellSpace()
@@ -17,9 +18,7 @@ def candidate(*branches: int, label: str | None = None) -> Candidate:
     return Candidate(key=key_of(cell), choice=cell.model_dump(mode="json"), label=label)
 
 
-def miou(outcome: Outcome) -> float:
-    assert outcome.miou is not None
-    return outcome.miou
+MIOU = Objective(weight=0, reference_cost=1)
 
 
 def run(record: Record, task: Task, *candidates: Candidate, start: int = 0, stop: int = 10, seed: int = 0) -> JobResult:
@@ -31,7 +30,7 @@ def run(record: Record, task: Task, *candidates: Candidate, start: int = 0, stop
 
 
 def open_record(folder: Path) -> Record:
-    return Record.open_journal(folder / "study.journal", SPACE, TOP, miou)
+    return Record.open_journal(folder / "study.journal", SPACE, TOP, MIOU)
 
 
 def states(folder: Path) -> dict[str, tuple[TrialState, dict[int, float], float | None]]:
@@ -123,8 +122,8 @@ def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: 
 
 def test_a_database_by_url_holds_the_same(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/search.db"
-    outcome = run(Record.open_url(url, "run", SPACE, TOP, miou), "proxy", candidate(0, 1, 2)).outcomes[0]
-    assert Record.open_url(url, "run", SPACE, TOP, miou).load() == [Trial(candidate(0, 1, 2), {10: outcome})]
+    outcome = run(Record.open_url(url, "run", SPACE, TOP, MIOU), "proxy", candidate(0, 1, 2)).outcomes[0]
+    assert Record.open_url(url, "run", SPACE, TOP, MIOU).load() == [Trial(candidate(0, 1, 2), {10: outcome})]
 
 
 def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:
