@@ -13,6 +13,7 @@ import typer
 
 from nasseg.cli.options import INTERRUPTED, Config, Data, Device, Json, Seed, Weights, new_run_folder, print_json, say
 
+GOAL = "What counts"
 Steps = Annotated[
     str | None, typer.Option("--rungs", help="Steps at which proxy trainings are compared, like 60,180.", metavar="A,B")
 ]
@@ -30,10 +31,32 @@ def search(
     strategy: Annotated[
         Literal["trials", "gradient"], typer.Option(help="By trials, or by gradient where the space can be relaxed.")
     ] = "trials",
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or neighbourhood.")] = "tpe",
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, nsga2, random or neighbourhood; tpe, or nsga2 for a front, if not given.")
+    ] = None,
+    objective: Annotated[
+        Literal["score", "pareto"], typer.Option(help="One score, or a front of mIoU and cost.", rich_help_panel=GOAL)
+    ] = "score",
     cost_weight: Annotated[
-        float, typer.Option(help="Exponent of relative MAdds in the score, at most 0, which ignores cost.", max=0)
+        float,
+        typer.Option(
+            help="Exponent of relative cost in the score, at most 0, which ignores cost.", max=0, rich_help_panel=GOAL
+        ),
     ] = -0.07,
+    latency: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of nasseg profile: cost is latency, not MAdds.", metavar="TABLE.json", rich_help_panel=GOAL
+        ),
+    ] = None,
+    target_latency: Annotated[
+        str | None, typer.Option(help="Most that a network may take by the table, like 20ms.", rich_help_panel=GOAL)
+    ] = None,
+    max_params: Annotated[str | None, typer.Option(help="Most parameters, like 3M.", rich_help_panel=GOAL)] = None,
+    max_madds: Annotated[str | None, typer.Option(help="Most MAdds, like 2G.", rich_help_panel=GOAL)] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Most memory at inference, like 512MiB.", rich_help_panel=GOAL)
+    ] = None,
     inherit: Annotated[bool, typer.Option(help="Start trials on images from the weights of earlier ones.")] = True,
     storage: Annotated[
         str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
@@ -88,9 +111,11 @@ def search(
         }  # fmt: skip
         asked = SearchConfig(
             space=space, data=data or "streets", train_split=train_split, val_split=val_split,
-            budget=Budget.parse(budget), strategy=strategy, weights=weights, sampler=sampler, runner=runner,
-            storage=storage, ray_address=ray_address, device=device, seed=seed, cost_weight=cost_weight,
-            inherit=inherit,
+            budget=Budget.parse(budget), strategy=strategy, weights=weights, runner=runner, storage=storage,
+            ray_address=ray_address, device=device, seed=seed, inherit=inherit, objective=objective,
+            cost_weight=cost_weight, latency=None if latency is None else str(latency),
+            target_latency=target_latency, max_params=max_params, max_madds=max_madds, max_memory=max_memory,
+            **({} if sampler is None else {"sampler": sampler}),
         )  # fmt: skip
         say("checking the data and measuring the machine's speed …")
         wanted = plan_search(asked, given, concurrency)

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
-    """The name of the cost that plots use and its values: latency where every scored row has one, else MAdds."""
+    """The name of the cost that plots use and its values: latency where every scored row has one, else MAdds.
+
+    Latency is measured, else predicted.
+    """
     scored = [row for row in rows if row.proxy_miou is not None or row.full]
     if scored and all(row.latency_ms is not None for row in scored):
         return "latency (ms)", [row.latency_ms for row in rows]
+    if scored and all(row.predicted_latency_ms is not None for row in scored):
+        return "predicted latency (ms)", [row.predicted_latency_ms for row in rows]
     return "MAdds (G)", [None if row.madds is None else row.madds / 1e9 for row in rows]
 
 

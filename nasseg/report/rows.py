@@ -21,7 +21,8 @@ Score = Callable[[Trial], float | None]
 class Row:
     """A candidate with its mIoU by rung (training step) and by seed of the end-to-end training.
 
-    `complete` reached the top rung, `stopped` was left at a lower one, `running` has no outcome yet.
+    `complete` reached the top rung, `stopped` was left at a lower one, `running` has no outcome yet. The predicted
+    latency is a table's. One that is not `feasible` breaks a limit.
     """
 
     key: str
@@ -33,6 +34,8 @@ class Row:
     class_iou: tuple[float | None, ...] = ()
     params: int | None = None
     madds: int | None = None
+    predicted_latency_ms: float | None = None
+    feasible: bool = True
     latency: Latency | None = None
     score: float | None = None
     message: str | None = None
@@ -106,6 +109,8 @@ def _row(trial: Trial, top: int, score: Score, latency: Latency | None) -> Row:
         class_iou=_mean_by_class(class_ious),
         params=next((o.params for o in outcomes if o.params is not None), None),
         madds=next((o.madds for o in outcomes if o.madds is not None), None),
+        predicted_latency_ms=next((o.latency_ms for o in outcomes if o.latency_ms is not None), None),
+        feasible=trial.candidate.feasible,
         latency=latency,
         score=score(trial),
         message=None if broken is None else broken.message,

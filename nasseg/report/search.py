@@ -218,6 +218,16 @@ class SearchReporter:
             console.print("no candidate was trained; give a larger --budget")
             return
         console.print(summary_table(self.compared(), title=f"{len(search.trials)} candidates tried"))
+        if search.pricing.table is not None:
+            conditions = search.pricing.table.conditions
+            latency = search.latencies.get(self.compared()[0].key)
+            measured = f"; measured on {latency.device} ({latency.dtype}, {latency.backend})" if latency else ""
+            console.print(
+                f"latency predicted for {conditions.device} ({conditions.dtype}, {conditions.backend}){measured}"
+            )
+        for row in self.compared():
+            if not row.feasible:
+                console.print(f"The handcrafted {row.name} breaks a limit ({search.config.limits}), so it cannot win.")
         for agreement in search.trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
                 console.print(
@@ -243,7 +253,8 @@ class SearchReporter:
                 {
                     "key": row.key, "name": row.name, "proxy_miou": row.proxy_miou, "full_miou": row.full_miou,
                     "full_miou_by_seed": list(row.full.values()), "params": row.params, "madds": row.madds,
-                    "latency_ms": row.latency_ms,
+                    "latency_ms": row.latency_ms, "predicted_latency_ms": row.predicted_latency_ms,
+                    "feasible": row.feasible,
                 }
                 for row in self.compared()
             ],
@@ -310,7 +321,19 @@ def plan_text(search: Search) -> str:
         f"{gradient}"
         f"proxy: {candidates}, compared at steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on\n"
         f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
-        f"reference {next(iter(search.space.references()))}: {search.objective.reference_cost / 1e9:.2f} G MAdds; "
-        f"score = mIoU · (MAdds / reference)^{search.objective.weight:g}\n"
+        f"{_goal_text(search)}\n"
         f"run folder {search.folder}"
     )
+
+
+def _goal_text(search: Search) -> str:
+    """What is maximised, and within which limits."""
+    objective, limits, table = search.objective, search.config.limits, search.pricing.table
+    if table is None:
+        name, cost, unit = "MAdds", objective.reference_cost / 1e9, "G MAdds"
+    else:
+        name, cost, unit = "latency", objective.reference_cost, f"ms on {table.conditions.device}"
+    against = "target" if limits.latency_ms else f"reference {next(iter(search.space.references()))}"
+    score = f"{against}: {cost:.2f} {unit}; score = mIoU · ({name} / {against.split()[0]})^{objective.weight:g}"
+    aim = f"a front of mIoU and {name}; the best of it by {score}" if objective.aim == "pareto" else score
+    return f"{aim}\nlimits: {limits}" if limits.given else aim

@@ -28,6 +28,7 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
             *("key", "label", "status", "step_reached"),
             *(f"proxy_miou_step_{rung}" for rung in rungs),
             *("full_miou_mean", "full_miou_std", "full_seeds", "score", "params", "madds", "latency_ms"),
+            "predicted_latency_ms",
             *("message", "choice"),
         ]
     )
@@ -37,7 +38,7 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
                 *(row.key, row.label, row.status, row.step),
                 *(row.proxy.get(rung) for rung in rungs),
                 *(row.full_miou, row.full_miou_deviation, len(row.full), row.score),
-                *(row.params, row.madds, row.latency_ms, row.message),
+                *(row.params, row.madds, row.latency_ms, row.predicted_latency_ms, row.message),
                 json.dumps(row.choice, sort_keys=True),
             ]
         )
@@ -45,12 +46,16 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
 
 
 def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """The best cell against the references, one row each: mIoU, parameters, MAdds, latency. The first is the best."""
+    """The best cell against the references, one row each: mIoU, parameters, MAdds, latency. The first is the best.
+
+    The predicted latency is there where a table predicts it.
+    """
     from rich.table import Table
 
     table = Table(title=title)
     table.add_column("network", no_wrap=True)
-    for column in ("mIoU proxy", "mIoU end to end", "params", "MAdds", "latency"):
+    predicted = any(row.predicted_latency_ms is not None for row in rows)
+    for column in ("mIoU proxy", "mIoU end to end", "params", "MAdds", "latency", *["predicted"] * predicted):
         table.add_column(column, justify="right", no_wrap=True)
     for index, row in enumerate(rows):
         table.add_row(
@@ -60,6 +65,7 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
             millions_text(row.params),
             billions_text(row.madds),
             latency_text(row.latency_ms),
+            *[latency_text(row.predicted_latency_ms)] * predicted,
             style="bold" if index == 0 else None,
         )
     return table
