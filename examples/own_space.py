@@ -76,6 +76,11 @@ class TwoRates(Space[Head]):
             raise ValueError(one_line(error, "choice")) from None
 
     @property
+    def drawn_place(self) -> str:
+        """The part that differs."""
+        return "cell"
+
+    @property
     def shared_stage(self) -> str:
         """The backbone is the same for all."""
         return "backbone"

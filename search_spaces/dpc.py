@@ -188,6 +188,11 @@ class DPC(Space[Cell]):
         return cell
 
     @property
+    def drawn_place(self) -> str:
+        """The cell."""
+        return "cell"
+
+    @property
     def shared_stage(self) -> str:
         """The backbone is the same for every cell."""
         return "backbone"

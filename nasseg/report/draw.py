@@ -83,15 +83,17 @@ def operator_family(op: Op) -> str:
     return "block" if hasattr(op, "out_channels") else "other"
 
 
-def draw(architecture: Architecture, stage: str | None = None) -> Figure:
-    """A figure of the architecture, or of one of its stages with what feeds it as grey boxes.
+def draw(architecture: Architecture, place: str | None = None) -> Figure:
+    """A figure of the architecture, or of the nodes whose dotted names begin with `place`, and what feeds them in grey.
 
     A run of equal operators is one box with "× n". Edges that give no more than a size are left out, as in papers; what
-    only training needs has a dashed outline. Raises `ValueError` where there is no such stage.
+    only training needs has a dashed outline. Raises `ValueError` where there is no such place.
     """
-    if stage is not None and stage not in architecture.stages:
-        raise ValueError(f"{architecture.name} has no stage {stage!r}; its stages: {', '.join(architecture.stages)}")
-    boxes, graph = _boxes(architecture, stage)
+    boxes, graph = _boxes(architecture, place)
+    if not boxes:
+        raise ValueError(
+            f"{architecture.name} has nothing named {place!r}; its stages: {', '.join(architecture.stages)}"
+        )
     layout = layered(graph)
     width = max(max(_inches(b.title, TITLE_POINTS), _inches(b.detail, DETAIL_POINTS)) for b in boxes.values()) + 0.24
     places = {name: (x * width, -y * LAYER_HEIGHT) for name, (x, y) in layout.positions.items()}
@@ -130,9 +132,9 @@ class _Box:
     training_only: bool
 
 
-def _boxes(architecture: Architecture, stage: str | None) -> tuple[dict[str, _Box], nx.DiGraph]:
+def _boxes(architecture: Architecture, place: str | None) -> tuple[dict[str, _Box], nx.DiGraph]:
     """The boxes by the name of their first node, and the graph of them."""
-    shown = [node for node in architecture.ordered if stage is None or node.stage == stage]
+    shown = [node for node in architecture.ordered if place is None or f"{node.name}.".startswith(f"{place}.")]
     own = {node.name for node in shown}
     graph = nx.DiGraph()
     graph.add_nodes_from(node.name for node in shown)
@@ -160,22 +162,22 @@ def _boxes(architecture: Architecture, stage: str | None) -> tuple[dict[str, _Bo
             first[name] = name
             boxes[name] = _Box(name, f"{architecture.channels(name)} channels", "input", False)
     for start, nodes in runs.items():
-        boxes[start] = _operator_box(architecture, nodes, stage, training_only=start not in inference)
+        boxes[start] = _operator_box(architecture, nodes, place, training_only=start not in inference)
     merged.add_nodes_from(name for name in graph if name in boxes)
     merged.add_edges_from((first[s], first[t]) for s, t in graph.edges if first[s] != first[t])
     return boxes, merged
 
 
-def _operator_box(architecture: Architecture, nodes: list[Node], stage: str | None, training_only: bool) -> _Box:
+def _operator_box(architecture: Architecture, nodes: list[Node], place: str | None, training_only: bool) -> _Box:
     node, last = nodes[0], nodes[-1]
     title = operator_text(node.op)
     if node.op.op == "input":
         title = node.name
     elif isinstance(node.op, Resize):
-        title = f"resize to {_short(node.inputs[1], stage)}" if len(node.inputs) > 1 else f"resize ×{node.op.factor:g}"
+        title = f"resize to {_short(node.inputs[1], place)}" if len(node.inputs) > 1 else f"resize ×{node.op.factor:g}"
     if len(nodes) > 1:
         title += f"  × {len(nodes)}"
-    name = _short(node.name, stage)
+    name = _short(node.name, place)
     if len(nodes) > 1:
         name += f" – {last.name.rsplit('.', 1)[-1]}"
     channels = architecture.channels(node.name)
@@ -188,8 +190,8 @@ def _tensors(node: Node) -> tuple[str, ...]:
     return node.inputs[:1] if isinstance(node.op, (Resize, TransposedConv)) else node.inputs
 
 
-def _short(name: str, stage: str | None) -> str:
-    return name.removeprefix(f"{stage}.") if stage is not None else name
+def _short(name: str, place: str | None) -> str:
+    return name.removeprefix(f"{place}.") if place is not None else name
 
 
 def _pair(value: tuple[int, int]) -> str:

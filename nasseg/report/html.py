@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from nasseg.search.gradient import RelaxationSnapshot
+    from nasseg.search.relaxation import WeightedGraph
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Report:
     """What the page shows.
 
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
-    `history` is the best score so far against the budget spent, as (spent, score) with spent in `budget_unit`. `stage`
-    is what is drawn of the best architecture; `None` draws all of it.
+    `history` is the best score so far against the budget spent, as (spent, score) with spent in `budget_unit`. `place`
+    is what is drawn of the best architecture; `None` draws all of it. `graphs` are further drawings of it.
     """
 
     title: str
@@ -37,7 +38,8 @@ class Report:
     budget_unit: str
     config: str
     architecture: Architecture | None = None
-    stage: str | None = None
+    place: str | None = None
+    graphs: Sequence[WeightedGraph] = ()
     trust: Trust | None = None
     relaxations: Sequence[RelaxationSnapshot] = ()
 
@@ -81,7 +83,7 @@ def page(report: Report) -> str:
         ),
     ]
     if report.architecture is not None:
-        sections.append(_section("The best cell", _drawing(report.architecture, report.stage)))
+        sections.append(_section("The best network", _drawing(report.architecture, report.place, report.graphs)))
     if report.relaxations:
         sections.append(_section("The search by gradient", _relaxations(report.relaxations)))
     if report.trust is not None:
@@ -188,11 +190,13 @@ def _conditions(rows: Iterable[Row]) -> str:
     )
 
 
-def _drawing(architecture: Architecture, stage: str | None) -> str:
+def _drawing(architecture: Architecture, place: str | None, graphs: Sequence[WeightedGraph]) -> str:
     from nasseg.report.draw import draw
     from nasseg.report.figure import to_svg
+    from nasseg.report.graphs import draw_weights
 
-    return f'<div class="drawing">{to_svg(draw(architecture, stage))}</div>'
+    figures = [*map(draw_weights, graphs), draw(architecture, place)]
+    return "".join(f'<div class="drawing">{to_svg(figure)}</div>' for figure in figures)
 
 
 def _relaxations(snapshots: Sequence[RelaxationSnapshot]) -> str:

@@ -23,6 +23,7 @@ from nasseg.report.rows import Row, make_rows, name_of
 from nasseg.report.table import summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
 from nasseg.search.job import Outcome, Trial
+from nasseg.search.relaxation import WeightedGraph
 from nasseg.search.run import Search, miou
 
 EXAMPLES = 3
@@ -136,7 +137,7 @@ class SearchReporter:
         if best.candidate.key == self._shown_best:
             return
         self._shown_best = best.candidate.key
-        board.add_best_cell(search.architecture(best), self.stage, step)
+        board.add_best_network(search.architecture(best), search.space.drawn_place, self.graphs(best), step)
         network = search.best_network()
         if network is not None:
             board.add_predictions(self._examples(network), self.palette, step)
@@ -159,12 +160,10 @@ class SearchReporter:
         dataset = self._search.dataset
         return Palette(classes=dataset.classes, colours=dataset.palette, ignore_index=dataset.ignore_index)
 
-    @property
-    def stage(self) -> str | None:
-        """What is drawn of an architecture: `cell` where it has one."""
-        best = self._search.best
-        stages = self._search.architecture(best).stages if best else ()
-        return "cell" if "cell" in stages else None
+    def graphs(self, trial: Trial) -> tuple[WeightedGraph, ...]:
+        """The space's drawings of a candidate."""
+        space = self._search.space
+        return space.graphs(space.parse(trial.candidate.choice))
 
     @property
     def rows(self) -> list[Row]:
@@ -197,7 +196,8 @@ class SearchReporter:
             budget_unit="min",
             config=yaml.safe_dump(search.config.model_dump(mode="json"), sort_keys=False),
             architecture=search.architecture(best),
-            stage=self.stage,
+            place=search.space.drawn_place,
+            graphs=self.graphs(best),
             trust=search.trust,
             relaxations=snapshots(search.folder),
         )

@@ -20,6 +20,7 @@ from typing_extensions import Self
 from nasseg.report.draw import draw
 from nasseg.report.figure import to_pixels
 from nasseg.report.front import front_figure
+from nasseg.report.graphs import draw_weights
 from nasseg.report.pictures import Example, Palette, panel
 from nasseg.report.rows import Row
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from nasseg.graph import Architecture
     from nasseg.search.gradient import RelaxationSnapshot
+    from nasseg.search.relaxation import WeightedGraph
 
 
 class _Board:
@@ -105,9 +107,13 @@ class SearchBoard(_Board):
         """Mean IoU against cost with the references marked."""
         self._add_figure("best/mIoU against cost", front_figure(rows), step)
 
-    def add_best_cell(self, architecture: Architecture, stage: str | None, step: int) -> None:
-        """A drawing of the best architecture's `stage`."""
-        self._add_figure("best/cell", draw(architecture, stage), step)
+    def add_best_network(
+        self, architecture: Architecture, place: str | None, graphs: Sequence[WeightedGraph], step: int
+    ) -> None:
+        """Drawings of the best architecture: of its `place`, and further `graphs` of it."""
+        self._add_figure("best/cell", draw(architecture, place), step)
+        for graph in graphs:
+            self._add_figure(f"best/{graph.name}", draw_weights(graph), step)
 
 
 class TrainBoard(_Board):

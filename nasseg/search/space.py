@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from nasseg.graph import Architecture
+
+if TYPE_CHECKING:
+    from nasseg.search.relaxation import WeightedGraph
 
 
 class Suggest(Protocol):
@@ -74,6 +77,15 @@ class Space(BaseModel, ABC, Generic[C]):
     @abstractmethod
     def architecture(self, choice: C, classes: int) -> Architecture:
         """The network of `choice`, with its logits for `classes` classes."""
+
+    @property
+    def drawn_place(self) -> str | None:
+        """How the names of those nodes begin that a drawing of a point shows; `None` shows all."""
+        return None
+
+    def graphs(self, choice: C) -> tuple[WeightedGraph, ...]:
+        """Further drawings of a point, such as the path that it takes through the space."""
+        return ()
 
     @property
     @abstractmethod

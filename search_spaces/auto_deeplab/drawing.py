@@ -7,16 +7,21 @@ from itertools import pairwise
 
 from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
 from search_spaces.auto_deeplab.choice import LEVELS, Backbone
-from search_spaces.auto_deeplab.decode import Transition
+from search_spaces.auto_deeplab.decode import Transition, transitions
 from search_spaces.auto_deeplab.operators import OPERATORS
+
+
+def path_graph(choice: Backbone) -> WeightedGraph:
+    """The path of a choice on the trellis of all paths."""
+    path = set(_moves(choice))
+    weights = {move: float(move in path) for move in transitions(len(choice.levels))}
+    return trellis_graph(weights, choice).model_copy(update={"title": "Stride of each layer"})
 
 
 def trellis_graph(weights: Mapping[Transition, float], choice: Backbone) -> WeightedGraph:
     """Layers as columns, strides as rows; an edge's weight is its β, and the decoded path is chosen."""
     places = sorted({(0, 0)} | {(move.layer, move.target) for move in weights})
-    path = {
-        Transition(layer, source, target) for layer, (source, target) in enumerate(pairwise((0, *choice.levels)), 1)
-    }
+    path = set(_moves(choice))
     return WeightedGraph(
         name="network",
         title="Probability of each move between strides",
@@ -56,6 +61,12 @@ def cell_graph(weights: Mapping[tuple[int, int], Sequence[float]], choice: Backb
             for name, weight in zip(OPERATORS, edge, strict=True)
         ),
     )  # fmt: skip
+
+
+def _moves(choice: Backbone) -> list[Transition]:
+    return [
+        Transition(layer, source, target) for layer, (source, target) in enumerate(pairwise((0, *choice.levels)), 1)
+    ]
 
 
 def _place(layer: int, level: int) -> str:

@@ -11,11 +11,12 @@ from pydantic import Field, ValidationError
 
 from nasseg.errors import one_line
 from nasseg.graph import Architecture
-from nasseg.search.relaxation import RelaxationOptions
+from nasseg.search.relaxation import RelaxationOptions, WeightedGraph
 from nasseg.search.space import Space, Suggest
 from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.canonical import canonical_blocks
 from search_spaces.auto_deeplab.choice import BEFORE_PREVIOUS, PREVIOUS, Backbone, Block, Edge
+from search_spaces.auto_deeplab.drawing import path_graph
 from search_spaces.auto_deeplab.network import segmenter
 from search_spaces.auto_deeplab.operators import OPERATORS
 from search_spaces.auto_deeplab.published import PUBLISHED
@@ -127,6 +128,15 @@ class AutoDeepLab(Space[Backbone]):
             if found != wanted:
                 raise ValueError(f"the choice has {found} {what}, but the space has {wanted}: set {what}={found}")
         return choice
+
+    @property
+    def drawn_place(self) -> str:
+        """One copy of the cell."""
+        return "backbone.layer1"
+
+    def graphs(self, choice: Backbone) -> tuple[WeightedGraph, ...]:
+        """The path on the trellis of strides."""
+        return (path_graph(choice),)
 
     @property
     def shared_stage(self) -> None:

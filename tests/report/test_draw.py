@@ -108,5 +108,5 @@ def test_what_only_training_needs_is_dashed() -> None:
 
 
 def test_an_unknown_stage_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no stage 'neck'; its stages: backbone, cell, decoder, head"):
+    with pytest.raises(ValueError, match="has nothing named 'neck'; its stages: backbone, cell, decoder, head"):
         draw(deeplabv3plus_mobilenetv2(), "neck")

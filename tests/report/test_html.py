@@ -22,7 +22,7 @@ REPORT = Report(
     budget_unit="min",
     config="seed: 0\nweights: <none>\n",
     architecture=DPC().architecture(DPC().parse(ALL[1].choice), classes=3),
-    stage="cell",
+    place="cell",
     trust=measure_trust(make_trials(), RUNGS),
 )
 
@@ -126,7 +126,7 @@ def test_the_budget_plot_has_the_history_and_the_baseline() -> None:
 def test_a_search_that_found_nothing_better_says_so() -> None:
     html = page(replace(REPORT, best=ALL[0].key, architecture=None, trust=None))
     assert "Best: <b>aspp</b>: no candidate beat the baseline." in html
-    assert "The best cell" not in html
+    assert "The best network" not in html
     assert tables(html)[0][1][0] == "aspp"
 
 

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nasseg.report.relaxation import CHOSEN, OTHER, RelaxationReporter, draw_weights, snapshots
+from nasseg.report.graphs import CHOSEN, OTHER, draw_weights
+from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.search.gradient import RelaxationSnapshot
 from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
 from tests.report.made_up import cell_graph, snapshot, trellis

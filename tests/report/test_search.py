@@ -126,7 +126,7 @@ def test_a_search_that_was_stopped_before_any_result_reports_nothing(
     search = Search(tiny_config(), tmp_path)
     with SearchReporter(search) as reporter:
         search.run(stop, reporter.update)
-    assert (reporter.summary()["best"], reporter.baseline, reporter.stage) == (None, None, None)
+    assert (reporter.summary()["best"], reporter.baseline) == (None, None)
     reporter.print_summary()
     assert "no candidate was trained; give a larger --budget" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()

@@ -70,7 +70,7 @@ def test_the_search_shows_scores_and_pictures(tmp_path: Path) -> None:
         board.add_best(0.6, 0.5, spent=10)
         board.add_best(0.7, 0.5, spent=20)
         board.add_front(rows(), step=20)
-        board.add_best_cell(DPC().architecture(PUBLISHED, classes=2), "cell", step=20)
+        board.add_best_network(DPC().architecture(PUBLISHED, classes=2), "cell", (), step=20)
         board.add_predictions([Example("a", IMAGE, MASK, MASK)], PALETTE, step=20)
     tag = "best/score against budget spent"
     assert scalars(tmp_path / "search" / "best") == {tag: [(10, pytest.approx(0.6)), (20, pytest.approx(0.7))]}
