@@ -131,8 +131,8 @@ class AutoDeepLab(Space[Backbone]):
 
     @property
     def drawn_place(self) -> str:
-        """One copy of the cell."""
-        return "backbone.layer1"
+        """The last copy of the cell: a cell that does not read H^{l-1} passes over some of the others."""
+        return f"backbone.layer{self.layers}"
 
     def graphs(self, choice: Backbone) -> tuple[WeightedGraph, ...]:
         """The path on the trellis of strides."""

@@ -98,6 +98,16 @@ def test_networks_run_at_any_size(space: Space[Any], size: tuple[int, int]) -> N
 
 
 @every_space
+def test_every_point_can_be_drawn(space: Space[Any]) -> None:
+    for choice in samples(space, 20):
+        names = [f"{node.name}." for node in space.architecture(choice, classes=3).nodes]
+        assert space.drawn_place is None or any(name.startswith(f"{space.drawn_place}.") for name in names)
+        for graph in space.graphs(choice):
+            nodes = {node.name for node in graph.nodes}
+            assert nodes >= {end for edge in graph.edges for end in (edge.source, edge.target)}
+
+
+@every_space
 def test_unknown_options_are_refused(space: Space[Any]) -> None:
     with pytest.raises(ValueError, match="colour"):
         type(space).model_validate({"colour": 1})
