@@ -1,0 +1,158 @@
+"""Searches of one space with equal budgets: by gradient, by trials (TPE), by random trials, with several seeds each.
+
+    python benchmarks/strategies.py --out runs/strategies --data folder:PATH --train-split search-train \
+        --val-split search-val
+
+Each search runs in a process of its own, with one thread on one core; `--cores 0 1` runs two at once, each kept on its
+core. All have one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a search
+that starts at a busy moment does not get another. A search that is in the `--out` folder already is not run again; the
+table is of all that are there. The score that counts is the best candidate's mean mIoU end to end, references left out.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+METHODS = {
+    "gradient": {"strategy": "gradient"},
+    "tpe": {"sampler": "tpe"},
+    "random": {"sampler": "random"},
+}
+SPACE = "auto_deeplab:layers=5,blocks=2,filters=4,head_filters=32,decoder=false"
+RELAX_END, PROXY_END = 0.52, 0.6
+"""Shares of the budget after which relaxations, and trials by proxy, end."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--space", default=SPACE)
+    parser.add_argument("--data", default="streets")
+    parser.add_argument("--train-split", default="train")
+    parser.add_argument("--val-split", default="val")
+    parser.add_argument("--budget", default="12min")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cores", nargs="+", type=int, default=[0])
+    parser.add_argument("--image-scale", type=float, default=0.375)
+    parser.add_argument("--full-steps", type=int, default=180)
+    parser.add_argument("--relax-steps", type=int, default=250)
+    parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="run this search here")
+    args = parser.parse_args()
+    if args.one:
+        run_one(args, args.one[0], int(args.one[1]))
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    cores = Queue()
+    for core in args.cores:
+        cores.put(core)
+
+    def run(task):
+        method, seed = task
+        if result_file(args, method, seed).exists():
+            return
+        core = cores.get()
+        command = [sys.executable, *sys.argv, "--one", method, str(seed)]
+        with (args.out / f"{method}-{seed}.log").open("w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "NASSEG_CORE": str(core)}
+            subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+        cores.put(core)
+
+    tasks = [(method, seed) for seed in range(args.seeds) for method in args.methods]
+    with ThreadPoolExecutor(len(args.cores)) as pool:
+        list(pool.map(run, tasks))
+    show(args)
+
+
+def result_file(args, method, seed):
+    return args.out / f"{method}-{seed}.json"
+
+
+def run_one(args, method, seed):
+    os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
+    from nasseg.report.search import SearchReporter
+    from nasseg.search.budget import Budget
+    from nasseg.search.config import SearchConfig
+    from nasseg.search.run import Search, plan_search
+
+    config = SearchConfig(
+        space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
+        budget=Budget.parse(args.budget), seed=seed, runner="in-process", **METHODS[method],
+    )  # fmt: skip
+    steps = args.full_steps
+    rungs = (steps // 6, steps // 2)
+    dials = {"image_scale": args.image_scale, "full_steps": steps, "finalists": 2, "seeds": 2, "rungs": rungs}
+    if method == "gradient":
+        dials |= {"relax_steps": args.relax_steps, "relaxations": 2}
+    config = plan_search(config, dials, 1)
+    plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
+    folder = args.out / f"{method}-{seed}"
+    folder.mkdir()
+    search = Search(config.model_copy(update={"plan": plan}), folder)
+    with SearchReporter(search) as reporter:
+        search.run(threading.Event(), reporter.update)
+    result_file(args, method, seed).write_text(json.dumps(result_of(search)))
+
+
+def result_of(search):
+    finalists = {
+        trial.candidate.key: [outcome.miou for outcome in trial.full.values() if outcome.miou is not None]
+        for trial in search.trials
+        if trial.full
+    }
+    best = max(
+        (key for key in finalists if key not in search.reference_keys.values()), key=lambda k: mean(finalists[k])
+    )
+    return {
+        "best": {"miou": finalists[best], "madds": madds(search, best)},
+        "references": {
+            name: {"miou": finalists[key], "madds": madds(search, key)} for name, key in search.reference_keys.items()
+        },
+        "candidates": len(search.trials),
+        "elapsed_seconds": search.elapsed_seconds,
+    }
+
+
+def madds(search, key):
+    return next(outcome.madds for outcome in search.trial(key).full.values())
+
+
+def mean(values):
+    return statistics.mean(values)
+
+
+def show(args):
+    rows = {}
+    for method in METHODS:
+        found = [json.loads(file.read_text()) for file in sorted(args.out.glob(f"{method}-*.json"))]
+        if found:
+            rows[method] = found
+    print(f"\n{args.space} on {args.data}, {args.budget} on one core each")
+    print(f"{'method':12}{'mIoU of the best, by seed':30}{'mean':>8}{'G MAdds':>10}{'candidates':>12}{'minutes':>9}")
+    for method, found in rows.items():
+        scores = [mean(result["best"]["miou"]) for result in found]
+        print(
+            f"{method:12}{', '.join(f'{score:.4f}' for score in scores):30}{mean(scores):>8.4f}"
+            f"{mean([r['best']['madds'] / 1e9 for r in found]):>10.2f}{mean([r['candidates'] for r in found]):>12.1f}"
+            f"{mean([r['elapsed_seconds'] / 60 for r in found]):>9.1f}"
+        )
+    references = {}
+    for found in rows.values():
+        for result in found:
+            for name, reference in result["references"].items():
+                references.setdefault(name, []).append(reference)
+    for name, results in references.items():
+        scores = [score for result in results for score in result["miou"]]
+        print(f"{name:12}{'(reference)':30}{mean(scores):>8.4f}{results[0]['madds'] / 1e9:>10.2f}")
+    print(json.dumps({"setting": {**vars(args), "out": str(args.out)}, "results": rows}))
+
+
+if __name__ == "__main__":
+    main()
