@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ class Rung:
         self._finished: dict[int, tuple[float, ...]] = {}
         self._failed: set[int] = set()
         self._promoted: set[int] = set()
-        self._ranking: list[int] | None = None
+        self._ranking: list[int] | None = []
 
     def __len__(self) -> int:
         return len(self._finished) + len(self._failed)
@@ -49,7 +50,10 @@ class Rung:
         if len(objectives) != expected or not all(map(math.isfinite, objectives)):
             raise ValueError(f"objectives of candidate {number} are {objectives}; must be {expected} finite numbers")
         self._finished[number] = tuple(objectives)
-        self._ranking = None
+        if expected == 1 and self._ranking is not None:
+            insort(self._ranking, number, key=lambda known: (-self._finished[known][0], known))
+        else:
+            self._ranking = None
 
     def promote(self, number: int) -> None:
         """Note that a candidate was promoted."""
@@ -71,12 +75,8 @@ class Rung:
         return self._ranking
 
     def _ranked(self) -> list[int]:
-        if not self._finished:
-            return []
         numbers = np.array(list(self._finished))
         points = np.array(list(self._finished.values()))
-        if points.shape[1] == 1:
-            return [int(number) for number in numbers[np.lexsort((numbers, -points[:, 0]))]]
         ranks = non_dominated_ranks(points)
         distances = np.zeros(len(points))
         for rank in range(ranks.max() + 1):

@@ -80,7 +80,7 @@ def check_costs(
         except ValueError as error:
             raise ValueError(f"{table}: {error}: {profile}") from None
     elif limits.latency_ms is not None:
-        raise ValueError(f"target_latency needs a latency table; on the target device run {profile}")
+        raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
     pricing = Pricing(size, limits, prices)
 
     @cache

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
 from pydantic import ValidationError
 
+from nasseg.search.front import non_dominated_ranks
 from nasseg.search.job import Candidate, Job, JobResult, Outcome, Trial
 from nasseg.search.planner import Planner, PlannerSettings
 from nasseg.search.samplers import SAMPLERS, Tried
@@ -32,11 +33,13 @@ def make(
     sampler: str = "random",
     history: Sequence[Trial] = (),
     relaxed: Sequence[JobResult] = (),
+    describe: Callable[[Cell], Candidate] = candidate_of,
+    values: Callable[[Outcome], tuple[float, ...]] = values,
     **options: Any,
 ) -> Planner:
     plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
     return Planner(
-        space, SAMPLERS[sampler](space), plan, describe=candidate_of, values=values, history=history, relaxed=relaxed
+        space, SAMPLERS[sampler](space), plan, describe=describe, values=values, history=history, relaxed=relaxed
     )
 
 
@@ -278,6 +281,116 @@ def test_all_candidates_are_pure_data() -> None:
         assert SPACE.canonical(SPACE.parse(trial.candidate.choice)).model_dump(mode="json") == trial.candidate.choice
 
 
+# --- limits and fronts -----------------------------------------------------------------------------------------------
+
+
+def cost_of(key: str) -> int:
+    """The sum of the operators, plus one."""
+    return 1 + sum(map(int, key.split("-")))
+
+
+def within(limit: int) -> Callable[[Cell], Candidate]:
+    def describe(choice: Cell) -> Candidate:
+        constraints = {"cost": cost_of(key_of(choice)) / limit - 1}
+        return candidate_of(choice).model_copy(update={"constraints": constraints})
+
+    return describe
+
+
+def accurate_and_cheap(outcome: Outcome) -> tuple[float, float]:
+    return miou(outcome), -float(cost_of(outcome.key))
+
+
+def whole_history(planner: Planner) -> list[Trial]:
+    """What a record has of a search."""
+    return [*map(Trial, planner.rejected), *planner.trials]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_breaks_a_limit_is_not_trained_but_for_the_references(sampler: str) -> None:
+    space = CellSpace(branches=5, operators=9)
+    planner = make(space, sampler, describe=within(11), candidates=40)
+    jobs = run(planner)
+    keys = set(proxies(jobs, 10))
+    assert len(keys) == 40
+    assert {key for key in keys if cost_of(key) > 11} == {"8-8-8-8-8"}
+    assert all(cost_of(candidate.key) > 11 for candidate in planner.rejected)
+    assert planner.rejected
+    assert planner.done
+
+
+def test_where_few_networks_keep_the_limits_all_are_found() -> None:
+    planner = make(describe=within(4), candidates=None)
+    run(planner)
+    every = {key_of(SPACE.canonical(Cell(branches=(a, b, c)))) for a in range(5) for b in range(5) for c in range(5)}
+    kept = {key for key in every if cost_of(key) <= 4}
+    assert len(kept) == 7
+    assert {trial.candidate.key for trial in planner.trials} == kept | {"4-4-4"}
+
+
+def test_an_infeasible_reference_is_no_finalist_and_samplers_know_that_it_is() -> None:
+    seen: list[Sequence[Tried]] = []
+
+    class Spy:
+        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+            seen.append(history)
+            return SPACE.sample(rng)
+
+    plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=8)
+    run(Planner(SPACE, Spy(), plan, describe=within(7), values=values))
+    reference = next(tried for tried in seen[-1] if tried.choice.branches == (4, 4, 4))
+    assert (reference.feasible, reference.final, reference.rung) == (False, True, 1)
+    rejected = [tried for tried in seen[-1] if tried.rung == 0 and tried.final]
+    assert rejected
+    assert all(tried.values is None and not tried.feasible for tried in rejected)
+
+
+@pytest.mark.parametrize("sampler", ["random", "neighbourhood", "nsga2"])
+def test_with_two_objectives_the_front_reaches_the_top_rung(sampler: str) -> None:
+    planner = make(sampler=sampler, candidates=None, values=accurate_and_cheap, finalists=5)
+    run(planner)
+    low = {t.candidate.key: accurate_and_cheap(t.proxy[10]) for t in planner.trials}
+    assert len(low) == 35
+    ranks = non_dominated_ranks(list(low.values()))
+    front = {key for key, rank in zip(low, ranks, strict=True) if rank == 0}
+    promoted = {t.candidate.key for t in planner.trials if 30 in t.proxy}
+    assert len(front & promoted) >= min(len(front), 35 // 3) - 1
+    top = {t.candidate.key: accurate_and_cheap(t.proxy[90]) for t in planner.trials if 90 in t.proxy}
+    best = non_dominated_ranks(list(top.values()))
+    ends = {max(top, key=lambda key: top[key]), max(top, key=lambda key: (top[key][1], top[key][0]))}
+    assert all(rank == 0 for key, rank in zip(top, best, strict=True) if key in ends)
+    finalists = {candidate.key for candidate in planner.finalists()}
+    assert ends - set(REFERENCES) <= finalists
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sampler=st.sampled_from(["random", "neighbourhood", "tpe", "nsga2"]),
+    kill_after=st.integers(0, 60),
+    per_job=st.integers(1, 3),
+    limit=st.integers(5, 12),
+)
+def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_one_trains(
+    sampler: str, kill_after: int, per_job: int, limit: int
+) -> None:
+    options: dict[str, Any] = {
+        "sampler": sampler, "candidates_per_job": per_job, "describe": within(limit), "values": accurate_and_cheap
+    }  # fmt: skip
+    unbroken = make(**options)
+    expected = run(unbroken)
+    broken = make(**options)
+    before = run(broken, jobs=kill_after)
+    started = {c.key for job in before for c in job.candidates}
+    rejected = broken.rejected
+    rebuilt = make(
+        **options, history=[t for t in whole_history(broken) if t.candidate in rejected or t.candidate.key in started]
+    )
+    after = run(rebuilt)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    assert rebuilt.trials == unbroken.trials
+    assert rebuilt.rejected == unbroken.rejected
+
+
 # --- by gradient -----------------------------------------------------------------------------------------------------
 
 GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, "seeds": 2}
@@ -350,6 +463,17 @@ def test_the_final_waits_for_all_relaxations() -> None:
     planner.tell(worker.run(second))
     assert proxies(run(planner), 90) == [found_by(1)]
     assert planner.done
+
+
+def test_finds_are_led_to_the_limits() -> None:
+    planner = make(**GRADIENT, describe=within(6))
+    jobs = run(planner)
+    found = set(proxies(jobs, 90)) - set(REFERENCES)
+    assert found
+    assert all(cost_of(key) <= 6 for key in found)
+    assert any(cost_of(found_by(seed)) > 6 for seed in range(3))
+    again = make(**GRADIENT, describe=within(6), history=planner.trials, relaxed=relaxing(jobs))
+    assert run(again) == []
 
 
 def test_searches_with_other_seeds_train_other_relaxations() -> None:

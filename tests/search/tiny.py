@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nasseg.cost import op_madds
+from nasseg.cost.calibration import Calibration, PredictionError
+from nasseg.cost.table import Conditions, Entry, LatencyTable, operators_of
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Dropout, Resize, logits1x1
 from nasseg.search.budget import Budget
@@ -129,6 +132,22 @@ class TinyRelaxation(Relaxation[Head]):
             for i, (kernel, weight) in enumerate(zip(KERNELS, weights, strict=True))
         ]
         return (WeightedGraph(name="cell", title="α", nodes=tuple(nodes), edges=tuple(edges)),)
+
+
+def latency_table(size: tuple[int, int], classes: int) -> LatencyTable:
+    """A table in which operators take a nanosecond a multiply–add, and one of the device of no machine."""
+    space = TinySpace()
+    every = [Head(kernel=kernel, channels=channels) for kernel in KERNELS for channels in range(1, 17)]
+    found = {operator for choice in every for operator in operators_of(space.architecture(choice, classes), size)}
+    times = {operator: 1e-6 * (1 + op_madds(operator.op, operator.inputs)) for operator in found}
+    return LatencyTable(
+        space=SPACE,
+        conditions=Conditions(device="a phone", dtype="float16", backend="eager", batch=1, size=size, threads=1),
+        operators_found=len(found),
+        calibration=Calibration(fixed_ms=1.0),
+        error=PredictionError(networks=30, spearman=0.99, mape_percent=1.5),
+        entries=tuple(Entry(operator=o, median_ms=ms, low_ms=ms, high_ms=ms) for o, ms in times.items()),
+    )
 
 
 def tiny_plan(**changes: Any) -> Plan:
