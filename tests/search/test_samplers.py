@@ -61,6 +61,7 @@ def test_neighbours_are_those_of_the_best_of_the_highest_rung() -> None:
         Tried(best, 2, (0.5,), False),
         Tried(Cell(branches=(1, 1, 1)), 2, (0.4,), False),
         Tried(Cell(branches=(0, 0, 0)), 3, None, True),
+        Tried(Cell(branches=(5, 5, 5)), 3, (0.9,), True, (0.1,)),
     ]
     sampler = NeighbourhoodSampler(SPACE, uniform_share=0)
     neighbours = set(SPACE.neighbours(best))
@@ -74,6 +75,7 @@ def test_neighbours_are_those_of_the_best_of_the_highest_rung() -> None:
         (Tried(Cell(branches=(1, 2, 3)), 1, (0.5,), False), TrialState.PRUNED, None, {1: 0.5}),
         (Tried(Cell(branches=(1, 2, 3)), 3, (0.6,), True), TrialState.COMPLETE, 0.6, {3: 0.6}),
         (Tried(Cell(branches=(1, 2, 3)), 2, None, True), TrialState.FAIL, None, {}),
+        (Tried(Cell(branches=(1, 2, 3)), 0, None, True, (0.5,)), TrialState.PRUNED, None, {}),
     ],
 )
 def test_optuna_is_told_the_truth(
@@ -82,6 +84,48 @@ def test_optuna_is_told_the_truth(
     trial = as_trial(SPACE, tried)
     assert (trial.state, trial.value, trial.intermediate_values) == (state, value, intermediate)
     assert trial.params == {"op_0": "1", "op_1": "2", "op_2": "3"}
+
+
+@pytest.mark.parametrize(
+    ("tried", "state", "values"),
+    [
+        (Tried(Cell(branches=(1, 2, 3)), 1, (0.5, -2.0), False), TrialState.RUNNING, None),
+        (Tried(Cell(branches=(1, 2, 3)), 3, (0.6, -2.0), True, (-0.1, 0.3)), TrialState.COMPLETE, [0.6, -2.0]),
+    ],
+)
+def test_optuna_is_told_the_truth_of_several_objectives(
+    tried: Tried, state: TrialState, values: list[float] | None
+) -> None:
+    trial = as_trial(SPACE, tried)
+    assert (trial.state, trial.values, trial.intermediate_values) == (state, values, {})
+    assert tuple(trial.constraints.values()) == tried.constraints
+
+
+@pytest.mark.parametrize("name", ["neighbourhood", "tpe", "nsga2"])
+def test_learns_a_front(name: str) -> None:
+    """The second objective is best where all operators are 6: the front lies between 2 and 6."""
+    tried = [
+        Tried(t.choice, t.rung, (quality(t.choice), -float(sum(6 - op for op in t.choice.branches))), t.final)
+        for t in history(300)
+    ]
+    sampler = SAMPLERS[name](SPACE)
+    low = [sum(op < 2 for op in sampler.propose(tried, Random(seed)).branches) for seed in range(60)]
+    uniform = [sum(op < 2 for op in SPACE.sample(Random(seed)).branches) for seed in range(60)]
+    assert sum(low) < 0.75 * sum(uniform)
+
+
+def test_tpe_learns_what_breaks_limits() -> None:
+    """All that were trained are equally good; of what was proposed, those of many high operators broke a limit."""
+    rng, tried = random.Random(0), []
+    for _ in range(80):
+        choice = SPACE.sample(rng)
+        over = (sum(choice.branches) - 7) / 7
+        feasible = over <= 0
+        tried.append(Tried(choice, 3 if feasible else 0, (1.0,) if feasible else None, True, (over,)))
+    sampler = SAMPLERS["tpe"](SPACE)
+    proposed = sum(sum(sampler.propose(tried, Random(seed)).branches) > 7 for seed in range(60))
+    uniform = sum(sum(SPACE.sample(Random(seed)).branches) > 7 for seed in range(60))
+    assert proposed < uniform / 2
 
 
 def test_optunas_sampler_sees_every_trial_once_and_in_order() -> None:

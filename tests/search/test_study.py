@@ -29,8 +29,8 @@ def run(record: Record, task: Task, *candidates: Candidate, start: int = 0, stop
     return result
 
 
-def open_record(folder: Path) -> Record:
-    return Record.open_journal(folder / "study.journal", SPACE, TOP, MIOU)
+def open_record(folder: Path, objective: Objective = MIOU) -> Record:
+    return Record.open_journal(folder / "study.journal", SPACE, TOP, objective)
 
 
 def states(folder: Path) -> dict[str, tuple[TrialState, dict[int, float], float | None]]:
@@ -54,6 +54,41 @@ def test_trials_are_told_as_what_they_are(tmp_path: Path) -> None:
     record.close()
     assert states(tmp_path)[low.key][0] == TrialState.PRUNED
     assert record.study.best_trial.params == {"op_0": "0", "op_1": "1", "op_2": "2"}
+
+
+def test_a_front_has_two_values_and_no_intermediate_ones(tmp_path: Path) -> None:
+    objective = Objective(aim="pareto", reference_cost=1)
+    record = open_record(tmp_path, objective)
+    top, low = candidate(0, 1, 2), candidate(1, 1, 1)
+    run(record, "proxy", top, low)
+    values = run(record, "proxy", top, start=10, stop=TOP).outcomes[0]
+    record.close()
+    for study in (record.study, open_record(tmp_path, objective).study):
+        assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+        assert study.metric_names == ["mIoU", "MAdds"]
+        assert [(t.state.name, t.values, t.intermediate_values) for t in study.trials] == [
+            ("COMPLETE", [values.miou, 100.0], {}),
+            ("PRUNED", None, {}),
+        ]
+
+
+def test_limits_are_optunas_constraints(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    over, reference, kept = (
+        candidate(*branches, label=label).model_copy(update={"constraints": {"params": value}})
+        for branches, label, value in (((3, 3, 3), None, 0.5), ((1, 1, 1), "aspp", 0.1), ((0, 0, 1), None, -0.25))
+    )
+    for _ in range(2):
+        record.reject([over])
+    outcomes = run(record, "proxy", reference, kept, stop=TOP).outcomes
+    record = open_record(tmp_path)
+    assert record.load() == [Trial(over), Trial(reference, {TOP: outcomes[0]}), Trial(kept, {TOP: outcomes[1]})]
+    assert [(t.state.name, t.constraints) for t in record.study.trials] == [
+        ("PRUNED", {"params": 0.5}),
+        ("COMPLETE", {"params": 0.1}),
+        ("COMPLETE", {"params": -0.25}),
+    ]
+    assert record.study.best_trial.user_attrs["key"] == kept.key
 
 
 def test_load_gives_back_what_was_added(tmp_path: Path) -> None:
