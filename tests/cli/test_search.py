@@ -8,7 +8,7 @@ import yaml
 from nasseg.graph import load
 from tests.cli.conftest import Done
 from tests.search.tiny import DATA as TINY_DATA
-from tests.search.tiny import SPACE
+from tests.search.tiny import SPACE, latency_table
 from tests.train.made_up import DATA
 
 Refused = Callable[..., str]
@@ -32,6 +32,18 @@ Refused = Callable[..., str]
         (("--strategy", "magic"), "'magic' is not one of 'trials', 'gradient'"),
         (("--strategy", "gradient"), "space 'dpc' cannot be searched by gradient; those that can: auto_deeplab"),
         (("--relaxations", "2"), "relaxations is for strategy gradient; set that too, or leave it out"),
+        (("--objective", "beauty"), "'beauty' is not one of 'score', 'pareto'"),
+        (("--latency", "nothing.json"), "nothing.json: no such file; give a table of nasseg profile"),
+        (
+            ("--target-latency", "20ms"),
+            "target_latency needs a latency table, from the target device; make it with nas",
+        ),
+        (("--target-latency", "20"), "target_latency is '20', but must be a number above 0 with a unit (ms, us, s)"),
+        (
+            ("--space", SPACE, "--max-params", "1K"),
+            "max_params is 0.001 M parameters, but the smallest network found in the space has",
+        ),
+        (("--max-memory", "1"), "max_memory is '1', but must be a number above 0 with a unit (B, KB, MB"),
         (("--runner", "carrier"), "'carrier' is not one of 'ray', 'in-process'"),
     ],
 )
@@ -75,6 +87,26 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
+
+
+@pytest.mark.slow
+def test_a_front_within_limits_by_a_table(nasseg: Callable[..., Done], tmp_path: Path) -> None:
+    table, run = tmp_path / "table.json", tmp_path / "run"
+    latency_table((64, 96), classes=13).save(table)
+    dials = ("--rungs", "2,6", "--full-steps", "4", "--finalists", "2", "--seeds", "1")
+    what = ("--space", SPACE, "--data", TINY_DATA, "--budget", "6trials", "--runner", "in-process")
+    goal = ("--objective", "pareto", "--latency", table, "--target-latency", "1.5ms", "--max-params", "3K")
+    done = nasseg("search", *what, *dials, *goal, "--out", run)
+    assert done.code == 0
+    assert "a front of mIoU and latency; the best of it by target: 1.50 ms on a phone" in done.err
+    assert "limits: at most 1.50 ms, at most 0.003 M parameters" in done.err
+    assert "The handcrafted wide breaks a limit" in done.err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["sampler"], config["target_latency"], config["max_params"]) == ("nsga2", "1.5ms", "3K")
+    best, *references = nasseg("report", run, "--json").document["networks"]
+    assert best["feasible"]
+    assert 1 < best["predicted_latency_ms"] <= 1.5
+    assert {network["name"]: network["feasible"] for network in references}["wide"] is False
 
 
 @pytest.mark.slow

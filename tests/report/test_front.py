@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from nasseg.report.front import cost_axis, front_figure
 from tests.report.made_up import rows
 
@@ -6,6 +8,8 @@ def test_the_cost_is_latency_only_where_all_scored_rows_have_one() -> None:
     all_rows = rows()
     assert cost_axis(all_rows) == ("MAdds (G)", [2.0, 1.0, 2.0, None, None])
     assert cost_axis(all_rows[:2]) == ("latency (ms)", [30.0, 20.0])
+    predicted = [replace(row, latency=None, predicted_latency_ms=12.5) for row in all_rows[:2]]
+    assert cost_axis(predicted) == ("predicted latency (ms)", [12.5, 12.5])
 
 
 def test_the_figure_marks_the_references_and_the_fronts() -> None:

@@ -24,6 +24,15 @@ def test_scores_are_of_the_highest_rung_and_of_all_seeds() -> None:
     assert (broken.proxy_miou, broken.full_miou, broken.full_miou_deviation) == (None, None, None)
 
 
+def test_what_was_predicted_and_which_limit_is_broken_is_known() -> None:
+    trial = make_trials()[0]
+    outcome = trial.proxy[100].model_copy(update={"latency_ms": 9.5})
+    candidate = trial.candidate.model_copy(update={"constraints": {"params": 0.5}})
+    (row,) = make_rows([type(trial)(candidate, {100: outcome})], RUNGS, score)
+    assert (row.predicted_latency_ms, row.feasible) == (9.5, False)
+    assert (rows()[0].predicted_latency_ms, rows()[0].feasible) == (None, True)
+
+
 def test_one_seed_has_no_deviation() -> None:
     trial = make_trials()[0]
     (row,) = make_rows([type(trial)(trial.candidate, trial.proxy, {0: trial.full[0]})], RUNGS, score)

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,7 @@ def test_every_candidate_is_a_line_of_the_file(tmp_path: Path) -> None:
     assert (aspp["full_miou_mean"], aspp["full_seeds"]) == ("0.71", "2")
     assert abs(float(aspp["full_miou_std"]) - 0.0002**0.5) < 1e-12
     assert (aspp["params"], aspp["madds"], aspp["latency_ms"]) == ("3500000", "2000000000", "30.0")
+    assert aspp["predicted_latency_ms"] == ""
     assert Cell.model_validate(json.loads(aspp["choice"])) == ASPP
     assert best["score"] == "0.76"
     assert (stopped["status"], stopped["step_reached"], stopped["proxy_miou_step_300"]) == ("stopped", "100", "")
@@ -45,3 +47,13 @@ def test_what_is_unknown_is_a_dash() -> None:
     with console.capture() as capture:
         console.print(summary_table(rows()[3:4]))
     assert capture.get().count("–") == 5
+
+
+def test_what_a_table_predicts_is_shown_beside_what_was_measured(tmp_path: Path) -> None:
+    predicted = [replace(row, predicted_latency_ms=12.5) for row in rows()[:2]]
+    table = summary_table(predicted)
+    assert [str(column.header) for column in table.columns][-2:] == ["latency", "predicted"]
+    assert list(table.columns[-1].cells) == ["12.5 ms", "12.5 ms"]
+    write_trials(tmp_path / "trials.csv", predicted, RUNGS)
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        assert [row["predicted_latency_ms"] for row in csv.DictReader(file)] == ["12.5", "12.5"]

@@ -1,4 +1,5 @@
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from nasseg.search.worker import SearchWorker
 from nasseg.train.model import load_model
 from nasseg.train.provenance import Provenance
 from tests.conftest import REPOSITORY
-from tests.search.tiny import DATA, RUNGS, SPACE, gradient_config, tiny_config
+from tests.search.tiny import DATA, RUNGS, SPACE, gradient_config, latency_table, tiny_config
 
 Training = tuple[Task, str, int, int]
 
@@ -208,6 +209,82 @@ def test_ray_and_in_process_give_the_same_trials_and_scores(done: Search, tmp_pa
     assert results(finish(begin(tmp_path / "run", tiny_config(runner="ray")))) == results(done)
 
 
+# --- within limits, on a front, by a latency table -------------------------------------------------------------------
+
+LIMIT = 3000
+"""Parameters; the reference `wide` has more."""
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A whole search for a front of mIoU and latency among small networks."""
+    folder = tmp_path_factory.mktemp("limited")
+    latency_table((64, 96), classes=13).save(folder / "table.json")
+    wanted = {"objective": "pareto", "latency": str(folder / "table.json"), "max_params": f"{LIMIT}"}
+    search = finish(begin(folder / "run", tiny_config("7trials", candidates=7).model_copy(update=wanted)))
+    (folder / "table.json").unlink()
+    return search
+
+
+def test_networks_beyond_a_limit_are_not_trained_and_a_reference_beyond_it_cannot_win(limited: Search) -> None:
+    params = {trial.candidate.label: costs_of(trial).params or 0 for trial in limited.trials}
+    assert params.pop("wide") > LIMIT
+    assert max(params.values()) <= LIMIT
+    assert limited.planner.rejected
+    wide = limited.trial(limited.reference_keys["wide"])
+    assert (set(wide.proxy), set(wide.full)) == (set(RUNGS), {0, 1})
+    assert wide not in limited.ranked
+    assert wide not in limited.front
+    states = Counter(trial.state.name for trial in limited.record.study.trials)
+    assert states["PRUNED"] >= len(limited.planner.rejected)
+    assert limited.best is not None
+    assert load(limited.folder / "best.json").key == limited.best.candidate.key
+
+
+def test_the_cost_is_what_the_table_predicts_wherever_the_table_is_now(limited: Search) -> None:
+    table = limited.pricing.table
+    assert table is not None
+    for trial in limited.trials:
+        assert costs_of(trial).latency_ms == table.latency_ms(limited.architecture(trial))
+    reference = limited.trial(limited.reference_keys["plain"])
+    assert limited.objective.reference_cost == costs_of(reference).latency_ms
+    points = [(costs_of(trial).latency_ms, miou(trial)) for trial in limited.front]
+    assert points == sorted(points)
+    assert resumed(limited.folder).pricing.table == table
+
+
+def test_a_stopped_search_for_a_front_ends_as_if_unbroken(limited: Search, tmp_path: Path) -> None:
+    shutil.copyfile(limited.folder / "latency.json", tmp_path / "table.json")
+    config = limited.config.model_copy(update={"latency": str(tmp_path / "table.json")})
+    stop, jobs = threading.Event(), 0
+    search = begin(tmp_path / "run", config)
+
+    def count(search: Search) -> None:
+        nonlocal jobs
+        jobs += not search.planner.in_flight
+        if jobs == 6:
+            stop.set()
+
+    search.run(stop, count)
+    again = finish(resumed(tmp_path / "run"))
+    assert results(again) == results(limited)
+    assert again.planner.rejected == limited.planner.rejected
+
+
+def test_on_the_tables_device_the_front_is_that_of_what_was_measured(
+    limited: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = limited._trained_furthest
+    assert len(tried) >= 2
+    fastest = max(tried, key=miou)
+    measured = {t.candidate.key: 1.0 if t is fastest else 2.0 for t in tried}
+    latency = next(iter(limited.latencies.values()))
+    made_up = {key: latency.model_copy(update={"median_ms": ms}) for key, ms in measured.items()}
+    monkeypatch.setattr(limited, "latencies", made_up)
+    monkeypatch.setattr("nasseg.search.run.device_name", lambda device: "a phone")
+    assert limited.front == [fastest]
+
+
 # --- by gradient -----------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +432,11 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ),
         ({"relax_steps": 5}, "relax_steps is for strategy gradient"),
         ({"strategy": "magic"}, "strategy is 'magic'"),
+        ({"objective": "beauty"}, "objective is 'beauty'"),
+        ({"max_params": "few"}, "max_params is 'few', but must be a number above 0"),
+        ({"max_params": "1"}, "max_params is 0.000 M parameters, but the smallest network found in the space has"),
+        ({"target_latency": "20ms"}, "target_latency needs a latency table"),
+        ({"latency": "/nowhere.json"}, "/nowhere.json: no such file; give a table of nasseg profile"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
