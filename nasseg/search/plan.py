@@ -34,6 +34,8 @@ RELAX_SHARE = 0.8
 """Share of the rest for relaxations, in a search by gradient."""
 RELAX_STEPS = 400
 """Where the budget is one of trials."""
+UPDATES_OF_AUTO_DEEPLAB = 15_000
+"""Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
 CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
@@ -130,11 +132,18 @@ def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> 
 
     A relaxation costs tens of times what one network does, so it gets a quarter of the images, and crops of half the
     height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On processors its many small operators are faster
-    in float32.
+    in float32. A search with fewer updates of α and β takes larger ones, by the root of the ratio.
     """
+    # Adam moves a parameter by no more than the learning rate a step.
+    updates = fields["steps"] * (1 - fields.get("architecture_start", ARCHITECTURE_START))
+    rate = 3e-3 * max(1.0, UPDATES_OF_AUTO_DEEPLAB / max(1, updates)) ** 0.5
     height, width = (min(full, max(64, full // 32 * 16)) for full in crop)
     return RelaxationRecipe(
-        batch_size=batch_size(device) // 4, crop=(height, width), amp=device.type != "cpu", **fields
+        batch_size=batch_size(device) // 4,
+        crop=(height, width),
+        amp=device.type != "cpu",
+        architecture_learning_rate=rate,
+        **fields,
     )
 
 

@@ -16,6 +16,7 @@ from nasseg.network import Network
 from nasseg.ops import Activation
 from nasseg.ops.layers import BatchNorm, bilinear
 from nasseg.search.relaxation import OpCost, Relaxation, RelaxationOptions, WeightedGraph
+from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.choice import Backbone
 from search_spaces.auto_deeplab.decode import Transition, strongest_cell, strongest_path, transitions
 from search_spaces.auto_deeplab.drawing import cell_graph, trellis_graph
@@ -42,11 +43,16 @@ class Supernet(Relaxation[Backbone]):
         H(l, t) = Σ_s β(l, s→t) · Cell(H(l-1, s), H(l-2, ·))        (equation 6)
         logits  = Σ_t p(L, t) · Head_t(H(L, t))
 
-    The paper gives the cell H^{l-2} at the level t, which the network that is decoded in the end mostly does not have:
-    its path was at some level u then. Here the cell gets the expectation of what it will have: the maps at all levels
-    u, each brought to the cell's size and channels, weighted by the probability that a path at s came from u. The
-    heads are weighted by p for the same reason. A relaxation whose mixtures are all certain therefore computes exactly
-    what the decoded network does. Each move has a cell of its own, as operators work at stride 2 where it goes down.
+    Two things differ from the paper. It gives the cell H^{l-2} at the level t, which the network that is decoded in the
+    end mostly does not have: its path was at some level u then. Here the cell gets the expectation of what it will
+    have: the maps at all levels u, brought to the cell's size and channels, weighted by the probability that a path at s
+    came from u; and the heads are weighted by p for the same reason. A relaxation whose mixtures are all certain
+    therefore computes exactly what the decoded network does. And the paper's β begin equal for all moves, so that paths
+    along the borders, which have fewer moves to choose from, begin likelier, and a short search decodes one of them
+    whatever it sees. Here the logarithm of the number of paths that a move leads to is added to β: all paths begin
+    equal.
+
+    Each move has a cell of its own, as operators work at stride 2 where it goes down.
 
     (N, 3, H, W) → (N, classes, H, W), through the three-branch ASPP of the paper's search at each final level.
     """
@@ -58,6 +64,8 @@ class Supernet(Relaxation[Backbone]):
         self.edges = tuple((block, state) for block in range(space.blocks) for state in range(block + 2))
         self.alpha = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.edges), len(OPERATORS)))
         self.beta = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.moves)))
+        ways = [paths.count(space.layers - move.layer, move.target) for move in self.moves]
+        self.register_buffer("log_ways", torch.tensor(ways).log(), persistent=False)
         self.stem = _stem_architecture().network()
         self.cells = nn.ModuleDict({_name(move): self._cell(move) for move in self.moves})
         final = sorted({move.target for move in self.moves if move.layer == space.layers})
@@ -105,10 +113,11 @@ class Supernet(Relaxation[Backbone]):
         return self.alpha.softmax(dim=1)
 
     def beta_weights(self) -> Tensor:
-        """β softmaxed over the moves out of each place (equation 7): (moves,)."""
+        """β softmaxed over the moves out of each place (equation 7): (moves,). With β at 0 all paths are equal."""
         places = sorted({(move.layer, move.source) for move in self.moves})
         groups = torch.tensor([places.index((move.layer, move.source)) for move in self.moves], device=self.beta.device)
-        strengths = (self.beta - self.beta.detach().max()).exp()
+        beta = self.beta + cast(Tensor, self.log_ways)
+        strengths = (beta - beta.detach().max()).exp()
         totals = torch.zeros(len(places), device=self.beta.device).index_add(0, groups, strengths)
         return strengths / totals[groups]
 

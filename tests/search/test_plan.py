@@ -218,6 +218,8 @@ def test_seven_minutes_by_gradient_by_hand() -> None:
     assert recipe is not None
     assert found.full_recipe.crop == (80, 160)
     assert (recipe.steps, recipe.crop, recipe.batch_size, recipe.amp) == (found.relax_steps, (64, 80), 2, False)
+    # 54 of the 108 steps update the architecture.
+    assert recipe.architecture_learning_rate == pytest.approx(3e-3 * (15000 / 54) ** 0.5)
     assert (recipe.scale, recipe.colour, recipe.cost_weight) == ((0.5, 2.0), 0.3, -0.07)
 
 

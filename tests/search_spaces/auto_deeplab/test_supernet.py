@@ -1,5 +1,6 @@
 """The relaxation against the networks that it holds, the papers' equations, and PyTorch's own gradients."""
 
+import math
 import random
 from itertools import pairwise
 
@@ -150,6 +151,17 @@ def test_moves_out_of_each_place_sum_to_one(layers: int) -> None:
     assert set(totals) == {(layer, level) for layer in range(1, layers + 1) for level in range(min(layer, 4))}
     assert list(totals.values()) == pytest.approx([1.0] * len(totals))
     assert relaxed.alpha_weights().sum(dim=1).tolist() == pytest.approx([1.0] * len(relaxed.edges))
+
+
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_before_training_all_paths_are_equally_likely(layers: int) -> None:
+    relaxed = supernet(small_space(layers, blocks=1))
+    nn.init.zeros_(relaxed.beta)
+    beta = dict(zip(relaxed.moves, relaxed.beta_weights().tolist(), strict=True))
+    found = all_paths(layers)
+    for levels in found:
+        moves = [Transition(layer, *pair) for layer, pair in enumerate(pairwise((0, *levels)), start=1)]
+        assert math.prod(beta[move] for move in moves) == pytest.approx(1 / len(found), rel=1e-5)
 
 
 def test_every_parameter_gets_a_gradient() -> None:
