@@ -45,8 +45,8 @@ class Supernet(Relaxation[Backbone]):
 
     Two things differ from the paper. It gives the cell H^{l-2} at the level t, which the network that is decoded in the
     end mostly does not have: its path was at some level u then. Here the cell gets the expectation of what it will
-    have: the maps at all levels u, brought to the cell's size and channels, weighted by the probability that a path at s
-    came from u; and the heads are weighted by p for the same reason. A relaxation whose mixtures are all certain
+    have: the maps at all levels u, brought to the cell's size and channels, weighted by the probability that a path
+    at s came from u; and the heads are weighted by p for the same reason. A relaxation whose mixtures are all certain
     therefore computes exactly what the decoded network does. And the paper's β begin equal for all moves, so that paths
     along the borders, which have fewer moves to choose from, begin likelier, and a short search decodes one of them
     whatever it sees. Here the logarithm of the number of paths that a move leads to is added to β: all paths begin
