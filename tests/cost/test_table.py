@@ -5,7 +5,7 @@ import pytest
 
 from nasseg.cost.table import LatencyTable, Operator, operators_of
 from nasseg.graph import Node
-from nasseg.ops import Conv, Gate, conv1x1
+from nasseg.ops import Add, Conv, Gate, conv1x1
 
 from .made_up import SIZE, network, table
 
@@ -41,7 +41,14 @@ def test_missing_operators_are_named_and_counted() -> None:
     with pytest.raises(ValueError, match="and 1 more; profile the space that is searched"):
         times.check(SIZE, "float32", [network(4), network(5, 6, 7)])
     with pytest.raises(ValueError, match="lacks 1 operators"):
-        times.op_ms(conv1x1(9), ((4, 4, 6),))
+        times.op_ms(Add(), ((4, 4, 6), (4, 4, 6)))
+
+
+def test_a_single_operator_is_interpolated_where_its_kind_was_measured() -> None:
+    times = table(network(4), 1.0, 0.25, 0.5, 3.0)
+    small, large = (times.op_ms(conv1x1(channels), ((4, 4, 6),)) for channels in (4, 9))
+    assert small == 2 * 0.25 + 0.5
+    assert large > small
 
 
 def test_a_part_of_a_space_is_interpolated_for_the_kinds_it_has() -> None:
