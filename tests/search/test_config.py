@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from nasseg.search.budget import Budget
 from nasseg.search.config import SearchConfig, check_sampler, cores
+from nasseg.search.limits import Limits
 from tests.search.tiny import tiny_config
 
 
@@ -86,3 +87,16 @@ def test_an_unknown_sampler_names_the_known() -> None:
 def test_the_device_is_found() -> None:
     assert tiny_config().torch_device == torch.device("cpu")
     assert cores() >= 1
+
+
+def test_the_sampler_follows_from_the_objective_unless_it_is_given() -> None:
+    budget = Budget.parse("5trials")
+    assert SearchConfig(budget=budget).sampler == "tpe"
+    assert SearchConfig(budget=budget, objective="pareto").sampler == "nsga2"
+    assert SearchConfig(budget=budget, objective="pareto", sampler="random").sampler == "random"
+
+
+def test_limits_are_kept_as_they_were_written() -> None:
+    config = SearchConfig(budget=Budget.parse("5trials"), target_latency="20ms", max_memory="1GiB")
+    assert config.limits == Limits(latency_ms=20, memory_bytes=2**30)
+    assert config.model_dump()["target_latency"] == "20ms"

@@ -328,6 +328,20 @@ def test_where_few_networks_keep_the_limits_all_are_found() -> None:
     assert {trial.candidate.key for trial in planner.trials} == kept | {"4-4-4"}
 
 
+def test_candidates_are_found_where_one_network_in_two_hundred_keeps_the_limits() -> None:
+    space, looked_at = CellSpace(branches=5, operators=9), 0
+
+    def describe(choice: Cell) -> Candidate:
+        nonlocal looked_at
+        looked_at += 1
+        return within(6)(choice)
+
+    planner = make(space, describe=describe, candidates=17)
+    keys = set(proxies(run(planner), 10))
+    assert sum(cost_of(key) <= 6 for key in keys) == 16
+    assert looked_at < 17 * 100
+
+
 def test_an_infeasible_reference_is_no_finalist_and_samplers_know_that_it_is() -> None:
     seen: list[Sequence[Tried]] = []
 
