@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
@@ -13,14 +12,13 @@ from typing_extensions import Self
 from nasseg.search.halving import Rung
 from nasseg.search.job import Candidate, Job, JobResult, Outcome, Task, Trial
 from nasseg.search.limits import descend, excess
+from nasseg.search.relaxing import Relaxing
 from nasseg.search.samplers import Sampler, Tried
 from nasseg.search.space import Choice, Space
 
 _TRIES_OF_SAMPLER = 20
 _TRIES_AT_RANDOM = 100
 _TRIES_OF_DESCENT = 200
-_PARTS_OF_RELAXATION = 10
-"""Jobs that a relaxation is trained in, so that the budget can end it between them."""
 
 
 class PlannerSettings(BaseModel):
@@ -114,9 +112,9 @@ class Planner:
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
-        self._relaxed: dict[int, JobResult] = {}
-        self._relaxes_in_flight: set[int] = set()
-        self._relaxes_over: set[int] = set()
+        # Searches with other seeds train other relaxations.
+        seeds = range(settings.seed * settings.relaxations, (settings.seed + 1) * settings.relaxations)
+        self._relaxing = Relaxing(seeds, settings.relax_steps, settings.relax_share)
         self._waiting_to_start: list[_Known] = []
         self._jobs_handed_out = 0
         self._exhausted = False
@@ -135,7 +133,9 @@ class Planner:
         # Where all failed, they are tried again.
         results = list(relaxed)
         for result in results if any(result.found for result in results) else ():
-            self._take_in(result)
+            self._relaxing.take_in(result)
+        for result in self._relaxing.end(0):
+            self._settle(result)
         for trial in trials:
             self._replay(trial)
         self._waiting_to_start = [known for known in self._known if known.level == 0]
@@ -145,6 +145,8 @@ class Planner:
 
         Raises `RuntimeError` where no relaxation found anything.
         """
+        for result in self._relaxing.end(spent):
+            self._settle(result)
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
@@ -157,9 +159,7 @@ class Planner:
             self._in_flight[job.number] = job
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
-            elif job.task == "relax":
-                self._relaxes_in_flight.add(job.seed)
-            else:
+            elif job.task != "relax":
                 self._fulls_in_flight.add((job.candidates[0].key, job.seed))
         return job
 
@@ -171,8 +171,7 @@ class Planner:
         del self._in_flight[job.number]
         self._idle = False
         if job.task == "relax":
-            self._relaxes_in_flight.discard(job.seed)
-            self._take_in(result)
+            self._relaxing.take_in(result)
         for outcome in result.outcomes:
             known = self._by_key[outcome.key]
             if job.task == "proxy":
@@ -225,28 +224,18 @@ class Planner:
         return self._job("prepare", [reference], stop_step=self.settings.full_steps)
 
     def _relax_job(self, spent: float) -> Job | None:
-        """The next part of a relaxation's training."""
-        seeds, settings = self._relax_seeds, self.settings
-        if seeds and all(seed in self._relaxed and not self._relaxed[seed].found for seed in seeds):
-            raise RuntimeError(f"no relaxation could be trained, the last: {self._relaxed[seeds[-1]].message}")
-        for seed in seeds:
-            if seed in self._relaxes_over or seed in self._relaxes_in_flight:
-                continue
-            step = self._relaxed[seed].job.stop_step if seed in self._relaxed else 0
-            if step and spent >= settings.relax_share:
-                self._end_relaxation(seed)
-                continue
-            part = math.ceil(settings.relax_steps / _PARTS_OF_RELAXATION)
-            return self._job("relax", [], step, stop_step=min(step + part, settings.relax_steps), seed=seed)
-        return None
+        part = self._relaxing.next_part(spent)
+        if part is None:
+            return None
+        seed, start_step, stop_step = part
+        return self._job("relax", [], start_step, stop_step=stop_step, seed=seed)
 
-    def _end_relaxation(self, seed: int) -> None:
+    def _settle(self, result: JobResult) -> None:
         """Make what a relaxation found a candidate, or what is near it and keeps the limits."""
-        self._relaxes_over.add(seed)
-        for found in self._relaxed[seed].found:
+        for found in result.found:
             choice = self._space.canonical(self._space.parse(found))
             if not self._is_feasible(choice):
-                rng = Random(f"{self.settings.seed}/relaxation {seed}")
+                rng = Random(f"{self.settings.seed}/relaxation {result.job.seed}")
                 choice = self._toward_limits(choice, rng, done=self._is_feasible)
             if not self._is_feasible(choice):
                 continue
@@ -257,18 +246,6 @@ class Planner:
                 self._settled.append(known)
                 if known.level == 0:
                     self._waiting_to_start.append(known)
-
-    def _take_in(self, result: JobResult) -> None:
-        """Note how far a relaxation is."""
-        self._relaxed[result.job.seed] = result
-        if not result.found or result.job.stop_step == self.settings.relax_steps:
-            self._end_relaxation(result.job.seed)
-
-    @property
-    def _relax_seeds(self) -> range:
-        """Others for searches with other seeds."""
-        count = self.settings.relaxations
-        return range(self.settings.seed * count, (self.settings.seed + 1) * count)
 
     def _proxy_job(self, is_open: bool) -> Job | None:
         group = self._settled_to_train()
@@ -295,7 +272,7 @@ class Planner:
         trained first.
         """
         references = [known for known in self._references if not known.failed]
-        finding = self._proxies_in_flight or len(self._relaxes_over) < self.settings.relaxations
+        finding = self._proxies_in_flight or not self._relaxing.is_over
         contenders = references if finding else [*self._finalists(), *references]
         for seed in range(self.settings.seeds):
             for known in contenders:
