@@ -1,6 +1,7 @@
 """The relaxation of Auto-DeepLab: step time and peak memory, against the straightforward way to write it.
 
     python benchmarks/supernet.py --device cuda
+    python benchmarks/supernet.py --count
 
 The default is the paper's setting (12 layers, 5 blocks, F = 8, crops of 321×321, batches of 2). The versions build on
 each other, and each runs in a process of its own, so that its peak memory is its own:
@@ -14,6 +15,9 @@ each other, and each runs in a process of its own, so that its peak memory is it
 The first four compute the same function. A step is a step of the weights: forward, backward, SGD. The whole search is
 projected from the step time as if on Cityscapes: 40 epochs over half of 2975 images, and as many updates of α and β in
 the last 20. On a CPU memory is the peak resident set, without what the process had before the first step.
+
+`--count` computes nothing: the memory of a forward and backward pass is counted on PyTorch's meta device: maps, what
+autograd keeps and gradients, without the weights and the kernels' own buffers. Mixed precision then is bfloat16 for all.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import time
 import torch
 from torch import nn
 
+from nasseg.cost.memory import Allocated
 from nasseg.search.relaxation import RelaxationOptions
 from nasseg.train.device import autocast, mixed_precision_dtype, place
 from nasseg.train.losses import cross_entropy
@@ -54,10 +59,11 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
+    parser.add_argument("--count", action="store_true", help="count the memory instead of running")
     parser.add_argument("--one", choices=VERSIONS, help="run this version here, and print its result")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args, **VERSIONS[args.one])))
+        print(json.dumps((count if args.count else measure)(args, **VERSIONS[args.one])))
         return
 
     results = {}
@@ -75,25 +81,44 @@ def main():
         if "failed" in result:
             print(f"{name:18}  failed (exit code {result['failed']}: out of memory?)")
             continue
-        share = f"{result['step_seconds'] / first:.2f}" if first else "–"
+        seconds = result.get("step_seconds")
         print(
-            f"{name:18}{result['step_seconds']:>10.3f}{share:>15}{result['peak_gib']:>10.2f}"
-            f"{result['projected_hours']:>18.1f}"
+            f"{name:18}{shown(seconds, 3):>10}{shown(seconds and first and seconds / first, 2):>15}"
+            f"{result['peak_gib']:>10.2f}{shown(result.get('projected_hours'), 1):>18}"
         )
     print(json.dumps({"setting": vars(args), "versions": results}))
+
+
+def shown(value, digits):
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def make(args, plain, options):
+    space = AutoDeepLab(layers=args.layers, blocks=args.blocks, filters=args.filters)
+    relaxation = space.relaxation(19, RelaxationOptions(**options))
+    if plain:
+        for name, cell in relaxation.cells.items():
+            relaxation.cells[name] = PlainCell(cell)
+    return relaxation.train()
+
+
+def count(args, *, plain=False, amp=True, **options):
+    dtype = torch.bfloat16 if amp else torch.float32
+    with torch.device("meta"):
+        relaxation = make(args, plain, options).to(dtype)
+        images = torch.randn(args.batch_size, 3, args.crop, args.crop, dtype=dtype)
+        masks = torch.zeros(args.batch_size, args.crop, args.crop, dtype=torch.int64)
+        with Allocated() as memory:
+            cross_entropy(relaxation(images), masks, 255).backward()
+    return {"peak_gib": memory.peak / 2**30}
 
 
 def measure(args, *, plain=False, amp=True, **options):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
-    space = AutoDeepLab(layers=args.layers, blocks=args.blocks, filters=args.filters)
-    relaxation = space.relaxation(19, RelaxationOptions(**options))
-    if plain:
-        for name, cell in relaxation.cells.items():
-            relaxation.cells[name] = PlainCell(cell)
+    relaxation = make(args, plain, options)
     place(relaxation, device)
-    relaxation.train()
     amp = amp and mixed_precision_dtype(device) is not None
     optimizer = torch.optim.SGD(relaxation.parameters(), lr=0.025, momentum=0.9)
     shape = (args.batch_size, 3, args.crop, args.crop)

@@ -20,7 +20,7 @@ Steps = Annotated[
 
 
 def search(
-    space: Annotated[str, typer.Option(help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
+    space: Annotated[str, typer.Option(help="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")] = "dpc",
     budget: Annotated[str, typer.Option(help="200gpu-h, 8cpu-h, 2h, 30min or 40trials.")] = "30min",
     data: Data = None,
     train_split: Annotated[str, typer.Option(help="Split that trials train on.")] = "train",
