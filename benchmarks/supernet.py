@@ -17,7 +17,7 @@ projected from the step time as if on Cityscapes: 40 epochs over half of 2975 im
 the last 20. On a CPU memory is the peak resident set, without what the process had before the first step.
 
 `--count` computes nothing: the memory of a forward and backward pass is counted on PyTorch's meta device: maps, what
-autograd keeps and gradients, without the weights and the kernels' own buffers. Mixed precision then is bfloat16 for all.
+autograd keeps, gradients; not the weights and the kernels' own buffers. Mixed precision then is bfloat16 for all.
 """
 
 import argparse
