@@ -253,7 +253,7 @@ def derive_plan(
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
     rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
 
-    By gradient, most of the rest goes into relaxations, at least two and as many as can be trained at once
+    By gradient, most of the rest goes into relaxations, as many as can be trained at once (in hours, at least two)
     (`RELAX_SHARE`), and what remains into proxy trainings of what they find.
     """
     dials = Dials.model_validate(given)
@@ -265,7 +265,9 @@ def derive_plan(
     relaxations, relax_steps, relax_share = 0, 0, 1.0
     if strategy == "gradient":
         allowed = MOST_RELAXATIONS if budget.trials is None else max(1, budget.trials - references)
-        usual = min(max(FEWEST_RELAXATIONS, hardware.workers), MOST_RELAXATIONS, allowed)
+        # One after the other, two would get half of a short time each.
+        fewest = FEWEST_RELAXATIONS if hours >= 1 else 1
+        usual = min(max(fewest, hardware.workers), MOST_RELAXATIONS, allowed)
         relaxations, relax_steps = dials.relaxations or usual, dials.relax_steps or RELAX_STEPS
         finalists = min(finalists, relaxations)
     finalists, seeds = dials.finalists or finalists, dials.seeds or seeds

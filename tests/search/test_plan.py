@@ -238,6 +238,7 @@ def test_a_budget_of_trials_bounds_what_relaxations_find() -> None:
 def test_as_many_relaxations_as_workers_from_two_to_four(workers: int, relaxations: int) -> None:
     hardware = CPU.model_copy(update={"workers": workers})
     assert by_gradient("2h", hardware).relaxations == relaxations
+    assert by_gradient("20min", hardware).relaxations == min(workers, 4)
 
 
 def test_dials_of_a_relaxation_are_taken() -> None:
