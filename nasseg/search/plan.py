@@ -37,6 +37,8 @@ RELAX_STEPS = 400
 UPDATES_OF_AUTO_DEEPLAB = 15_000
 """Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
+LEAST_PROXY_SHARE = 0.3
+"""Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
 CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
 
@@ -308,7 +310,7 @@ def derive_plan(
             step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds
             relax_steps = dials.relax_steps or int(max(10, min(most_steps, RELAX_SHARE * proxy / step_seconds)))
             proxy = max(1.0, proxy - relax_steps * step_seconds)
-            relax_share = max(0.1, round(1 - (rerank + 0.05 * seconds + proxy) / seconds, 3))
+            relax_share = max(0.8 * LEAST_PROXY_SHARE, round(1 - (rerank + 0.05 * seconds + proxy) / seconds, 3))
         scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
         per_candidate = proxy / CONTENTION / candidates - 0.7
         first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
@@ -329,7 +331,7 @@ def derive_plan(
         candidates=budget.trials,
         finalists=finalists,
         seeds=seeds,
-        proxy_share=max(0.1, proxy_share),
+        proxy_share=max(LEAST_PROXY_SHARE, proxy_share),
         views=views,
         label_stride=LABEL_STRIDE,
         reduction=REDUCTION,

@@ -10,7 +10,16 @@ from pydantic import ValidationError
 from nasseg.data import open_dataset
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan
-from nasseg.search.plan import IMAGE_SCALES, Dials, Hardware, Speed, derive_plan, measure_speed, search_crop
+from nasseg.search.plan import (
+    IMAGE_SCALES,
+    LEAST_PROXY_SHARE,
+    Dials,
+    Hardware,
+    Speed,
+    derive_plan,
+    measure_speed,
+    search_crop,
+)
 from nasseg.search.planner import PlannerSettings
 from nasseg.search.relaxation import RelaxationOptions
 from tests.search.tiny import DATA, TinySpace
@@ -104,14 +113,14 @@ def test_every_plan_is_valid_and_ends_in_time(
     assert 20 <= found.rungs[0] <= 300
     assert list(found.rungs) == [found.rungs[0] * 3**i for i in range(len(found.rungs))]
     assert 10 <= found.full_steps <= max(1000, 100 * train // batch)
-    assert 0.1 <= found.proxy_share < 1
+    assert LEAST_PROXY_SHARE <= found.proxy_share < 1
     at = speed.at(found.image_scale)
     full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds
     trainings = (found.finalists + 2) * found.seeds
     full = 1.15 * math.ceil(trainings / hardware.workers) * full_seconds
     if found.full_steps > 10:
         assert full <= 0.5 * 60 * amount
-    if found.proxy_share > 0.1:
+    if found.proxy_share > LEAST_PROXY_SHARE:
         assert found.proxy_share * 60 * amount + full - 1.15 * full_seconds <= 60 * amount
 
 
