@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from nasseg.search.job import Job, JobResult
@@ -19,7 +21,7 @@ def test_each_seed_is_trained_in_ten_parts() -> None:
         relaxing.take_in(result(*part))
         relaxing.end(0.0)
     steps = [*range(0, 25, 3), 25]
-    expected = [(seed, start, stop) for seed in (3, 4) for start, stop in zip(steps, steps[1:], strict=False)]
+    expected = [(seed, start, stop) for seed in (3, 4) for start, stop in pairwise(steps)]
     assert parts == expected
     assert relaxing.is_over
 
