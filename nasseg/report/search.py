@@ -32,6 +32,8 @@ TICK_INTERVAL_S = 1.0
 PAGE_INTERVAL_S = 30.0
 FEWEST_RANKED = 5
 """Candidates below which a rank correlation is not worth a line."""
+FEWEST_RELAX_STEPS = 100
+"""Steps of a relaxation below which its plan comes with a warning."""
 PHASES = {
     "prepare": "training the handcrafted reference",
     "relax": "training relaxations",
@@ -314,6 +316,8 @@ def plan_text(search: Search) -> str:
             f"gradient: {count} relaxation{'s' * (count > 1)}, {plan.relax_steps} steps each, "
             f"the architecture from step {start} on\n"
         )
+        if plan.relax_steps < FEWEST_RELAX_STEPS:
+            gradient += "too few steps to learn much: give a larger --budget, or a smaller space (see its options)\n"
     return (
         f"space {config.space} ({search.space.size():,} points), data {config.data}, budget {config.budget}\n"
         f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "

@@ -12,7 +12,7 @@ from nasseg.report.search import SearchReporter, at_this_time, plan_text, progre
 from nasseg.search.config import SearchConfig
 from nasseg.search.run import Search
 from tests.report.made_up import snapshot
-from tests.search.tiny import DATA, SPACE, tiny_config
+from tests.search.tiny import DATA, SPACE, gradient_config, tiny_config
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -173,6 +173,16 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
         "reference plain: ",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(99, True), (100, False)])
+def test_a_short_relaxation_is_warned_of(steps: int, warned: bool, tmp_path: Path) -> None:
+    config = gradient_config()
+    assert config.plan is not None
+    config = config.model_copy(update={"plan": config.plan.model_copy(update={"relax_steps": steps})})
+    text = plan_text(Search(config, tmp_path))
+    assert f"relaxations, {steps} steps each" in text
+    assert ("too few steps" in text) == warned
 
 
 def test_predictions_are_of_the_same_images_each_time(done: SearchReporter) -> None:
