@@ -332,7 +332,7 @@ def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
     plan = plan_search(asked, {"relax_steps": 7, "partial_channels": 2}, concurrency=1).plan
     assert plan is not None
     assert plan.relax_recipe is not None
-    assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (2, 7, 7)
+    assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (1, 7, 7)
     assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
 
 
