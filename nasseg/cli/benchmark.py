@@ -113,12 +113,12 @@ def _warnings(measured: dict[str, Latency]) -> Iterator[str]:
 
 def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str, Description]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     first = next(iter(next(iter(measured.values())).values()))
     on_gpu = first.peak_memory_gib is not None
     memory_column = ["GiB"] if on_gpu else []
-    table = Table("network", "backend", "median ms", "±", "p95 ms", "FPS", "G MAdds", "M params", *memory_column)
+    table = Table(Column("network", overflow="fold"), "backend", "median ms", "±", "p95 ms", "FPS", "G MAdds", "M params", *memory_column)
     for column in table.columns[2:]:
         column.justify = "right"
     for name, by_arch in measured.items():
