@@ -118,7 +118,8 @@ def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str
     first = next(iter(next(iter(measured.values())).values()))
     on_gpu = first.peak_memory_gib is not None
     memory_column = ["GiB"] if on_gpu else []
-    table = Table(Column("network", overflow="fold"), "backend", "median ms", "±", "p95 ms", "FPS", "G MAdds", "M params", *memory_column)
+    columns = ["backend", "median ms", "±", "p95 ms", "FPS", "G MAdds", "M params", *memory_column]
+    table = Table(Column("network", overflow="fold"), *columns)
     for column in table.columns[2:]:
         column.justify = "right"
     for name, by_arch in measured.items():
