@@ -18,10 +18,10 @@ from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
 from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.inference import inference_form, random_inputs
-from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, operators_of, read_json
+from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
 from nasseg.errors import one_line
-from nasseg.graph import Architecture, write_atomically
+from nasseg.graph import Architecture, read_json, write_atomically
 from nasseg.graph.identity import digest
 from nasseg.network import Network
 

@@ -17,7 +17,7 @@ from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.describe import Shape, walk
 from nasseg.cost.interpolation import Interpolation
 from nasseg.errors import one_line
-from nasseg.graph import Architecture, write_atomically
+from nasseg.graph import Architecture, read_json, write_atomically
 from nasseg.ops import AnyOp, Input, Op
 
 FORMAT: Final = "nasseg.latency/1"
@@ -180,16 +180,3 @@ def dump(data: BaseModel) -> str:
             text = json.dumps(value)
         parts.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def read_json(path: str | Path, what: str) -> object:
-    """The content of a JSON file; raises `ValueError` that says `what` it should be."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give {what}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; give {what}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}; give {what}") from None

@@ -2,6 +2,16 @@
 
 from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node
 from nasseg.graph.builder import Builder
-from nasseg.graph.files import load, save, write_atomically
+from nasseg.graph.files import load, read_json, save, write_atomically
 
-__all__ = ["FORMAT", "Architecture", "ArchitectureError", "Builder", "Node", "load", "save", "write_atomically"]
+__all__ = [
+    "FORMAT",
+    "Architecture",
+    "ArchitectureError",
+    "Builder",
+    "Node",
+    "load",
+    "read_json",
+    "save",
+    "write_atomically",
+]

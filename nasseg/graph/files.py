@@ -14,16 +14,9 @@ from nasseg.graph.architecture import FORMAT, Architecture
 def load(path: str | Path) -> Architecture:
     """Read an architecture file; raises `ValueError` with the path of the offending field. Runs no code from it."""
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give a best.json, or a baseline's name") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, but must be a file, such as {path / 'best.json'}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, but must be a file, such as {path / 'best.json'}")
+    data = read_json(path, "a best.json, or a baseline's name")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}")
@@ -36,6 +29,20 @@ def load(path: str | Path) -> Architecture:
 def save(architecture: Architecture, path: str | Path) -> None:
     """Write an architecture file; a reader sees the old content or the new, never a part."""
     write_atomically(path, architecture.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+
+def read_json(path: str | Path, what: str) -> object:
+    """The content of a JSON file; raises `ValueError` that says `what` it should be."""
+    path = Path(path)
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give {what}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; give {what}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}; give {what}") from None
+    return content
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasseg.cost import op_madds, peak_memory_bytes
+from nasseg.cost.describe import Shape
 from nasseg.cost.table import LatencyTable
 from nasseg.graph import Architecture
 from nasseg.ops import Op
@@ -19,8 +20,6 @@ from nasseg.search.space import Choice, Space
 
 CHECKED = 50
 """Random networks whose operators a table must have."""
-Shape = tuple[int, int, int]
-"""(C, H, W)."""
 
 
 @dataclass(frozen=True)
