@@ -90,7 +90,7 @@ def run_one(args, method, seed):
     rungs = (steps // 6, steps // 2)
     dials = {"image_scale": args.image_scale, "full_steps": steps, "finalists": 2, "seeds": 2, "rungs": rungs}
     if method == "gradient":
-        dials |= {"relax_steps": args.relax_steps, "relaxations": 2}
+        dials |= {"relax_steps": args.relax_steps, "relaxations": 1}
     config = plan_search(config, dials, 1)
     plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
     folder = args.out / f"{method}-{seed}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nasseg.cost.describe import Description
 
 REPEATABLE = 0.03
-"""Fresh processes on a quiet machine agree within this share."""
+"""Results on a quiet machine agree within this share."""
 
 
 def _newest_bests(archs: list[str]) -> list[str]:
@@ -42,6 +42,7 @@ def benchmark(
         int | None, typer.Option(help="Threads of the processor; PyTorch's if not given.", min=1)
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of networks given by name (19).", min=1)] = None,
+    processes: Annotated[int, typer.Option(help="Fresh processes that measure, one after the other.", min=1)] = 3,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file too.")] = None,
     as_json: Json = False,
@@ -50,13 +51,14 @@ def benchmark(
     """Measure the latency of networks in inference form, in turn, until the medians are certain.
 
     Batch norm is folded, the layout is channels last, and on CUDA the kernels are one graph. Say what you ship with:
-    the backend, the number format, the threads. Close other programs.
+    the backend, the number format, the threads. Close other programs. What several fresh processes measure is pooled,
+    and you are told where they do not agree.
     """
     import torch
 
     from nasseg import plugins
     from nasseg.cost.backends import choose_backend
-    from nasseg.cost.latency import THOROUGH, default_dtype, measure_latency
+    from nasseg.cost.latency import THOROUGH, Latency, default_dtype, measure_latency_afresh
     from nasseg.train.device import choose_device
 
     pixels, target = parse_size(size), choose_device(device)
@@ -71,14 +73,21 @@ def benchmark(
         if classes not in (None, architecture.classes):
             raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
     descriptions = {arch: architecture.describe(pixels) for arch, architecture in architectures.items()}
-    torch.manual_seed(0)
-    networks = {arch: architecture.network() for arch, architecture in architectures.items()}
-    measured: dict[str, dict[str, Latency]] = {}
+    count = f"{len(archs)} network{'s' if len(archs) > 1 else ''}"
+    runs: dict[str, list[dict[str, Latency]]] = {name: [] for name in backends}
+    for process in range(1, processes + 1):
+        for name in backends:
+            say(f"{name}, process {process} of {processes}: {count} at {size}")
+            runs[name].append(
+                measure_latency_afresh(
+                    architectures, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
+                )
+            )
+    measured = {
+        name: {arch: Latency.pooled([one[arch] for one in of_backend]) for arch in architectures}
+        for name, of_backend in runs.items()
+    }
     for name in backends:
-        say(f"{name}: {len(networks)} network{'s' if len(networks) > 1 else ''} at {size} …")
-        measured[name] = measure_latency(
-            networks, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
-        )
         for warning in _warnings(measured[name]):
             say(f"{name}: {warning}")
     results = [
@@ -141,5 +150,6 @@ def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str
     height, width = first.size
     console.print(
         f"{first.device}, {first.dtype}, batch {first.batch}, {height}x{width}, {first.threads} "
-        f"thread{'s' if first.threads > 1 else ''}, torch {first.torch}; medians with their 95 % interval"
+        f"thread{'s' if first.threads > 1 else ''}, torch {first.torch}; medians of {first.processes} "
+        f"process{'es' if first.processes > 1 else ''} with the ends of their 95 % intervals"
     )

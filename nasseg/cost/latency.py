@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +19,7 @@ from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.load import OthersLoad
 from nasseg.cost.timing import StopRule, time_interleaved
+from nasseg.graph import Architecture
 from nasseg.network import Network
 
 BRIEF = StopRule(least_seconds=0.5, limit_seconds=10.0)
@@ -28,7 +33,8 @@ class Latency(BaseModel):
 
     `low_ms` to `high_ms` is the 95 % confidence interval of the median; `settled` says whether it became as tight as
     was asked for. `drift` is how far the median moved while it was measured, as a share. `others_load` is the share of
-    the device that other programs used. What older files lack is `None`.
+    the device that other programs used. `processes` is how many measured it, one after the other. What older files lack
+    is `None`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +57,7 @@ class Latency(BaseModel):
     folded: bool = False
     peak_memory_gib: float | None = None
     others_load: float | None = None
+    processes: int = 1
 
     @property
     def fps(self) -> float:
@@ -63,6 +70,54 @@ class Latency(BaseModel):
         if self.low_ms is None or self.high_ms is None:
             return None
         return max(self.high_ms - self.median_ms, self.median_ms - self.low_ms) / self.median_ms
+
+    @classmethod
+    def pooled(cls, latencies: Sequence[Latency]) -> Latency:
+        """What several processes measured under the same conditions: the median of their medians, the widest interval.
+
+        How far a process's median is from that of all counts as drift.
+        """
+        median_ms = statistics.median(one.median_ms for one in latencies)
+        moved = [abs(one.median_ms / median_ms - 1) for one in latencies]
+        known = {
+            name: [value for value in (getattr(one, name) for one in latencies) if value is not None]
+            for name in ("low_ms", "high_ms", "drift", "others_load", "peak_memory_gib")
+        }
+        return latencies[0].model_copy(
+            update={
+                "median_ms": median_ms,
+                "p95_ms": statistics.median(one.p95_ms for one in latencies),
+                "low_ms": min(known["low_ms"], default=None),
+                "high_ms": max(known["high_ms"], default=None),
+                "settled": all(one.settled for one in latencies),
+                "drift": max(*known["drift"], *moved),
+                "others_load": max(known["others_load"], default=None),
+                "peak_memory_gib": max(known["peak_memory_gib"], default=None),
+                "runs": sum(one.runs for one in latencies),
+                "processes": sum(one.processes for one in latencies),
+            }
+        )
+
+
+def measure_latency_afresh(
+    architectures: Mapping[str, Architecture], size: tuple[int, int], device: torch.device, **options: Any
+) -> dict[str, Latency]:
+    """`measure_latency` of untrained networks in a process of its own, with this one's number of threads.
+
+    Where a process finds its memory can decide how fast it is, so results to be told to others are pooled from several.
+    """
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as process:
+        return process.submit(_build_and_measure, architectures, size, device, options).result()
+
+
+def _build_and_measure(
+    architectures: Mapping[str, Architecture], size: tuple[int, int], device: torch.device, options: Mapping[str, Any]
+) -> dict[str, Latency]:
+    torch.manual_seed(0)
+    networks = {name: architecture.network() for name, architecture in architectures.items()}
+    return measure_latency(networks, size, device, **options)
 
 
 def measure_latency(

@@ -18,6 +18,7 @@ from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
 from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.inference import inference_form, random_inputs
+from nasseg.cost.memory import peak_memory_bytes
 from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
 from nasseg.errors import one_line
@@ -34,7 +35,8 @@ PASSES = 3
 """Everything is timed in that many passes, and the lowest median taken: what else runs on a machine only adds time."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
 """Operators that take turns, and the inputs and outputs that may be held for them."""
-NETWORKS_TOGETHER = 6
+NETWORKS_MEBIBYTES_TOGETHER = 4096
+"""Whole networks take turns, all of them where they fit: what differs by little must meet the same drift."""
 NETWORKS_SHARE = 0.4
 """Of the time, for whole networks."""
 LEAST_SECONDS = 0.1
@@ -106,7 +108,7 @@ def profile(
 
     runs = [*networks] * PASSES
     on_progress("networks", len(state.networks_ms), len(runs))
-    chunks = _network_groups(runs[len(state.networks_ms) :])
+    chunks = _network_groups(runs[len(state.networks_ms) :], len(networks), conditions, device)
     for _, timings in _timed(chunks, _prepare_networks, conditions, device, limit_seconds * NETWORKS_SHARE):
         state = save(networks_ms=(*state.networks_ms, *(timing.median_ms for timing in timings)))
         on_progress("networks", len(state.networks_ms), len(runs))
@@ -121,7 +123,7 @@ def time_networks(
     networks: Sequence[Architecture], conditions: Conditions, device: torch.device, limit_seconds: float
 ) -> list[float]:
     """The latency of whole networks in milliseconds, measured as `profile` does."""
-    chunks = _network_groups([*networks] * PASSES)
+    chunks = _network_groups([*networks] * PASSES, len(networks), conditions, device)
     timed = _timed(chunks, _prepare_networks, conditions, device, limit_seconds)
     return _lowest([timing.median_ms for _, timings in timed for timing in timings], len(networks))
 
@@ -192,21 +194,40 @@ def _input(shape: Shape, conditions: Conditions, device: torch.device) -> Tensor
 
 def _operator_groups(operators: Sequence[Operator], conditions: Conditions) -> list[list[Operator]]:
     """Operators in the given order, in groups that fit into memory together."""
-    groups: list[list[Operator]] = []
-    mebibytes = math.inf
-    for operator in operators:
+
+    def mebibytes(operator: Operator) -> float:
         shapes = (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)
-        needed = sum(map(math.prod, shapes)) * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
-        if mebibytes + needed > MEBIBYTES_TOGETHER or len(groups[-1]) == OPERATORS_TOGETHER:
+        return sum(map(math.prod, shapes)) * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
+
+    return _groups(operators, mebibytes, OPERATORS_TOGETHER, MEBIBYTES_TOGETHER)
+
+
+def _network_groups(
+    runs: Sequence[Architecture], most: int, conditions: Conditions, device: torch.device
+) -> list[list[Architecture]]:
+    """Networks in the given order, in groups of at most `most` that fit into memory together."""
+
+    def mebibytes(network: Architecture) -> float:
+        if device.type == "cpu":  # what maps take is free again after each run; on a GPU, its graph keeps it
+            needed = network.describe(conditions.size).params * DTYPES[conditions.dtype].itemsize
+        else:
+            needed = peak_memory_bytes(network, conditions.size, batch=conditions.batch, dtype=conditions.dtype)
+        return needed / 2**20
+
+    return _groups(runs, mebibytes, most, NETWORKS_MEBIBYTES_TOGETHER)
+
+
+def _groups(things: Sequence[T], mebibytes: Callable[[T], float], most: int, most_mebibytes: float) -> list[list[T]]:
+    groups: list[list[T]] = []
+    taken = math.inf
+    for thing in things:
+        needed = mebibytes(thing)
+        if taken + needed > most_mebibytes or len(groups[-1]) == most:
             groups.append([])
-            mebibytes = 0.0
-        groups[-1].append(operator)
-        mebibytes += needed
+            taken = 0.0
+        groups[-1].append(thing)
+        taken += needed
     return groups
-
-
-def _network_groups(networks: Sequence[Architecture]) -> list[Sequence[Architecture]]:
-    return [networks[start : start + NETWORKS_TOGETHER] for start in range(0, len(networks), NETWORKS_TOGETHER)]
 
 
 def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTable:

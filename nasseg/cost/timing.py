@@ -14,6 +14,8 @@ from functools import cache
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from nasseg.allocator import keep_freed_memory
+
 CONFIDENCE = 0.95
 LEAST_RUN_MS = 1.0
 """Shorter calls are looped until a run takes this long, so that the clock and synchronisation weigh little."""
@@ -74,6 +76,8 @@ def time_interleaved(
     seconds) is read.
     """
     stop = stop or StopRule()
+    if device.type == "cpu":
+        keep_freed_memory()
 
     def time_ms(run: Callable[[], object], calls: int) -> float:
         _synchronise(device)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nasseg.cost.latency import Latency, default_dtype, device_name, measure_latency
+from nasseg.cost.latency import Latency, default_dtype, device_name, measure_latency, measure_latency_afresh
 from nasseg.cost.timing import StopRule
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import conv1x1, logits1x1
@@ -31,10 +31,32 @@ def test_the_conditions_stand_beside_it() -> None:
     assert Latency.model_validate_json(one.model_dump_json()) == one
 
 
-def test_a_slower_network_takes_longer() -> None:
-    networks = {"wide": small(256).network(), "narrow": small(2).network()}
-    measured = measure_latency(networks, (64, 64), CPU, stop=QUICK)
-    assert measured["wide"].median_ms > 3 * measured["narrow"].median_ms
+def test_results_of_several_processes_are_pooled() -> None:
+    one = measure_latency({"small": small().network()}, (8, 9), CPU, stop=QUICK)["small"]
+    measured = [
+        one.model_copy(
+            update={
+                "median_ms": median_ms, "p95_ms": median_ms + 2, "low_ms": median_ms - 0.1, "high_ms": median_ms + 0.2,
+                "drift": 0.01, "settled": median_ms != 11, "others_load": load,
+            }
+        )
+        for median_ms, load in ((9.0, 0.1), (11.0, 0.3), (10.0, 0.2))
+    ]  # fmt: skip
+    pooled = Latency.pooled(measured)
+    assert (pooled.median_ms, pooled.p95_ms, pooled.low_ms, pooled.high_ms) == (10, 12, 8.9, 11.2)
+    assert (pooled.runs, pooled.processes, pooled.settled, pooled.others_load) == (18, 3, False, 0.3)
+    assert pooled.drift == pytest.approx(0.1)  # the processes' own is less
+    assert Latency.pooled([one]) == one
+
+
+def test_a_fresh_process_has_as_many_threads_as_this_one() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        measured = measure_latency_afresh({"small": small()}, (8, 9), CPU, batch=2, stop=QUICK)
+    finally:
+        torch.set_num_threads(threads)
+    assert (measured["small"].threads, measured["small"].batch, measured["small"].runs) == (threads + 1, 2, 6)
 
 
 def test_older_files_are_read() -> None:

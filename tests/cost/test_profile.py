@@ -100,15 +100,21 @@ def test_a_disturbance_that_passes_leaves_no_trace(device: Device, tmp_path: Pat
     assert disturbed.calibration == calm.calibration
 
 
-def test_groups_are_small(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_take_turns_in_groups_and_all_networks_at_once(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "OPERATORS_TOGETHER", 7)
     found = len(run(tmp_path / "table.json").entries)
     assert sum(device.groups) == PASSES * (found + len(NETWORKS))
-    assert max(device.groups) == 7
+    assert max(device.groups[:-PASSES]) == 7
+    assert device.groups[-PASSES:] == [len(NETWORKS)] * PASSES
+
+
+def test_groups_fit_into_memory(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEBIBYTES_TOGETHER", 1e-9)
-    device.groups = []
-    run(tmp_path / "alone.json")
-    assert device.groups[: PASSES * found] == [1] * PASSES * found
+    monkeypatch.setattr(module, "NETWORKS_MEBIBYTES_TOGETHER", 1e-9)
+    found = len(run(tmp_path / "alone.json").entries)
+    assert device.groups == [1] * PASSES * (found + len(NETWORKS))
 
 
 @pytest.mark.parametrize("stop_at", [0, 3, 13])
