@@ -20,11 +20,17 @@ class Flow:
 
     def __init__(self, moves: Sequence[Transition], beta: Tensor) -> None:
         self.beta = dict(zip(moves, beta.unbind(), strict=True))
-        self.at: dict[Place, Tensor] = {STEM: beta.new_ones(())}
+        self.at = self.reached_from(STEM)
+
+    def reached_from(self, start: Place) -> dict[Place, Tensor]:
+        """The probability of each place for a path that is at `start`; places that none reaches are left out."""
+        at = {start: torch.ones_like(next(iter(self.beta.values())))}
         for move, probability in self.beta.items():
-            arriving = self.at[move.layer - 1, move.source] * probability
-            place = (move.layer, move.target)
-            self.at[place] = self.at[place] + arriving if place in self.at else arriving
+            source, place = (move.layer - 1, move.source), (move.layer, move.target)
+            if source in at:
+                arriving = at[source] * probability
+                at[place] = at[place] + arriving if place in at else arriving
+        return at
 
     def came_from(self, move: Transition, place: Place) -> Tensor:
         """The probability that a path which makes `move` was at `place` two layers before; 0 where none makes it."""

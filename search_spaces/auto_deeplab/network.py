@@ -18,12 +18,19 @@ from search_spaces.auto_deeplab.operators import match_channels, operator
 
 
 def segmenter(
-    name: str, choice: Backbone, classes: int, *, filters: int, head_filters: int, with_decoder: bool
+    name: str,
+    choice: Backbone,
+    classes: int,
+    *,
+    filters: int,
+    stem_filters: int,
+    head_filters: int,
+    with_decoder: bool,
 ) -> Architecture:
     """The network of `choice`: with dense ASPP and DeepLabV3+'s dense decoder (§5.2), or with the search's head."""
     g = Builder(name)
     image = g.input()
-    features = backbone(g, image, choice, filters)
+    features = backbone(g, image, choice, filters, stem_filters)
     level = choice.levels[-1]
     if with_decoder:
         x = aspp(g, features.output, 4 << level, channels=head_filters, separable=False)
@@ -47,23 +54,23 @@ def search_head(g: Builder, features: str, level: int, head_filters: int) -> str
         return g.add("projection", conv1x1(head_filters), g.add("concat", Concat(), *branches))
 
 
-def backbone(g: Builder, image: str, choice: Backbone, filters: int) -> Features:
+def backbone(g: Builder, image: str, choice: Backbone, filters: int, stem_filters: int) -> Features:
     """Stem and layers: (N, 3, H, W) → (N, B · filters · 2^level, H / stride, W / stride), in the stage `backbone`.
 
     Low-level features are the last map at stride 4 before the path first leaves it.
     """
     with g.scope("backbone"):
-        layers = _Layers(g, image, choice, filters)
+        layers = _Layers(choice, filters, g, stem(g, image, stem_filters))
         output = g.add("activation", Activation(), layers.output(len(choice.levels)))
     return Features(output=output, low_level=layers.low_level)
 
 
-def stem(g: Builder, image: str) -> tuple[str, str]:
-    """Three 3×3 convolutions: (N, 3, H, W) → maps of 64 channels at stride 2 and of 128 at stride 4."""
+def stem(g: Builder, image: str, filters: int) -> tuple[str, str]:
+    """Three 3×3 convolutions: (N, 3, H, W) → maps of `filters` channels at stride 2, and of twice that at stride 4."""
     with g.scope("stem"):
-        x = g.add("conv0", Conv(out_channels=64, stride=2), image)
-        x = g.add("conv1", Conv(out_channels=64), x)
-        return x, g.add("conv2", Conv(out_channels=128, stride=2), x)
+        x = g.add("conv0", Conv(out_channels=filters, stride=2), image)
+        x = g.add("conv1", Conv(out_channels=filters), x)
+        return x, g.add("conv2", Conv(out_channels=2 * filters, stride=2), x)
 
 
 class _Layers:
@@ -72,13 +79,12 @@ class _Layers:
     Layers are numbered from 1; 0 and −1 are the stem's maps at stride 4 and 2.
     """
 
-    def __init__(self, g: Builder, image: str, choice: Backbone, filters: int) -> None:
+    def __init__(self, choice: Backbone, filters: int, g: Builder, stem_maps: tuple[str, str]) -> None:
         self.g, self.blocks, self.filters = g, choice.blocks, filters
         self.level = {-1: -1, 0: 0, **dict(enumerate(choice.levels, 1))}
         self.used = {e.state for b in choice.blocks for e in b.edges if e.op != "zero" and e.state <= BEFORE_PREVIOUS}
         self.used = self.used or {PREVIOUS}
-        at_stride2, at_stride4 = stem(g, image)
-        self.built = {-1: at_stride2, 0: at_stride4}
+        self.built = dict(zip((-1, 0), stem_maps, strict=True))
 
     def output(self, layer: int) -> str:
         """The node that holds H^layer."""

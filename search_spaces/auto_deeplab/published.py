@@ -22,6 +22,8 @@ PUBLISHED = Backbone(
     levels=(0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1),
 )
 """The cell and the path that the paper's search found on Cityscapes."""
+STEM_FILTERS = 64
+"""Of the published networks, whatever F."""
 
 
 def _published(size: str, default_filters: int) -> Callable[..., Architecture]:
@@ -29,7 +31,7 @@ def _published(size: str, default_filters: int) -> Callable[..., Architecture]:
         """Auto-DeepLab with `filters` F: a layer at stride s has 5 · F · s / 4 filters."""
         return segmenter(
             f"auto_deeplab-{size}", PUBLISHED, num_classes,
-            filters=filters, head_filters=head_filters, with_decoder=True,
+            filters=filters, stem_filters=STEM_FILTERS, head_filters=head_filters, with_decoder=True,
         )  # fmt: skip
 
     return auto_deeplab

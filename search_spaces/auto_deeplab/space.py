@@ -19,7 +19,7 @@ from search_spaces.auto_deeplab.choice import BEFORE_PREVIOUS, PREVIOUS, Backbon
 from search_spaces.auto_deeplab.drawing import path_graph
 from search_spaces.auto_deeplab.network import segmenter
 from search_spaces.auto_deeplab.operators import OPERATORS
-from search_spaces.auto_deeplab.published import PUBLISHED
+from search_spaces.auto_deeplab.published import PUBLISHED, STEM_FILTERS
 from search_spaces.auto_deeplab.supernet import Supernet
 
 STRIDE_16 = 2
@@ -29,13 +29,16 @@ STRIDE_16 = 2
 class AutoDeepLab(Space[Backbone]):
     """Cells of `blocks` blocks along a path of `layers` layers: `auto_deeplab:layers=8,blocks=3,filters=8`.
 
-    A layer at stride s has blocks · filters · s / 4 filters. `decoder` puts dense ASPP and DeepLabV3+'s dense decoder
-    on top; without it the head is that of the paper's search (§3.2). Convolutions of either head have `head_filters`.
+    A layer at stride s has blocks · filters · s / 4 filters. The stem has `stem_filters` at stride 2 and twice as many
+    at stride 4; where `filters` are few, the paper's 64 take more time than all the cells. `decoder` puts dense ASPP
+    and DeepLabV3+'s dense decoder on top; without it the head is that of the paper's search (§3.2). Convolutions of
+    either head have `head_filters`.
     """
 
     layers: Annotated[int, Field(ge=1, le=24)] = 12
     blocks: Annotated[int, Field(ge=1, le=8)] = 5
     filters: Annotated[int, Field(ge=1)] = 8
+    stem_filters: Annotated[int, Field(ge=1)] = STEM_FILTERS
     decoder: bool = True
     head_filters: Annotated[int, Field(ge=1)] = 256
 
@@ -146,7 +149,8 @@ class AutoDeepLab(Space[Backbone]):
         """Stem, cells, head."""
         return segmenter(
             "auto_deeplab", choice, classes,
-            filters=self.filters, head_filters=self.head_filters, with_decoder=self.decoder,
+            filters=self.filters, stem_filters=self.stem_filters, head_filters=self.head_filters,
+            with_decoder=self.decoder,
         )  # fmt: skip
 
     def relaxation(self, classes: int, options: RelaxationOptions) -> Supernet:

@@ -66,7 +66,7 @@ class Supernet(Relaxation[Backbone]):
         self.beta = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.moves)))
         ways = [paths.count(space.layers - move.layer, move.target) for move in self.moves]
         self.register_buffer("log_ways", torch.tensor(ways).log(), persistent=False)
-        self.stem = _stem_architecture().network()
+        self.stem = _stem_architecture(space.stem_filters).network()
         self.cells = nn.ModuleDict({_name(move): self._cell(move) for move in self.moves})
         final = sorted({move.target for move in self.moves if move.layer == space.layers})
         self.heads = nn.ModuleDict({str(level): self._head(level) for level in final})
@@ -205,11 +205,11 @@ def _name(move: Transition) -> str:
     return f"layer{move.layer}_{move.source}to{move.target}"
 
 
-def _stem_architecture() -> Architecture:
+def _stem_architecture(filters: int) -> Architecture:
     g = Builder("stem")
     image = g.input()
     with g.scope("backbone"):
-        maps = stem(g, image)
+        maps = stem(g, image, filters)
     return g.build(*maps)
 
 

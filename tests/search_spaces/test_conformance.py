@@ -19,7 +19,7 @@ SPACES: dict[str, Space[Any]] = {
     "dpc-small": DPC(branches=2, filters=8, output_stride=8),
     "dpc-decoder": DPC(branches=3, filters=8, decoder=True),
     "auto_deeplab": AutoDeepLab(layers=4, blocks=2, filters=2, head_filters=8),
-    "auto_deeplab-search": AutoDeepLab(layers=3, blocks=3, filters=2, head_filters=8, decoder=False),
+    "auto_deeplab-search": AutoDeepLab(layers=3, blocks=3, filters=2, stem_filters=6, head_filters=8, decoder=False),
     "example": TwoRates(),
 }
 

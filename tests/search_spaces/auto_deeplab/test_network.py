@@ -78,6 +78,15 @@ def test_the_network_computes_what_the_paper_says(blocks: tuple[Block, ...], lay
     )
 
 
+def test_the_stem_has_64_filters_or_as_many_as_wished() -> None:
+    for options, filters in (({}, 64), ({"stem_filters": 6}, 6)):
+        space = AutoDeepLab(layers=1, blocks=1, filters=FILTERS, head_filters=4, **options)
+        modules = dict(space.architecture(Backbone(blocks=(PLAIN,), levels=(0,)), 3).network().named_modules())
+        stem = [modules[f"backbone.stem.conv{index}"] for index in range(3)]
+        weights = [next(conv.parameters()).shape[:2] for conv in stem]
+        assert weights == [(filters, 3), (filters, filters), (2 * filters, filters)]
+
+
 def test_a_layer_that_goes_down_strides_and_one_that_goes_up_resizes_first() -> None:
     nodes = architecture((PLAIN,), 1, 0)
     assert {"backbone.layer1.resize0", "backbone.layer2.resize1"}.isdisjoint(names(nodes))

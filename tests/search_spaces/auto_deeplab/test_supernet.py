@@ -25,8 +25,11 @@ SIZE = (33, 46)
 
 def small_space(layers: int = 4, blocks: int = 2, **options: object) -> AutoDeepLab:
     return AutoDeepLab.model_validate(
-        {"layers": layers, "blocks": blocks, "filters": 2, "head_filters": 4, "decoder": False, **options}
-    )
+        {
+            "layers": layers, "blocks": blocks, "filters": 2, "stem_filters": 5, "head_filters": 4, "decoder": False,
+            **options,
+        }
+    )  # fmt: skip
 
 
 def supernet(space: AutoDeepLab, seed: int = 0, **options: object) -> Supernet:
@@ -176,9 +179,10 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert (relaxed.beta.grad != 0).all()
 
 
-def test_the_expected_cost_is_the_mean_over_drawn_networks() -> None:
+@pytest.mark.parametrize("decoder", [False, True])
+def test_the_expected_cost_is_the_mean_over_drawn_networks(decoder: bool) -> None:
     """Enumerated: every path with its probability, and the mixture of operators on every edge."""
-    space = small_space(layers=3, blocks=1)
+    space = small_space(layers=3, blocks=1, decoder=decoder)
     relaxed = supernet(space)
     nn.init.normal_(relaxed.alpha), nn.init.normal_(relaxed.beta)
     relaxed.price(op_madds, SIZE)
