@@ -4,7 +4,8 @@
 
 For each space a table is made as by `nasseg profile`, or read from `--table` (one per space, in order). Then random
 networks, others than those of the calibration, are measured under the table's conditions. MAdds and parameters predict
-through their best line on networks of the calibration's own, measured in the same turns.
+through their best line on networks of the calibration's own, measured in the same turns. The last row is a second
+measurement of the same networks: no prediction can be expected to come closer.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--dtype", help="float16 on CUDA if not given, else float32")
     parser.add_argument("--backend", default="eager")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--minutes", type=float, default=10.0, help="for a table, and again for the networks")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for a table, for the networks, and for them again")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
@@ -53,12 +54,12 @@ def main() -> None:
     print(
         f"{device_name(device)}, {arguments.size}, {conditions.dtype}, {arguments.backend}, {arguments.threads} threads"
     )
-    print(f"{'space':20} {'predictor':12} {'Spearman':>9} {'MAPE':>8}   of {arguments.networks} networks")
+    print(f"{'space':20} {'predictor':14} {'Spearman':>9} {'MAPE':>8}   of {arguments.networks} networks")
     for index, space in enumerate(arguments.space or ["dpc", "auto_deeplab"]):
         result = measure(space, arguments.table[index : index + 1], conditions, device, arguments)
         results.append(result)
         for name, error in result["predictors"].items():
-            print(f"{space:20} {name:12} {error['spearman']:9.4f} {error['mape_percent']:7.2f}%", flush=True)
+            print(f"{space:20} {name:14} {error['spearman']:9.4f} {error['mape_percent']:7.2f}%", flush=True)
     print(json.dumps({"conditions": conditions.model_dump(mode="json"), "results": results}))
 
 
@@ -89,6 +90,7 @@ def measure(
     for name in ("madds", "params"):
         line = np.polyfit(costs(known, name, conditions.size), known_ms, 1)
         predicted[name] = np.polyval(line, costs(unseen, name, conditions.size)).tolist()
+    predicted["measured again"] = time_networks(unseen, table.conditions, device, seconds)
     errors = {name: PredictionError.of(values, unseen_ms).model_dump() for name, values in predicted.items()}
     return {
         "space": space,

@@ -21,6 +21,8 @@ from nasseg.graph import Architecture, read_json, write_atomically
 from nasseg.ops import AnyOp, Input, Op
 
 FORMAT: Final = "nasseg.latency/1"
+RARE_SHARE = 0.02
+"""Of the operators of a space's networks, so many may be without a measurement: too rare to be found by a profile."""
 LISTED = 3
 """Operators that a message lists by name."""
 
@@ -64,9 +66,10 @@ class Conditions(_Data):
 class LatencyTable(_Data):
     """Operators' times on one device, and how to add them up.
 
-    The latency of a network is the calibrated sum over the nodes of its inference graph. `operators_found` says how
-    many distinct operators `space` was found to have; where fewer were measured, the rest are interpolated from
-    measured ones of the same kind. `error` is that of predictions for networks that the calibration had not seen.
+    The latency of a network is the calibrated sum over the nodes of its inference graph. An operator that was not
+    measured is interpolated from measured ones of the same kind. `operators_found` says how many distinct operators
+    `space` was found to have, of which a large space has only the most frequent measured. `error` is that of
+    predictions for networks that the calibration had not seen.
     """
 
     format: Literal["nasseg.latency/1"] = FORMAT
@@ -80,13 +83,13 @@ class LatencyTable(_Data):
 
     @property
     def interpolates(self) -> bool:
-        """Whether the space has operators that were not measured."""
+        """Whether the space was found to have operators that were not measured."""
         return len(self.entries) < self.operators_found
 
     def latency_ms(self, architecture: Architecture) -> float:
         """The predicted latency of a network for images of the table's size.
 
-        Raises `ValueError` where the table lacks operators of the network.
+        Raises `ValueError` where the table has no operator of the same kind as one of the network's.
         """
         operators = operators_of(architecture, self.conditions.size)
         self._check_known(operators)
@@ -95,20 +98,21 @@ class LatencyTable(_Data):
     def op_ms(self, op: Op, inputs: Sequence[Shape]) -> float:
         """What one operator adds to the latency of a network, of which all its operators and `fixed_ms` are the sum.
 
-        `inputs` are shapes (C, H, W). A relaxation holds operators on shapes that are rare in a space's networks, so
-        any that was not measured is interpolated; raises `ValueError` where the table has no other of its kind.
+        `inputs` are shapes (C, H, W). Raises `ValueError` where the table has no operator of this kind.
         """
         operator = Operator(op=op, inputs=tuple(inputs))
-        if op.op not in self._interpolation.kinds:
-            self._check_known([operator])
+        self._check_known([operator])
         return self.calibration.scale * self._measured_ms(operator) + self.calibration.per_node_ms
 
     def missing(self, architecture: Architecture) -> tuple[Operator, ...]:
         """The distinct operators of a network that were not measured and cannot be interpolated."""
-        return self._unknown(operators_of(architecture, self.conditions.size))
+        return self._without_a_kind(operators_of(architecture, self.conditions.size))
 
     def check(self, size: tuple[int, int], dtype: str, architectures: Iterable[Architecture] = ()) -> None:
-        """Raise `ValueError`, with the reason, unless the table fits images of `size`, `dtype` and these networks."""
+        """Raise `ValueError`, with the reason, unless the table fits images of `size`, `dtype` and these networks.
+
+        A few of the networks' operators may be without a measurement, many only where the table interpolates anyway.
+        """
         (height, width), (wanted_height, wanted_width) = self.conditions.size, size
         if self.conditions.size != size:
             raise ValueError(
@@ -119,7 +123,11 @@ class LatencyTable(_Data):
             raise ValueError(
                 f"the latency table is for {self.conditions.dtype}, but {dtype} is needed; profile with --dtype {dtype}"
             )
-        self._check_known([operator for network in architectures for operator in operators_of(network, size)])
+        operators = [operator for network in architectures for operator in operators_of(network, size)]
+        unmeasured = [operator for operator in operators if operator not in self._ms]
+        if len(unmeasured) > RARE_SHARE * len(operators) and not self.interpolates:
+            raise self._lacks(tuple(dict.fromkeys(unmeasured)))
+        self._check_known(operators)
 
     def save(self, path: str | Path) -> None:
         """Write the table; a reader sees the old content or the new, never a part."""
@@ -149,18 +157,19 @@ class LatencyTable(_Data):
         known = self._ms.get(operator)
         return self._interpolation.ms(operator.op, operator.inputs) if known is None else known
 
-    def _unknown(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
-        kinds = self._interpolation.kinds if self.interpolates else ()
-        return tuple(dict.fromkeys(o for o in operators if o not in self._ms and o.op.op not in kinds))
+    def _without_a_kind(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
+        return tuple(dict.fromkeys(o for o in operators if o.op.op not in self._interpolation.kinds))
 
     def _check_known(self, operators: Iterable[Operator]) -> None:
-        unknown = self._unknown(operators)
-        if unknown:
-            more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-            raise ValueError(
-                f"the latency table of {self.space} lacks {len(unknown)} operators: "
-                f"{'; '.join(map(str, unknown[:LISTED]))}{more}; profile the space that is searched"
-            )
+        if unknown := self._without_a_kind(operators):
+            raise self._lacks(unknown)
+
+    def _lacks(self, operators: Sequence[Operator]) -> ValueError:
+        more = f" and {len(operators) - LISTED} more" if len(operators) > LISTED else ""
+        return ValueError(
+            f"the latency table of {self.space} lacks {len(operators)} operators: "
+            f"{'; '.join(map(str, operators[:LISTED]))}{more}; profile the space that is searched"
+        )
 
 
 def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nasseg.cost.table import LatencyTable, Operator, operators_of
-from nasseg.graph import Node
+from nasseg.graph import Architecture, Node
 from nasseg.ops import Add, Conv, Gate, conv1x1
 
 from .made_up import SIZE, network, table
@@ -30,36 +30,42 @@ def test_operators_and_the_fixed_part_add_up_to_the_network() -> None:
     assert parts[1] == 2 * 0.25 + 0.5
 
 
-def test_missing_operators_are_named_and_counted() -> None:
-    times = table(network(4), 1.0, 0.25, 0.5, 3.0)
-    assert times.missing(network(4, 4)) == ()
-    missing = times.missing(network(5, 6, 7))
-    assert [operator.op for operator in missing[:3]] == [conv1x1(5), conv1x1(6), conv1x1(7)]
-    assert len(missing) == 4  # the logits read seven channels
-    with pytest.raises(ValueError, match=r"lacks 4 operators: conv\(out_channels=5, kernel=1\) on 4×4×6; "):
-        times.latency_ms(network(5, 6, 7))
-    with pytest.raises(ValueError, match="and 1 more; profile the space that is searched"):
-        times.check(SIZE, "float32", [network(4), network(5, 6, 7)])
-    with pytest.raises(ValueError, match="lacks 1 operators"):
-        times.op_ms(Add(), ((4, 4, 6), (4, 4, 6)))
+def gated() -> Architecture:
+    """A network with an operator of a kind that the others do not have."""
+    gate = Node(name="gate", op=Gate(), inputs=("head", "head"))
+    return network().replace(nodes=(*network().nodes, gate), outputs=("gate",))
 
 
-def test_a_single_operator_is_interpolated_where_its_kind_was_measured() -> None:
+def test_an_operator_is_interpolated_where_its_kind_was_measured() -> None:
     times = table(network(4), 1.0, 0.25, 0.5, 3.0)
     small, large = (times.op_ms(conv1x1(channels), ((4, 4, 6),)) for channels in (4, 9))
     assert small == 2 * 0.25 + 0.5
     assert large > small
-
-
-def test_a_part_of_a_space_is_interpolated_for_the_kinds_it_has() -> None:
-    times = table(network(4), 1.0, 0.25, 0.5, 3.0, found=5)
-    assert times.interpolates
     assert times.missing(network(5, 6)) == ()
     assert times.latency_ms(network(4)) == 2 * 4.75 + 0.5 * 4 + 10  # measured ones stay as they are
     assert times.latency_ms(network(5, 6)) > times.latency_ms(network())
-    gate = Node(name="gate", op=Gate(), inputs=("head", "head"))
-    gated = network().replace(nodes=(*network().nodes, gate), outputs=("gate",))
-    assert [operator.op for operator in times.missing(gated)] == [Gate()]
+
+
+def test_operators_of_other_kinds_are_named_and_counted() -> None:
+    times = table(network(4), 1.0, 0.25, 0.5, 3.0)
+    assert [operator.op for operator in times.missing(gated())] == [Gate()]
+    with pytest.raises(ValueError, match=r"lacks 1 operators: gate\(\) on 2×8×12, 2×8×12; profile the space that is"):
+        times.latency_ms(gated())
+    with pytest.raises(ValueError, match="lacks 1 operators"):
+        times.op_ms(Add(), ((4, 4, 6), (4, 4, 6)))
+
+
+def test_a_table_of_another_space_is_refused() -> None:
+    times = table(network(4), 1.0, 0.25, 0.5, 3.0)
+    with pytest.raises(ValueError, match=r"lacks 4 operators: conv\(out_channels=5, kernel=1\) on .* and 1 more"):
+        times.check(SIZE, "float32", [network(4), network(5, 6, 7)])
+    rare = [network(4)] * 100  # 400 operators, and two more that were not measured
+    times.check(SIZE, "float32", [*rare, network(5)])
+    with pytest.raises(ValueError, match="lacks 1 operators"):
+        times.check(SIZE, "float32", [*rare, gated()])
+    part = table(network(4), 1.0, 0.25, 0.5, 3.0, found=5)
+    assert part.interpolates
+    part.check(SIZE, "float32", [network(5, 6, 7)])
 
 
 def test_what_does_not_fit_is_refused_with_the_fix() -> None:
