@@ -1,6 +1,7 @@
-"""Cells for tests."""
+"""Cells and paths for tests."""
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 
 from hypothesis import strategies as st
 
@@ -21,3 +22,12 @@ def cells(
         return draw(st.sampled_from(operators)), draw(st.integers(0, index + 1))
 
     return tuple(block(edge(index), edge(index)) for index in range(draw(st.integers(fewest_blocks, most_blocks))))
+
+
+def all_paths(layers: int) -> list[tuple[int, ...]]:
+    """Every path, from all sequences of levels: a step at most between two of them, and from the stem's level 0."""
+    return [
+        levels
+        for levels in product(range(4), repeat=layers)
+        if all(abs(level - before) <= 1 for before, level in pairwise((0, *levels)))
+    ]

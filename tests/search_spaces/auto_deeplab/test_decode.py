@@ -2,20 +2,16 @@
 
 import math
 import random
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.choice import Block, Edge
 from search_spaces.auto_deeplab.decode import Transition, strongest_cell, strongest_path, transitions
 from search_spaces.auto_deeplab.operators import OPERATORS
-
-
-def all_paths(layers: int) -> list[tuple[int, ...]]:
-    return [path for path in product(range(4), repeat=layers) if paths.is_path(path)]
+from tests.search_spaces.auto_deeplab.made_up import all_paths
 
 
 @pytest.mark.parametrize("layers", range(1, 7))

@@ -17,6 +17,7 @@ from search_spaces.auto_deeplab.decode import Transition
 from search_spaces.auto_deeplab.mixed_cell import MixedCell, edge, side_by_side
 from search_spaces.auto_deeplab.operators import OPERATORS, operator
 from search_spaces.auto_deeplab.supernet import Supernet
+from tests.search_spaces.auto_deeplab.made_up import all_paths
 
 CLASSES = 3
 SIZE = (33, 46)
@@ -203,13 +204,6 @@ def test_the_expected_cost_is_the_mean_over_drawn_networks(decoder: bool) -> Non
     assert relaxed.expected_cost().item() == pytest.approx(total, rel=1e-5)
     relaxed.expected_cost().backward()
     assert (relaxed.beta.grad != 0).all()
-
-
-def all_paths(layers: int) -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = [()]
-    for _ in range(layers):
-        found = [(*path, level) for path in found for level in range(4) if abs(level - (path or (0,))[-1]) <= 1]
-    return found
 
 
 def test_a_cost_needs_prices() -> None:
