@@ -32,7 +32,8 @@ def search(
         Literal["trials", "gradient"], typer.Option(help="By trials, or by gradient where the space can be relaxed.")
     ] = "trials",
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, nsga2, random or neighbourhood; tpe, or nsga2 for a front, if not given.")
+        str | None,
+        typer.Option(help="tpe; nsga2, taken for a front; neighbourhood, taken by gradient; or random."),
     ] = None,
     objective: Annotated[
         Literal["score", "pareto"], typer.Option(help="One score, or a front of mIoU and cost.", rich_help_panel=GOAL)

@@ -70,7 +70,7 @@ class SearchConfig(BaseModel):
     strategy: Strategy = "trials"
     weights: str | None = None
     objective: Aim = "score"
-    sampler: str = Field(default_factory=lambda data: "tpe" if data["objective"] == "score" else "nsga2")
+    sampler: str = Field(default_factory=lambda data: _default_sampler(data["strategy"], data["objective"]))
     runner: Literal["ray", "in-process"] = "ray"
     storage: str | None = None
     ray_address: str | None = None
@@ -103,6 +103,12 @@ class SearchConfig(BaseModel):
     def load(cls, folder: Path) -> SearchConfig:
         """Read a run folder's `config.yaml`; raises `ValueError` where it is missing or off."""
         return load_config(cls, folder, "search")
+
+
+def _default_sampler(strategy: Strategy, objective: Aim) -> str:
+    if objective == "pareto":
+        return "nsga2"
+    return "neighbourhood" if strategy == "gradient" else "tpe"
 
 
 def cores() -> int:

@@ -30,8 +30,8 @@ FIRST_RUNG_STEPS = (20, 300)
 """Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
 FULL_SHARE = 0.5
 """Share of the time for training end to end: the handcrafted reference first, and the finalists."""
-RELAX_SHARE = 0.8
-"""Share of the rest for relaxations, in a search by gradient."""
+RELAX_SHARE = 0.5
+"""Share of the rest for relaxations, in a search by gradient; with what remains, trials go on from what they find."""
 RELAX_STEPS = 400
 """Where the budget is one of trials."""
 UPDATES_OF_AUTO_DEEPLAB = 15_000
@@ -255,8 +255,8 @@ def derive_plan(
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
     rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
 
-    By gradient, most of the rest goes into relaxations, as many as can be trained at once (in hours, at least two)
-    (`RELAX_SHARE`), and what remains into proxy trainings of what they find.
+    By gradient, a share of the rest (`RELAX_SHARE`) goes into relaxations, as many as can be trained at once (in hours,
+    at least two), and what remains into proxy trainings of what they find and of what is near it.
     """
     dials = Dials.model_validate(given)
     device = torch.device(hardware.device)
@@ -271,7 +271,6 @@ def derive_plan(
         fewest = FEWEST_RELAXATIONS if hours >= 1 else 1
         usual = min(max(fewest, hardware.workers), MOST_RELAXATIONS, allowed)
         relaxations, relax_steps = dials.relaxations or usual, dials.relax_steps or RELAX_STEPS
-        finalists = min(finalists, relaxations)
     finalists, seeds = dials.finalists or finalists, dials.seeds or seeds
     most_steps = max(1000, 100 * train_images // batch)
     views = 4
@@ -302,9 +301,6 @@ def derive_plan(
         steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))
         candidates = FEWEST_CANDIDATES / hardware.workers
         if relaxations:
-            # All of these are trained up to the top rung.
-            trainings, steps_per_first = rungs, REDUCTION ** (rungs - 1)
-            candidates = math.ceil((relaxations + references) / hardware.workers)
             # Without an update of the architecture a step takes half as long.
             mean_step_seconds = at.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
             step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds

@@ -28,7 +28,7 @@ class PlannerSettings(BaseModel):
     `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
     candidate is begun and none promoted, but for the references and as many as the final needs.
 
-    With `relaxations`, that many are trained for `relax_steps` each, and what they find are the candidates. After
+    With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
     `relax_share` of the budget they are not trained any further: then what they have found by then counts.
     """
 
@@ -77,7 +77,7 @@ class Planner:
     best of the top rung and the references are trained end to end, with several seeds.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
-    do; no sampler is asked for others.
+    do; then the sampler goes on from there.
 
     What the sampler proposes beyond a limit is not trained but remembered as `rejected`; a walk through its neighbours
     looks for what keeps the limits. A reference beyond one is trained.
@@ -249,7 +249,7 @@ class Planner:
 
     def _proxy_job(self, is_open: bool) -> Job | None:
         group = self._settled_to_train()
-        if not group and is_open and not self.settings.relaxations:
+        if not group and is_open and self._relaxing.is_over:
             group = self._promotable() or self._to_start()
         if not group and not self._proxies_in_flight:
             group = self._missing_finalists()

@@ -218,17 +218,18 @@ def test_seven_minutes_by_gradient_by_hand() -> None:
     assert (found.relaxations, found.full_steps) == (2, trials.full_steps)
     rest = 0.5 * (0.95 * 420 - 20) - (4 * 256 + 64) / 8 * 0.1
     step = 1.15 * 0.75 * 1.5  # side by side, and half as long where only the weights are updated
-    assert found.relax_steps == int(0.8 * rest / step)
+    assert found.relax_steps == int(0.5 * rest / step)
     left = rest - found.relax_steps * step
-    scoring = 2 * 8 * 0.02 / 3
-    assert found.rungs[0] == pytest.approx((left / 1.15 / 2 - 0.7 - scoring) / (3 * 0.02), abs=1)
+    scoring = (1 + 1 / 3) * 8 * 0.02 / 3
+    per_candidate = left / 1.15 / (48 / 2) - 0.7
+    assert found.rungs[0] == pytest.approx((per_candidate - scoring) / ((1 + 2 / 3) * 0.02), abs=1)
     assert found.rungs[1] == 3 * found.rungs[0]
     recipe = found.relax_recipe
     assert recipe is not None
     assert found.full_recipe.crop == (80, 160)
     assert (recipe.steps, recipe.crop, recipe.batch_size, recipe.amp) == (found.relax_steps, (64, 80), 2, False)
-    # 54 of the 108 steps update the architecture.
-    assert recipe.architecture_learning_rate == pytest.approx(3e-3 * (15000 / 54) ** 0.5)
+    # Half of the 67 steps update the architecture.
+    assert recipe.architecture_learning_rate == pytest.approx(3e-3 * (15000 / 33.5) ** 0.5)
     assert (recipe.scale, recipe.colour, recipe.cost_weight) == ((0.5, 2.0), 0.3, -0.07)
 
 
@@ -237,10 +238,9 @@ def test_a_search_by_trials_has_no_relaxation() -> None:
     assert (found.relaxations, found.relax_steps, found.relax_recipe) == (0, 0, None)
 
 
-def test_a_budget_of_trials_bounds_what_relaxations_find() -> None:
+def test_a_budget_of_trials_bounds_relaxations() -> None:
     assert [by_gradient(f"{n}trials").relaxations for n in (1, 2, 3, 4, 40)] == [1, 1, 1, 2, 2]
     assert by_gradient("40trials").relax_steps == 400
-    assert by_gradient("3trials").finalists == 1
 
 
 @pytest.mark.parametrize(("workers", "relaxations"), [(1, 2), (2, 2), (3, 3), (4, 4), (16, 4)])

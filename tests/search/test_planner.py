@@ -408,7 +408,8 @@ def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_o
 
 # --- by gradient -----------------------------------------------------------------------------------------------------
 
-GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, "seeds": 2}
+GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, "seeds": 2, "proxy_share": 0.0}
+"""Without time for trials after the relaxations."""
 
 
 class WithoutSharedStage(CellSpace):
@@ -491,6 +492,22 @@ def test_finds_are_led_to_the_limits() -> None:
     assert run(again) == []
 
 
+def test_trials_go_on_from_what_relaxations_find() -> None:
+    planner = make(sampler="neighbourhood", **{**GRADIENT, "proxy_share": 0.5})
+    jobs = run(planner)
+    first_rung = proxies(jobs, 10)
+    found = {found_by(seed) for seed in range(3)}
+    assert set(first_rung[:5]) == {*REFERENCES, *found}
+    assert len(first_rung) == 20
+    assert jobs.index(next(job for job in jobs if job.task == "proxy")) > max(
+        place for place, job in enumerate(jobs) if job.task == "relax"
+    )
+    assert {*REFERENCES, *found} < set(proxies(jobs, 30)) < set(first_rung)
+    assert {*REFERENCES, *found} <= set(proxies(jobs, 90))
+    late = make(**{**GRADIENT, "proxy_share": 0.5})
+    assert set(proxies(run(late, spent=0.5), 10)) == {*REFERENCES, *found}
+
+
 def test_searches_with_other_seeds_train_other_relaxations() -> None:
     seeds = [job.seed for seed in range(3) for job in run(make(**GRADIENT, seed=seed)) if job.task == "relax"]
     assert seeds == list(range(9))
@@ -528,7 +545,7 @@ def test_where_all_relaxations_fail_the_search_ends_and_a_resumed_one_tries_agai
 
 
 def test_finds_are_tried_even_where_the_relaxations_took_longer_than_planned() -> None:
-    planner = make(**GRADIENT, proxy_share=0.5)
+    planner = make(**GRADIENT)
     run(planner, jobs=4, spent=0.4)
     assert set(proxies(run(planner, spent=0.9), 90)) == {*REFERENCES, *(found_by(seed) for seed in range(3))}
 
@@ -553,15 +570,16 @@ def test_a_search_by_gradient_killed_anywhere_trains_what_an_unbroken_one_trains
     kill_after: int, handed_out: bool, shared: bool, broken: set[int]
 ) -> None:
     space = SPACE if shared else WithoutSharedStage()
-    expected = run(make(space, **GRADIENT), MadeUpWorker(broken_seeds=frozenset(broken)))
-    planner, worker = make(space, **GRADIENT), MadeUpWorker(broken_seeds=frozenset(broken))
+    options = {**GRADIENT, "proxy_share": 1.0, "candidates": 9}
+    expected = run(make(space, **options), MadeUpWorker(broken_seeds=frozenset(broken)))
+    planner, worker = make(space, **options), MadeUpWorker(broken_seeds=frozenset(broken))
     before = run(planner, worker, jobs=kill_after)
     if handed_out:
         planner.next_job(0)
     started = {c.key for job in (*before, *planner.in_flight) for c in job.candidates}
     history = [t for t in planner.trials if t.candidate.key in started]
     relaxed = relaxing(before, worker)
-    after = run(make(space, **GRADIENT, history=history, relaxed=relaxed), worker)
+    after = run(make(space, **options, history=history, relaxed=relaxed), worker)
     assert trainings(before) + trainings(after) == trainings(expected)
     seeds = [job.seed for job in (*before, *after) if job.task == "relax"]
     assert set(seeds) == {0, 1, 2}
