@@ -26,7 +26,7 @@ METHODS = {
     "random": {"sampler": "random"},
 }
 SPACE = "auto_deeplab:layers=5,blocks=2,filters=4,head_filters=32,decoder=false"
-RELAX_END, PROXY_END = 0.52, 0.6
+RELAX_END, PROXY_END = 0.35, 0.6
 """Shares of the budget after which relaxations, and trials by proxy, end."""
 
 
@@ -37,13 +37,13 @@ def main():
     parser.add_argument("--data", default="streets")
     parser.add_argument("--train-split", default="train")
     parser.add_argument("--val-split", default="val")
-    parser.add_argument("--budget", default="12min")
+    parser.add_argument("--budget", default="30min")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cores", nargs="+", type=int, default=[0])
     parser.add_argument("--image-scale", type=float, default=0.375)
-    parser.add_argument("--full-steps", type=int, default=180)
-    parser.add_argument("--relax-steps", type=int, default=250)
+    parser.add_argument("--full-steps", type=int, default=450)
+    parser.add_argument("--relax-steps", type=int, default=1000)
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="run this search here")
     args = parser.parse_args()
     if args.one:
