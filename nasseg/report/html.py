@@ -26,7 +26,8 @@ class Report:
 
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
     `history` is the best score so far against the budget spent, as (spent, score) with spent in `budget_unit`. `place`
-    is what is drawn of the best architecture; `None` draws all of it. `graphs` are further drawings of it.
+    is what is drawn of the best architecture; `None` draws all of it. `graphs` are further drawings of it. `limits`
+    says what candidates had to keep, if anything.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Report:
     graphs: Sequence[WeightedGraph] = ()
     trust: Trust | None = None
     relaxations: Sequence[RelaxationSnapshot] = ()
+    limits: str = ""
 
     @property
     def best_row(self) -> Row:
@@ -123,9 +125,10 @@ def _headline(report: Report) -> str:
         against = ": no candidate beat the baseline"
     counts = {status: sum(row.status == status for row in report.rows) for status in STATUS_TEXT}
     found = ", ".join(f"{count} {STATUS_TEXT[status]}" for status, count in counts.items() if count)
+    kept = f" ({escape(report.limits)}, references excepted)" if report.limits else ""
     return (
         f'<p class="lead">Best: <b>{escape(best.name)}</b>{against}. '
-        f'<span class="faint">{len(report.rows)} candidates: {found}.</span></p>'
+        f'<span class="faint">{len(report.rows)} candidates{kept}: {found}.</span></p>'
         f'<div class="tiles">{"".join(tiles)}</div>'
     )
 
@@ -184,9 +187,10 @@ def _conditions(rows: Iterable[Row]) -> str:
     if latency is None:
         return ""
     height, width = latency.size
+    threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
     return (
         f'<p class="faint">Latency: median of {latency.runs} runs on {escape(latency.device)}, {latency.dtype}, '
-        f"batch {latency.batch}, {height}×{width}, {latency.threads} threads, torch {escape(latency.torch)}.</p>"
+        f"batch {latency.batch}, {height}×{width}, {threads}, torch {escape(latency.torch)}.</p>"
     )
 
 
@@ -317,7 +321,7 @@ CSS = """
 *{box-sizing:border-box}
 body{margin:0;background:#f5f7f9;color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1100px;margin:0 auto;padding:32px 24px 64px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:17px;margin:0 0 12px}
+h1{font-size:26px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:17px;margin:0 0 12px}
 .lead{margin:0 0 18px}.faint{color:var(--faint);font-size:13px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin-bottom:18px}
 .tile,section{background:#fff;border:1px solid var(--line);border-radius:10px}

@@ -202,6 +202,7 @@ class SearchReporter:
             graphs=self.graphs(best),
             trust=search.trust,
             relaxations=snapshots(search.folder),
+            limits=str(search.config.limits),
         )
         write_report(search.folder / "report.html", report)
 

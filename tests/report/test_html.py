@@ -139,6 +139,11 @@ def test_a_search_by_gradient_shows_each_relaxation() -> None:
         assert html.count(text) == 2
 
 
+def test_limits_are_told() -> None:
+    assert "candidates (at most 17.00 ms, references excepted): " in page(replace(REPORT, limits="at most 17.00 ms"))
+    assert "excepted" not in page(REPORT)
+
+
 def test_a_search_cut_off_early_has_a_page() -> None:
     html = page(replace(REPORT, rows=ALL[3:], best=ALL[3].key, history=(), architecture=None, trust=None))
     assert "mIoU proxy" in html
