@@ -90,7 +90,7 @@ class Latency(BaseModel):
                 "low_ms": min(known["low_ms"], default=None),
                 "high_ms": max(known["high_ms"], default=None),
                 "settled": all(one.settled for one in latencies),
-                "drift": max(*known["drift"], *moved),
+                "drift": max([*known["drift"], *moved]),
                 "others_load": max(known["others_load"], default=None),
                 "peak_memory_gib": max(known["peak_memory_gib"], default=None),
                 "runs": sum(one.runs for one in latencies),
@@ -105,6 +105,7 @@ def measure_latency_afresh(
     """`measure_latency` of untrained networks in a process of its own, with this one's number of threads.
 
     Where a process finds its memory can decide how fast it is, so results to be told to others are pooled from several.
+    The process imports the main module: a script calls this under `if __name__ == "__main__"`.
     """
     with ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)

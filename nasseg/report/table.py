@@ -56,7 +56,7 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
     table.add_column("network", no_wrap=True)
     predicted = any(row.predicted_latency_ms is not None for row in rows)
     for column in ("mIoU proxy", "mIoU end to end", "params", "MAdds", "latency", *["predicted"] * predicted):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", overflow="fold")
     for index, row in enumerate(rows):
         table.add_row(
             row.name,
