@@ -158,7 +158,8 @@ class LatencyTable(_Data):
         return self._interpolation.ms(operator.op, operator.inputs) if known is None else known
 
     def _without_a_kind(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
-        return tuple(dict.fromkeys(o for o in operators if o.op.op not in self._interpolation.kinds))
+        kinds = self._interpolation.kinds
+        return tuple(dict.fromkeys(o for o in operators if o.op.op not in kinds))
 
     def _check_known(self, operators: Iterable[Operator]) -> None:
         if unknown := self._without_a_kind(operators):

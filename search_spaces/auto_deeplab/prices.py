@@ -67,11 +67,9 @@ class Prices:
             for place, price in cell.before.items():
                 cost = cost + flow.came_from(move, place) * price
             total = total + flow.at[move.layer - 1, move.source] * flow.beta[move] * cost
-        for first in (0, 1):
-            end = flow.reached_from((1, first))
-            for last in range(LEVELS):
-                if (first, last) in self.heads:
-                    total = total + flow.at[1, first] * end[layers, last] * self.heads[first, last]
+        ends = {first: flow.reached_from((1, first)) for first in (0, 1)}
+        for (first, last), price in self.heads.items():
+            total = total + flow.at[1, first] * ends[first][layers, last] * price
         return total
 
     def _cell(self, move: Transition) -> _Cell:
