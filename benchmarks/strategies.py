@@ -6,7 +6,8 @@
 Each search runs in a process of its own, with one thread on one core; `--cores 0 1` runs two at once, each kept on its
 core. All have one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a search
 that starts at a busy moment does not get another. A search that is in the `--out` folder already is not run again; the
-table is of all that are there. The score that counts is the best candidate's mean mIoU end to end, references left out.
+table is of all that are there. A search's result is the candidate with the best score, the mean over its seeds end to
+end, references left out.
 """
 
 import argparse
@@ -25,7 +26,7 @@ METHODS = {
     "tpe": {"sampler": "tpe"},
     "random": {"sampler": "random"},
 }
-SPACE = "auto_deeplab:layers=5,blocks=2,filters=4,head_filters=32,decoder=false"
+SPACE = "auto_deeplab:layers=6,blocks=3,filters=8,stem_filters=16,head_filters=64,decoder=false"
 RELAX_END, PROXY_END = 0.35, 0.6
 """Shares of the budget after which relaxations, and trials by proxy, end."""
 
@@ -37,13 +38,15 @@ def main():
     parser.add_argument("--data", default="streets")
     parser.add_argument("--train-split", default="train")
     parser.add_argument("--val-split", default="val")
+    parser.add_argument("--latency", metavar="TABLE.json", help="cost is latency by this table, not MAdds")
+    parser.add_argument("--target-latency", help="like 10ms")
     parser.add_argument("--budget", default="30min")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cores", nargs="+", type=int, default=[0])
     parser.add_argument("--image-scale", type=float, default=0.375)
     parser.add_argument("--full-steps", type=int, default=450)
-    parser.add_argument("--relax-steps", type=int, default=1000)
+    parser.add_argument("--relax-steps", type=int, default=450)
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="run this search here")
     args = parser.parse_args()
     if args.one:
@@ -84,7 +87,8 @@ def run_one(args, method, seed):
 
     config = SearchConfig(
         space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-        budget=Budget.parse(args.budget), seed=seed, runner="in-process", **METHODS[method],
+        latency=args.latency, target_latency=args.target_latency, budget=Budget.parse(args.budget), seed=seed,
+        runner="in-process", **METHODS[method],
     )  # fmt: skip
     steps = args.full_steps
     rungs = (steps // 6, steps // 2)
@@ -102,30 +106,33 @@ def run_one(args, method, seed):
 
 
 def result_of(search):
-    finalists = {
-        trial.candidate.key: [outcome.miou for outcome in trial.full.values() if outcome.miou is not None]
-        for trial in search.trials
-        if trial.full
-    }
-    best = max(
-        (key for key in finalists if key not in search.reference_keys.values()), key=lambda k: mean(finalists[k])
+    best = next(
+        trial for trial in search.ranked if trial.full and trial.candidate.key not in search.reference_keys.values()
     )
     return {
-        "best": {"miou": finalists[best], "madds": madds(search, best)},
-        "references": {
-            name: {"miou": finalists[key], "madds": madds(search, key)} for name, key in search.reference_keys.items()
-        },
+        "best": summary(search, best),
+        "references": {name: summary(search, search.trial(key)) for name, key in search.reference_keys.items()},
+        "unit": search.objective.unit,
         "candidates": len(search.trials),
         "elapsed_seconds": search.elapsed_seconds,
     }
 
 
-def madds(search, key):
-    return next(outcome.madds for outcome in search.trial(key).full.values())
+def summary(search, trial):
+    outcomes = [outcome for outcome in trial.full.values() if outcome.miou is not None]
+    return {
+        "miou": [outcome.miou for outcome in outcomes],
+        "score": mean([search.score(outcome) for outcome in outcomes]),
+        "cost": search.objective.cost(outcomes[0]),
+    }
 
 
 def mean(values):
     return statistics.mean(values)
+
+
+def numbers(values, form):
+    return ", ".join(format(value, form) for value in values)
 
 
 def show(args):
@@ -134,23 +141,27 @@ def show(args):
         found = [json.loads(file.read_text()) for file in sorted(args.out.glob(f"{method}-*.json"))]
         if found:
             rows[method] = found
-    print(f"\n{args.space} on {args.data}, {args.budget} on one core each")
-    print(f"{'method':12}{'mIoU of the best, by seed':30}{'mean':>8}{'G MAdds':>10}{'candidates':>12}{'minutes':>9}")
+    unit = next(result["unit"] for found in rows.values() for result in found)
+    print(f"\n{args.space} on {args.data}, {args.budget} on one core each, target {args.target_latency}")
+    print(
+        f"{'search':16}{'mIoU of the best, by seed':30}{'mean':>8}{'score':>8}  {unit + ' of the best':30}"
+        f"{'candidates':>12}{'minutes':>9}"
+    )
     for method, found in rows.items():
-        scores = [mean(result["best"]["miou"]) for result in found]
+        best = [result["best"] for result in found]
+        mious = [mean(b["miou"]) for b in best]
         print(
-            f"{method:12}{', '.join(f'{score:.4f}' for score in scores):30}{mean(scores):>8.4f}"
-            f"{mean([r['best']['madds'] / 1e9 for r in found]):>10.2f}{mean([r['candidates'] for r in found]):>12.1f}"
-            f"{mean([r['elapsed_seconds'] / 60 for r in found]):>9.1f}"
+            f"{method:16}{numbers(mious, '.4f'):30}{mean(mious):>8.4f}"
+            f"{mean([b['score'] for b in best]):>8.4f}  {numbers([b['cost'] for b in best], '.4g'):30}"
+            f"{mean([r['candidates'] for r in found]):>12.1f}{mean([r['elapsed_seconds'] / 60 for r in found]):>9.1f}"
         )
-    references = {}
-    for found in rows.values():
-        for result in found:
-            for name, reference in result["references"].items():
-                references.setdefault(name, []).append(reference)
-    for name, results in references.items():
-        scores = [score for result in results for score in result["miou"]]
-        print(f"{name:12}{'(reference)':30}{mean(scores):>8.4f}{results[0]['madds'] / 1e9:>10.2f}")
+    results = [result["references"] for found in rows.values() for result in found]
+    for name in results[0]:
+        references = [result[name] for result in results]
+        print(
+            f"{name:16}{'(reference)':30}{mean([score for r in references for score in r['miou']]):>8.4f}"
+            f"{mean([r['score'] for r in references]):>8.4f}  {references[0]['cost']:.4g}"
+        )
     print(json.dumps({"setting": {**vars(args), "out": str(args.out)}, "results": rows}))
 
 

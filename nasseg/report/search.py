@@ -312,7 +312,7 @@ def plan_text(search: Search) -> str:
     gradient = ""
     if plan.relax_recipe is not None:
         count, start = plan.relaxations, plan.relax_recipe.first_architecture_step
-        candidates = "the references and what the gradient finds"
+        candidates += ", the references and what the gradient finds first"
         gradient = (
             f"gradient: {count} relaxation{'s' * (count > 1)}, {plan.relax_steps} steps each, "
             f"the architecture from step {start} on\n"

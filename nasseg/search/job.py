@@ -86,7 +86,8 @@ class Outcome(Costs):
 class JobResult(_Data):
     """The outcomes of a job, one a candidate and in the candidates' order, and the seconds it took.
 
-    That of a `relax` job has the choices that it `found`, as JSON, or a `message` that says why there are none.
+    That of a `relax` job has the choices that it `found`, as JSON: none before the architecture was trained at all. One
+    that failed has a `message`.
     """
 
     job: Job

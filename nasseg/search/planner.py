@@ -132,7 +132,7 @@ class Planner:
         self._settled = list(self._references)
         # Where all failed, they are tried again.
         results = list(relaxed)
-        for result in results if any(result.found for result in results) else ():
+        for result in results if any(result.message is None for result in results) else ():
             self._relaxing.take_in(result)
         for result in self._relaxing.end(0):
             self._settle(result)

@@ -60,6 +60,11 @@ class Pricing:
         """What one operator costs on inputs of these shapes: milliseconds of the table, else multiply–adds."""
         return op_madds(op, inputs) if self.table is None else self.table.op_ms(op, inputs)
 
+    @property
+    def fixed_cost(self) -> float:
+        """What every network costs beside its operators, in the unit of `op_cost`."""
+        return 0.0 if self.table is None else self.table.calibration.fixed_ms
+
 
 def check_costs(
     spec: str, space: Space[Any], classes: int, size: tuple[int, int], limits: Limits, table: str | Path | None

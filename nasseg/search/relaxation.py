@@ -76,8 +76,8 @@ class Relaxation(nn.Module, ABC, Generic[C]):
         """The parameters of the mixtures (α, β); all other parameters are weights."""
 
     @abstractmethod
-    def price(self, cost: OpCost, size: tuple[int, int]) -> None:
-        """Fix what each operator costs for images of `size` (height, width), for `expected_cost`."""
+    def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
+        """Fix what each operator costs for images of `size` (height, width), and any network beside its operators."""
 
     @abstractmethod
     def expected_cost(self) -> Tensor:

@@ -33,7 +33,7 @@ class Relaxing:
 
         Raises `RuntimeError` where all failed.
         """
-        if self._seeds and all(seed in self._results and not self._results[seed].found for seed in self._seeds):
+        if self._seeds and all(self._failed(seed) for seed in self._seeds):
             last = self._results[self._seeds[-1]]
             raise RuntimeError(f"no relaxation could be trained, the last: {last.message}")
         for seed in self._seeds:
@@ -60,4 +60,7 @@ class Relaxing:
     def _has_ended(self, seed: int, spent: float) -> bool:
         if seed in self._in_flight or seed not in self._results:
             return False
-        return not self._results[seed].found or self._step(seed) == self._steps or spent >= self._share
+        return self._failed(seed) or self._step(seed) == self._steps or spent >= self._share
+
+    def _failed(self, seed: int) -> bool:
+        return seed in self._results and self._results[seed].message is not None

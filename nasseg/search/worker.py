@@ -79,8 +79,8 @@ class SearchWorker:
         start = time.perf_counter()
         torch.set_num_threads(self.plan.threads)
         if job.task == "relax":
-            found = self._relax(job).model_dump(mode="json")
-            return JobResult(job=job, outcomes=(), found=(found,), seconds=time.perf_counter() - start)
+            found = tuple(choice.model_dump(mode="json") for choice in self._relax(job))
+            return JobResult(job=job, outcomes=(), found=found, seconds=time.perf_counter() - start)
         outcomes = self._proxy(job) if job.task == "proxy" else (self._full(job.candidates[0], job.seed),)
         if job.task == "prepare" and outcomes[0].status == "ok" and self.space.shared_stage:
             self.features("train")
@@ -150,21 +150,25 @@ class SearchWorker:
 
     # --- by gradient -----------------------------------------------------------------------------------------------
 
-    def _relax(self, job: Job) -> Choice:
-        """Train the space's relaxation from its checkpoint to the job's last step, and decode it."""
+    def _relax(self, job: Job) -> list[Choice]:
+        """Train the space's relaxation from its checkpoint to the job's last step, and decode it.
+
+        Before the first update of its architecture it would decode to a random choice, which is nothing found.
+        """
         recipe = self.plan.relax_recipe
         assert recipe is not None
         assert isinstance(self.space, Relaxable)
         relaxation = seeded_relaxation(self.space, self.classes, recipe.options, job.seed)
-        relaxation.price(self.pricing.op_cost, self.provenance.data.size)
+        relaxation.price(self.pricing.op_cost, self.provenance.data.size, self.pricing.fixed_cost)
         trainer = RelaxationTrainer(relaxation, recipe, self.train, self.device, job.seed)
         snapshots = self.folder / "relaxation"
         snapshots.mkdir(exist_ok=True)
         checkpoint = self.checkpoints / f"relax{job.seed}.pt"
         if fit_relaxation(trainer, job.stop_step, checkpoint, snapshots / f"seed{job.seed}.json") == "nonfinite":
             raise RuntimeError(f"the relaxation's loss is not finite in step {trainer.step}")
-        choice: Choice = self.space.canonical(relaxation.decode())
-        return choice
+        if trainer.step <= recipe.first_architecture_step:
+            return []
+        return [self.space.canonical(relaxation.decode())]
 
     # --- by proxy --------------------------------------------------------------------------------------------------
 

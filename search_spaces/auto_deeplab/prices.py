@@ -33,10 +33,10 @@ class _Cell:
 
 
 class Prices:
-    """The cost of every part of a supernet's networks, for images of `size`."""
+    """The cost of every part of a supernet's networks, for images of `size`; `fixed` is what any costs beside these."""
 
-    def __init__(self, supernet: Supernet, cost: OpCost, size: tuple[int, int]) -> None:
-        self._supernet, self._cost = supernet, cost
+    def __init__(self, supernet: Supernet, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
+        self._supernet, self._cost, self._fixed = supernet, cost, fixed
         space = supernet.space
         height, width = size
         self._sizes = level_sizes((-(-height // 4), -(-width // 4)))
@@ -61,7 +61,7 @@ class Prices:
     def total(self, flow: Flow, alpha: Tensor) -> Tensor:
         """The expected cost, a scalar with gradients: each part by the probability that a path needs it."""
         layers = self._supernet.space.layers
-        total = alpha.new_tensor(self.stem)
+        total = alpha.new_tensor(self._fixed + self.stem)
         for move, cell in self.cells.items():
             cost = cell.fixed + (alpha * cell.operators.to(alpha.device)).sum()
             for place, price in cell.before.items():

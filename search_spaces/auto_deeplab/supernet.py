@@ -167,9 +167,9 @@ class Supernet(Relaxation[Backbone]):
 
     # --- cost ------------------------------------------------------------------------------------------------------
 
-    def price(self, cost: OpCost, size: tuple[int, int]) -> None:
-        """Fix what each operator costs for images of `size` (height, width)."""
-        self._prices = Prices(self, cost, size)
+    def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
+        """Fix what each operator costs for images of `size` (height, width), and any network beside its operators."""
+        self._prices = Prices(self, cost, size, fixed)
 
     def expected_cost(self) -> Tensor:
         """The cost of the space's network under the mixtures; exactly that network's where they are certain."""

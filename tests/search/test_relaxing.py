@@ -57,6 +57,18 @@ def test_a_failed_part_ends_its_relaxation_and_all_failed_end_the_search() -> No
         relaxing.next_part(0.0)
 
 
+def test_parts_that_found_nothing_yet_are_no_failures() -> None:
+    relaxing = Relaxing(range(1), steps=20, share=0.5)
+    assert relaxing.next_part(0.0) == (0, 0, 2)
+    relaxing.take_in(result(0, 0, 2).model_copy(update={"found": ()}))
+    assert relaxing.end(0.4) == []
+    assert relaxing.next_part(0.4) == (0, 2, 4)
+    relaxing.take_in(result(0, 2, 4).model_copy(update={"found": ()}))
+    assert [ended.found for ended in relaxing.end(0.6)] == [()]
+    assert relaxing.is_over
+    assert relaxing.next_part(0.6) is None
+
+
 def test_without_relaxations_nothing_is_to_do() -> None:
     relaxing = Relaxing(range(0), steps=0, share=1.0)
     assert relaxing.is_over

@@ -7,15 +7,16 @@ import torch
 
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
+from nasseg.ops import Conv
 from nasseg.search.config import SearchConfig
 from nasseg.search.gradient import RelaxationSnapshot, RelaxationTrainer
 from nasseg.search.job import Candidate, Job, Outcome, Task
 from nasseg.search.runners.delivery import run_guarded
-from nasseg.search.worker import SearchWorker
+from nasseg.search.worker import LATENCY_TABLE, SearchWorker
 from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import load_model
-from tests.search.tiny import DATA, SPACE, Head, TinySpace, gradient_config, tiny_config
+from tests.search.tiny import DATA, KERNELS, SPACE, Head, TinySpace, gradient_config, latency_table, tiny_config
 
 CLASSES = len(open_dataset(DATA).classes)
 
@@ -166,6 +167,29 @@ def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
     again = SearchWorker(gradient_config(), tmp_path).run(job("relax", seed=3))  # as where its result was lost
     assert again.found == result.found
     assert snapshot(tmp_path, 3) == shown
+
+
+def test_a_relaxation_finds_nothing_before_its_architecture_is_trained(tmp_path: Path) -> None:
+    config = gradient_config()
+    assert config.plan is not None
+    assert config.plan.relax_recipe is not None
+    first = config.plan.relax_recipe.first_architecture_step
+    worker = SearchWorker(config, tmp_path)
+    for start, stop, finds in [(0, first, 0), (first, first + 1, 1)]:
+        result = worker.run(job("relax", start=start, stop=stop))
+        assert (len(result.found), result.message) == (finds, None)
+
+
+def test_a_relaxation_is_trained_against_all_of_a_table_s_latency(tmp_path: Path) -> None:
+    config = gradient_config()
+    worker = SearchWorker(config, tmp_path)
+    table = latency_table(worker.provenance.data.size, worker.classes)
+    table.save(tmp_path / LATENCY_TABLE)
+    SearchWorker(config, tmp_path).run(job("relax"))
+    conv = [table.op_ms(Conv(out_channels=16, kernel=kernel), [(12, 8, 12)]) for kernel in KERNELS]
+    fixed_ms = table.calibration.fixed_ms
+    assert fixed_ms == 1
+    assert fixed_ms + min(conv) < snapshot(tmp_path, 0).expected_cost < fixed_ms + max(conv)
 
 
 def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,10 @@ class TinyRelaxation(Relaxation[Head]):
     def architecture_parameters(self) -> list[nn.Parameter]:
         return [self.alpha]
 
-    def price(self, cost: OpCost, size: tuple[int, int]) -> None:
+    def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
         shape = (12, -(-size[0] // 8), -(-size[1] // 8))
         operators = [Conv(out_channels=16, kernel=kernel) for kernel in KERNELS]
-        self.costs = torch.tensor([float(cost(operator, [shape])) for operator in operators])
+        self.costs = torch.tensor([fixed + float(cost(operator, [shape])) for operator in operators])
 
     def expected_cost(self) -> Tensor:
         return (self.mixture * self.costs.to(self.alpha.device)).sum()

@@ -126,10 +126,11 @@ def test_certain_mixtures_cost_what_the_decoded_network_costs(layers: int, block
     space = small_space(layers, blocks, decoder=decoder)
     with torch.device("meta"):
         relaxed = space.relaxation(CLASSES, RelaxationOptions())
-    relaxed.price(op_madds, SIZE)
+    fixed = 123_456.0
+    relaxed.price(op_madds, SIZE, fixed)
     for seed in range(10):
         choice = decodable(space, seed)
-        expected = space.architecture(choice, CLASSES).describe(SIZE).madds
+        expected = fixed + space.architecture(choice, CLASSES).describe(SIZE).madds
         assert relaxed.cost_of(*certain(relaxed, choice)).item() == pytest.approx(expected, rel=1e-6)
 
 
