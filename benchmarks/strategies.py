@@ -28,7 +28,7 @@ METHODS = {
 }
 SPACE = "auto_deeplab:layers=6,blocks=3,filters=8,stem_filters=16,head_filters=64,decoder=false"
 RELAX_END, PROXY_END = 0.35, 0.6
-"""Shares of the budget after which relaxations, and trials by proxy, end."""
+"""Shares of the budget after which relaxations, and trials by proxy, are planned to end."""
 
 
 def main():

@@ -15,6 +15,7 @@ from nasseg.data.resized import Resized, scaled
 from nasseg.search.budget import Budget
 from nasseg.search.config import Plan, Strategy
 from nasseg.search.gradient import ARCHITECTURE_START, RelaxationRecipe, RelaxationTrainer, seeded_relaxation
+from nasseg.search.planner import LEAST_PROXY_SHARE, SPARE_SHARE
 from nasseg.search.relaxation import Relaxable, RelaxationOptions
 from nasseg.search.space import Space
 from nasseg.train.fit import seeded_network
@@ -37,8 +38,6 @@ RELAX_STEPS = 400
 UPDATES_OF_AUTO_DEEPLAB = 15_000
 """Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
-LEAST_PROXY_SHARE = 0.3
-"""Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
 CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
 
@@ -306,12 +305,12 @@ def derive_plan(
             step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds
             relax_steps = dials.relax_steps or int(max(10, min(most_steps, RELAX_SHARE * proxy / step_seconds)))
             proxy = max(1.0, proxy - relax_steps * step_seconds)
-            relax_share = max(0.8 * LEAST_PROXY_SHARE, round(1 - (rerank + 0.05 * seconds + proxy) / seconds, 3))
+            relax_share = max(0.8 * LEAST_PROXY_SHARE, round(1 - SPARE_SHARE - (rerank + proxy) / seconds, 3))
         scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
         per_candidate = proxy / CONTENTION / candidates - 0.7
         first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
         first = min(max(first, FIRST_RUNG_STEPS[0]), FIRST_RUNG_STEPS[1])
-        proxy_share = round(1 - (rerank + 0.05 * seconds) / seconds, 3)
+        proxy_share = round(1 - SPARE_SHARE - rerank / seconds, 3)
 
     rung_steps = dials.rungs or tuple(first * REDUCTION**rung for rung in range(rungs))
     crop = search_crop(size, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
@@ -16,6 +17,10 @@ from nasseg.search.relaxing import Relaxing
 from nasseg.search.samplers import Sampler, Tried
 from nasseg.search.space import Choice, Space
 
+LEAST_PROXY_SHARE = 0.3
+"""Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
+SPARE_SHARE = 0.05
+"""Of the budget, left for what a plan does not see."""
 _TRIES_OF_SAMPLER = 20
 _TRIES_AT_RANDOM = 100
 _TRIES_OF_DESCENT = 200
@@ -30,6 +35,9 @@ class PlannerSettings(BaseModel):
 
     With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
     `relax_share` of the budget they are not trained any further: then what they have found by then counts.
+
+    Where the budget is a time of `total_seconds` for `concurrency` jobs at once, both shares are only a plan: they
+    shrink or grow with what trainings end to end turn out to take, so that the final fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +53,8 @@ class PlannerSettings(BaseModel):
     relaxations: int = Field(default=0, ge=0)
     relax_steps: int = Field(default=0, ge=0)
     relax_share: float = Field(default=1.0, ge=0, le=1)
+    total_seconds: float = Field(default=math.inf, gt=0)
+    concurrency: int = Field(default=1, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -115,6 +125,8 @@ class Planner:
         # Searches with other seeds train other relaxations.
         seeds = range(settings.seed * settings.relaxations, (settings.seed + 1) * settings.relaxations)
         self._relaxing = Relaxing(seeds, settings.relax_steps, settings.relax_share)
+        self._longest_full_seconds: float | None = None
+        self._proxies_open = True
         self._waiting_to_start: list[_Known] = []
         self._jobs_handed_out = 0
         self._exhausted = False
@@ -145,15 +157,17 @@ class Planner:
 
         Raises `RuntimeError` where no relaxation found anything.
         """
-        for result in self._relaxing.end(spent):
+        planned = self._by_plan(spent)
+        for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
-                is_open = spent < self.settings.proxy_share
-                job = self._relax_job(spent) or self._proxy_job(is_open) or self._full_job()
+                # Once the final has begun, it has no new contenders, however fast it then is.
+                self._proxies_open = self._proxies_open and planned < self.settings.proxy_share
+                job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
-                job = self._relax_job(spent) or self._full_job()
+                job = self._relax_job(planned) or self._full_job()
         self._idle = job is None
         if job is not None:
             self._in_flight[job.number] = job
@@ -180,6 +194,8 @@ class Planner:
             else:
                 self._fulls_in_flight.discard((outcome.key, job.seed))
                 known.full[job.seed] = outcome
+                if outcome.status == "ok" and (job.task == "full" or self._space.shared_stage is None):
+                    self._longest_full_seconds = max(self._longest_full_seconds or 0.0, result.seconds)
 
     @property
     def done(self) -> bool:
@@ -217,6 +233,17 @@ class Planner:
         outcome = self._references[0].full.get(0)
         return outcome is not None and outcome.status == "ok"
 
+    def _by_plan(self, spent: float) -> float:
+        """What the plan would call this share of the budget, had it known how long trainings end to end take."""
+        settings = self.settings
+        if self._longest_full_seconds is None or math.isinf(settings.total_seconds):
+            return spent
+        contenders = settings.finalists + len(self._references)
+        trained = sum(len(known.full) for known in self._known)
+        rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
+        final = rounds * self._longest_full_seconds / settings.total_seconds
+        return spent * settings.proxy_share / max(LEAST_PROXY_SHARE, 1 - SPARE_SHARE - final)
+
     def _prepare_job(self) -> Job | None:
         reference = self._references[0]
         if 0 in reference.full or self._in_flight:
@@ -247,9 +274,9 @@ class Planner:
                 if known.level == 0:
                     self._waiting_to_start.append(known)
 
-    def _proxy_job(self, is_open: bool) -> Job | None:
+    def _proxy_job(self) -> Job | None:
         group = self._settled_to_train()
-        if not group and is_open and self._relaxing.is_over:
+        if not group and self._proxies_open and self._relaxing.is_over:
             group = self._promotable() or self._to_start()
         if not group and not self._proxies_in_flight:
             group = self._missing_finalists()

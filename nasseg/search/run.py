@@ -147,7 +147,11 @@ class Search:
         self.planner = Planner(
             self.space,
             SAMPLERS[config.sampler](self.space),
-            PlannerSettings(seed=config.seed, **self.plan.model_dump(include=set(PlannerSettings.model_fields))),
+            PlannerSettings(
+                seed=config.seed,
+                total_seconds=self.total_seconds,
+                **self.plan.model_dump(include=set(PlannerSettings.model_fields)),
+            ),
             describe=self._describe,
             values=self.objective.values,
             history=self.record.load(),

@@ -12,7 +12,6 @@ from nasseg.search.budget import Budget
 from nasseg.search.config import Plan
 from nasseg.search.plan import (
     IMAGE_SCALES,
-    LEAST_PROXY_SHARE,
     Dials,
     Hardware,
     Speed,
@@ -20,7 +19,7 @@ from nasseg.search.plan import (
     measure_speed,
     search_crop,
 )
-from nasseg.search.planner import PlannerSettings
+from nasseg.search.planner import LEAST_PROXY_SHARE, PlannerSettings
 from nasseg.search.relaxation import RelaxationOptions
 from tests.search.tiny import DATA, TinySpace
 

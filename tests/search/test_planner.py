@@ -53,15 +53,21 @@ def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6,
     return done
 
 
-def run_in_parallel(planner: Planner, workers: int, spent: Callable[[float], float] = lambda clock: 0.0) -> list[Job]:
-    """Run jobs on `workers` workers with a made-up clock: a step takes a second, more or less."""
+def run_in_parallel(
+    planner: Planner,
+    workers: int,
+    spent: Callable[[float], float] = lambda clock: 0.0,
+    takes: Callable[[Job], float] | None = None,
+) -> list[Job]:
+    """Run jobs on workers with a made-up clock: a step takes a second, more or less, or a job what it `takes`."""
     worker, rng, clock = MadeUpWorker(), Random(0), 0.0
     running: list[tuple[float, int, JobResult]] = []
     jobs: list[Job] = []
     while True:
         while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
-            seconds = (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
-            heapq.heappush(running, (clock + seconds, job.number, worker.run(job)))
+            seconds = takes(job) if takes else (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
+            result = worker.run(job).model_copy(update={"seconds": seconds})
+            heapq.heappush(running, (clock + seconds, job.number, result))
             jobs.append(job)
         if not running:
             assert planner.done
@@ -182,6 +188,26 @@ def test_after_its_share_of_the_budget_the_proxy_only_serves_the_final() -> None
     assert {job.task for job in rest} >= {"full"}
     assert len(planner.finalists()) == 3
     assert planner.done
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("full_seconds", [10, 30, 60])
+def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int) -> None:
+    total, clocks = 1000.0, [0.0]
+
+    def spent(clock: float) -> float:
+        clocks.append(clock)
+        return clock / total
+
+    options = {"candidates": None, "proxy_share": 0.6, "total_seconds": total, "concurrency": workers}
+    planner = make(WithoutSharedStage(branches=5, operators=12), **options)
+    run_in_parallel(planner, workers, spent, lambda job: 2.0 if job.task == "proxy" else full_seconds)
+    final = {finalist.key for finalist in planner.finalists()}
+    assert len(final) == 3
+    trained = [trial.candidate for trial in planner.trials if set(trial.full) == {0, 1}]
+    assert {candidate.key for candidate in trained if candidate.label is None} == final
+    assert len(trained) == 5
+    assert 0.88 * total - full_seconds < clocks[-1] < total
 
 
 def test_a_spent_budget_ends_the_search() -> None:
