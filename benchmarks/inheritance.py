@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 
 from nasseg.data import open_dataset
+from nasseg.rank_correlation import spearman
 from nasseg.search.budget import Budget
 from nasseg.search.config import SearchConfig
 from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job
 from nasseg.search.plan import Hardware, Speed, derive_plan
-from nasseg.search.trust import spearman
 from nasseg.search.worker import SearchWorker
 
 

@@ -31,8 +31,9 @@ import torch
 from nasseg.data import Augment, FeatureCache, evaluation_batches, normalise, open_dataset
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
+from nasseg.rank_correlation import kendall, spearman
 from nasseg.search.plan import search_crop
-from nasseg.search.trust import kendall, pooled_deviation, spearman
+from nasseg.search.trust import pooled_deviation
 from nasseg.search.worker import with_image_size
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -48,6 +49,7 @@ PROXIES = {
     "last-blocks": ("aspp", "backbone.features.13"),
 }
 """The head that the backbone was trained with, and the cut."""
+CORRELATIONS = ("spearman", "kendall", "spearman_single_seed")
 
 
 def cells(random_cells: int) -> dict[str, Cell]:
@@ -223,8 +225,8 @@ def main():
             "noise": pooled_deviation(list(zip(*by_seed, strict=True))), "miou": dict(zip(names, mean, strict=True)),
         }  # fmt: skip
         rows.append(row)
-        print(f"{kind:14}{length:7}{row['spearman']:15.2f}{row['kendall']:15.2f}{row['spearman_single_seed']:15.2f}"
-              f"{seconds:15.1f}{row['noise']:15.4f}")  # fmt: skip
+        rhos = "".join(f"{'–':>15}" if row[name] is None else f"{row[name]:15.2f}" for name in CORRELATIONS)
+        print(f"{kind:14}{length:7}{rhos}{seconds:15.1f}{row['noise']:15.4f}")
     seconds = statistics.median(value[1] for value in scores.values())
     print(f"one training end to end takes {seconds:.1f} s beside {args.processes - 1} others")
     document = {

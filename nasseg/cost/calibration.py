@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from nasseg.rank_correlation import spearman
+
 FOLDS = 5
 
 Array = NDArray[np.float64]
@@ -47,7 +49,10 @@ class Calibration(BaseModel):
 
 
 class PredictionError(BaseModel):
-    """How predictions compare with measurements: Spearman's rank correlation, mean absolute percentage error."""
+    """How predictions compare with measurements: Spearman's rank correlation, mean absolute percentage error.
+
+    The correlation is 0 where there is none, as where all predictions are equal.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +66,7 @@ class PredictionError(BaseModel):
         predicted, measured = np.asarray(predicted_ms), np.asarray(measured_ms)
         return cls(
             networks=len(measured),
-            spearman=spearman(predicted, measured),
+            spearman=spearman(predicted, measured) or 0.0,
             mape_percent=float(np.mean(np.abs(predicted / measured - 1)) * 100),
         )
 
@@ -90,18 +95,3 @@ def non_negative_least_squares(terms: Array, target: Array) -> list[float]:
         if coefficients.min() >= 0 and error < best_error:
             best, best_error = coefficients, error
     return [float(coefficient) for coefficient in best]
-
-
-def spearman(first: Array, second: Array) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; 0 where either is constant."""
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return min(1.0, max(-1.0, float(a @ b) / norm)) if norm > 0 else 0.0
-
-
-def _ranks(values: Array) -> Array:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Array = (last - (counts - 1) / 2)[inverse]
-    return ranks

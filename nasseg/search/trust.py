@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
+from nasseg.rank_correlation import kendall, spearman
 from nasseg.search.job import Trial
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Spearman's rank correlation; ties share their mean rank.
-
-    `None` for fewer than three points or where all of `x` or all of `y` are equal, as no order can be compared then.
-    """
-    a, b = _paired(x, y)
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def kendall(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Kendall's tau-b, which corrects for ties. `None` as for `spearman`.
-
-    Source: Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945.
-    """
-    a, b = _paired(x, y)
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    above = np.triu_indices(len(a), k=1)
-    sign_a, sign_b = np.sign(a[:, None] - a[None, :])[above], np.sign(b[:, None] - b[None, :])[above]
-    return float((sign_a * sign_b).sum() / np.sqrt((sign_a**2).sum() * (sign_b**2).sum()))
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
@@ -95,17 +70,3 @@ def _agreement(lower: str, upper: str, low: Mapping[str, float], high: Mapping[s
 def _by_key(trials: Sequence[Trial], step: int) -> dict[str, float]:
     outcomes = (t.proxy.get(step) for t in trials)
     return {o.key: o.miou for o in outcomes if o is not None and o.miou is not None}
-
-
-def _paired(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"shapes are {a.shape} and {b.shape}; both must be the same (N,)")
-    return a, b
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[Any]:
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks: NDArray[Any] = (last - (count - 1) / 2)[group]
-    return ranks
