@@ -20,6 +20,9 @@ def test_a_search_gives_the_best_architecture_and_its_run_folder(tmp_path: Path)
     )  # fmt: skip
     assert isinstance(best, Architecture)
     assert nasseg.load(tmp_path / "run" / "best.json") == best
+    assert {"report.html", "trials.csv", "tensorboard", "log.txt"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
     choice = TinySpace().parse(best.choice or {})
     assert TinySpace().architecture(choice, best.classes).key == best.key
     assert best.describe(size=(64, 96)).params > 0

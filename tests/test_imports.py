@@ -41,10 +41,12 @@ PLUGINS = {
         "nasseg.search.relaxation",
     ),
 }
-# `architecture.network()` and `.describe()` import what they need when called; plug-ins are found by their protocol.
+# `architecture.network()` and `.describe()` import what they need when called; plug-ins are found by their protocol;
+# `nasseg.search(...)` reports on what it does.
 EXCEPTIONS = {
     "nasseg.graph.architecture": ("nasseg.network", "nasseg.cost"),
     "nasseg.plugins": ("nasseg.search.space",),
+    "nasseg.search": ("nasseg.report.search",),
 }
 FIRST_PARTY = ("nasseg", *PLUGINS)
 

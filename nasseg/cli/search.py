@@ -92,18 +92,16 @@ def search(
     from nasseg.report.search import SearchReporter
     from nasseg.search.budget import Budget
     from nasseg.search.config import SearchConfig
-    from nasseg.search.run import Search, plan_search
-    from nasseg.train.run_folder import check_new, new_folder
+    from nasseg.search.run import Search, begin
 
     if resume:
         if out is None:
             raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-        wanted = SearchConfig.load(out)
-        say(f"continuing {out}: {wanted.space} on {wanted.data}, budget {wanted.budget}")
-        run = Search(wanted, out)
+        saved = SearchConfig.load(out)
+        say(f"continuing {out}: {saved.space} on {saved.data}, budget {saved.budget}")
+        run = Search(saved, out)
     else:
         out = out or new_run_folder("search")
-        check_new(out)
         given = {
             "rungs": _parse_rungs(rungs), "full_steps": full_steps, "finalists": finalists, "seeds": seeds,
             "image_scale": image_scale, "gpus_per_trial": gpus_per_trial, "relaxations": relaxations,
@@ -119,9 +117,7 @@ def search(
             **({} if sampler is None else {"sampler": sampler}),
         )  # fmt: skip
         say("checking the data and measuring the machine's speed …")
-        wanted = plan_search(asked, given, concurrency)
-        with new_folder(out):
-            run = Search(wanted, out)
+        run = begin(out, asked, given, concurrency)
     stop = stop_on_interrupt()
     with SearchReporter(run) as reporter:
         run.run(stop, reporter.update)

@@ -91,24 +91,28 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     return config.model_copy(update={"plan": plan})
 
 
-def search(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Architecture:
-    """Plan and run a search in the new run folder `out`; see `nasseg.search`. Returns the best architecture."""
+def begin(out: Path, config: SearchConfig, given: Mapping[str, Any], concurrency: int | None = None) -> Search:
+    """Plan a search, as `plan_search` does, and make its run folder `out`.
+
+    Raises `ValueError` for anything that could not work later, and then leaves nothing behind.
+    """
+    check_new(out)
+    planned = plan_search(config, given, concurrency)
+    with new_folder(out):
+        return Search(planned, out)
+
+
+def begin_with(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Search:
+    """`begin` with the fields of `SearchConfig` and of `Dials` side by side."""
     fields, dials = [name for name in SearchConfig.model_fields if name not in {"budget", "plan"}], Dials.model_fields
     if unknown := [name for name in options if name not in {*fields, *dials}]:
         raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join([*fields, *dials])}")
-    check_new(out)
     given = {name: value for name, value in options.items() if name in dials}
     asked = {name: value for name, value in options.items() if name in fields}
     try:
-        config = plan_search(SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
-        with new_folder(out):
-            run = Search(config, out)
+        return begin(out, SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
-    run.run(threading.Event(), lambda search: None)
-    if run.best is None:
-        raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
-    return run.architecture(run.best)
 
 
 class Search:
