@@ -16,7 +16,7 @@ from torch.nn.utils import get_total_norm
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.subset import halves
 from nasseg.graph import write_atomically
-from nasseg.search.relaxation import Relaxable, Relaxation, RelaxationOptions, WeightedGraph
+from nasseg.search.relaxation import C, Relaxable, Relaxation, RelaxationOptions, WeightedGraph
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
 from nasseg.train.fit import SAVE_EVERY_SECONDS
@@ -26,6 +26,11 @@ from nasseg.train.recipe import Share
 SNAPSHOT_EVERY_SECONDS = 10.0
 ARCHITECTURE_START = 0.5
 """Auto-DeepLab's: epoch 20 of 40."""
+
+
+DESCENT_STEP = 0.02
+"""How far the architecture parameter that moves most goes in a step towards the limits."""
+DESCENT_STEPS = 500
 
 
 class RelaxationRecipe(BaseModel):
@@ -222,6 +227,34 @@ def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOp
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return space.relaxation(classes, options)
+
+
+def decode_within(relaxation: Relaxation[C], keeps_limits: Callable[[C], bool]) -> C:
+    """What a relaxation decodes to or, where that breaks a limit, what keeps them and is near it.
+
+    The architecture parameters are taken down the expected cost in small steps until what they decode to keeps the
+    limits: what is dear and least certain gives way first. Where nothing on the way keeps them, it is the plain decoded
+    choice. The relaxation is left as it was.
+    """
+    parameters = relaxation.architecture_parameters()
+    trained = [parameter.detach().clone() for parameter in parameters]
+    _require_gradients(parameters, of=relaxation)
+    plain = choice = relaxation.decode()
+    kept = keeps_limits(choice)
+    for _ in range(DESCENT_STEPS):
+        if kept:
+            break
+        gradients = torch.autograd.grad(relaxation.expected_cost(), parameters)
+        largest = max(gradient.abs().max() for gradient in gradients)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(DESCENT_STEP * gradient / largest)
+        if (decoded := relaxation.decode()) != choice:
+            choice, kept = decoded, keeps_limits(decoded)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, trained, strict=True):
+            parameter.copy_(value)
+    return choice if kept else plain
 
 
 def fit_relaxation(

@@ -31,7 +31,7 @@ from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.search.config import Plan, SearchConfig
-from nasseg.search.gradient import RelaxationTrainer, fit_relaxation, seeded_relaxation
+from nasseg.search.gradient import RelaxationTrainer, decode_within, fit_relaxation, seeded_relaxation
 from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
 from nasseg.search.pricing import Pricing
@@ -168,7 +168,11 @@ class SearchWorker:
             raise RuntimeError(f"the relaxation's loss is not finite in step {trainer.step}")
         if trainer.step <= recipe.first_architecture_step:
             return []
-        return [self.space.canonical(relaxation.decode())]
+        return [self.space.canonical(decode_within(relaxation, self._keeps_limits))]
+
+    def _keeps_limits(self, choice: Choice) -> bool:
+        constraints = self.pricing.constraints(self.space.architecture(choice, self.classes))
+        return all(value <= 0 for value in constraints.values())
 
     # --- by proxy --------------------------------------------------------------------------------------------------
 

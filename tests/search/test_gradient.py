@@ -17,12 +17,13 @@ from nasseg.search.gradient import (
     RelaxationRecipe,
     RelaxationSnapshot,
     RelaxationTrainer,
+    decode_within,
     fit_relaxation,
     seeded_relaxation,
 )
 from nasseg.search.relaxation import Relaxable, RelaxationOptions
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
-from tests.search.tiny import DATA, TinyRelaxation, TinySpace
+from tests.search.tiny import DATA, Head, TinyRelaxation, TinySpace
 
 CPU = torch.device("cpu")
 TRAIN = open_dataset(DATA).split("train")
@@ -206,3 +207,30 @@ def _killed_at(step: int) -> Any:
         return take(self)
 
     return snapshot
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("alpha", "largest", "expected"),
+    [
+        ([0.0, 1.0, 2.0], 5, 5),  # as decoded
+        ([0.0, 1.0, 2.0], 3, 3),  # the next likely
+        ([1.0, 0.0, 2.0], 3, 1),
+        ([0.0, 1.0, 2.0], 1, 1),
+        ([0.0, 1.0, 2.0], 0, 5),  # nothing keeps the limit
+    ],
+)
+def test_what_keeps_the_limits_is_the_likeliest_on_the_way_down(
+    alpha: list[float], largest: int, expected: int
+) -> None:
+    relaxation = trainer().relaxation
+    assert isinstance(relaxation, TinyRelaxation)
+    relaxation.alpha.data.copy_(torch.tensor(alpha))
+
+    def keeps_limits(choice: Head) -> bool:
+        return choice.kernel <= largest
+
+    assert decode_within(relaxation, keeps_limits).kernel == expected
+    assert relaxation.alpha.tolist() == alpha
