@@ -26,8 +26,6 @@ from nasseg.train.recipe import Share
 SNAPSHOT_EVERY_SECONDS = 10.0
 ARCHITECTURE_START = 0.5
 """Auto-DeepLab's: epoch 20 of 40."""
-
-
 DESCENT_STEP = 0.02
 """How far the architecture parameter that moves most goes in a step towards the limits."""
 DESCENT_STEPS = 500
@@ -242,10 +240,10 @@ def decode_within(relaxation: Relaxation[C], keeps_limits: Callable[[C], bool]) 
     plain = choice = relaxation.decode()
     kept = keeps_limits(choice)
     for _ in range(DESCENT_STEPS):
-        if kept:
-            break
         gradients = torch.autograd.grad(relaxation.expected_cost(), parameters)
-        largest = max(gradient.abs().max() for gradient in gradients)
+        largest = max(gradient.abs().max().item() for gradient in gradients)
+        if kept or not largest:
+            break
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.sub_(DESCENT_STEP * gradient / largest)

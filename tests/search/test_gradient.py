@@ -220,6 +220,7 @@ def _killed_at(step: int) -> Any:
         ([1.0, 0.0, 2.0], 3, 1),
         ([0.0, 1.0, 2.0], 1, 1),
         ([0.0, 1.0, 2.0], 0, 5),  # nothing keeps the limit
+        ([0.0, 0.0, 200.0], 3, 5),  # too certain to have a gradient
     ],
 )
 def test_what_keeps_the_limits_is_the_likeliest_on_the_way_down(
