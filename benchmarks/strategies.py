@@ -13,13 +13,13 @@ end, references left out.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
+from statistics import mean
 
 METHODS = {
     "gradient": {"strategy": "gradient"},
@@ -119,16 +119,13 @@ def result_of(search):
 
 
 def summary(search, trial):
-    outcomes = [outcome for outcome in trial.full.values() if outcome.miou is not None]
+    from nasseg.search.run import costs_of
+
     return {
-        "miou": [outcome.miou for outcome in outcomes],
-        "score": mean([search.score(outcome) for outcome in outcomes]),
-        "cost": search.objective.cost(outcomes[0]),
+        "miou": [outcome.miou for outcome in trial.full.values() if outcome.miou is not None],
+        "score": search.merit(trial)[-1],
+        "cost": search.objective.cost(costs_of(trial)),
     }
-
-
-def mean(values):
-    return statistics.mean(values)
 
 
 def numbers(values, form):

@@ -240,9 +240,11 @@ def decode_within(relaxation: Relaxation[C], keeps_limits: Callable[[C], bool]) 
     plain = choice = relaxation.decode()
     kept = keeps_limits(choice)
     for _ in range(DESCENT_STEPS):
+        if kept:
+            break
         gradients = torch.autograd.grad(relaxation.expected_cost(), parameters)
         largest = max(gradient.abs().max().item() for gradient in gradients)
-        if kept or not largest:
+        if not largest:
             break
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):

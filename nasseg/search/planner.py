@@ -125,7 +125,7 @@ class Planner:
         # Searches with other seeds train other relaxations.
         seeds = range(settings.seed * settings.relaxations, (settings.seed + 1) * settings.relaxations)
         self._relaxing = Relaxing(seeds, settings.relax_steps, settings.relax_share)
-        self._longest_full_seconds: float | None = None
+        self._longest_full_seconds = 0.0
         self._proxies_open = True
         self._waiting_to_start: list[_Known] = []
         self._jobs_handed_out = 0
@@ -195,7 +195,7 @@ class Planner:
                 self._fulls_in_flight.discard((outcome.key, job.seed))
                 known.full[job.seed] = outcome
                 if outcome.status == "ok" and (job.task == "full" or self._space.shared_stage is None):
-                    self._longest_full_seconds = max(self._longest_full_seconds or 0.0, result.seconds)
+                    self._longest_full_seconds = max(self._longest_full_seconds, result.seconds)
 
     @property
     def done(self) -> bool:
@@ -236,7 +236,7 @@ class Planner:
     def _by_plan(self, spent: float) -> float:
         """What the plan would call this share of the budget, had it known how long trainings end to end take."""
         settings = self.settings
-        if self._longest_full_seconds is None or math.isinf(settings.total_seconds):
+        if not self._longest_full_seconds or math.isinf(settings.total_seconds):
             return spent
         contenders = settings.finalists + len(self._references)
         trained = sum(len(known.full) for known in self._known)

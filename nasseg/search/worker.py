@@ -34,6 +34,7 @@ from nasseg.search.config import Plan, SearchConfig
 from nasseg.search.gradient import RelaxationTrainer, decode_within, fit_relaxation, seeded_relaxation
 from nasseg.search.inheritance import WeightStore
 from nasseg.search.job import Candidate, Job, JobResult, Outcome
+from nasseg.search.limits import excess
 from nasseg.search.pricing import Pricing
 from nasseg.search.relaxation import Relaxable
 from nasseg.search.space import Choice
@@ -171,8 +172,7 @@ class SearchWorker:
         return [self.space.canonical(decode_within(relaxation, self._keeps_limits))]
 
     def _keeps_limits(self, choice: Choice) -> bool:
-        constraints = self.pricing.constraints(self.space.architecture(choice, self.classes))
-        return all(value <= 0 for value in constraints.values())
+        return excess(self.pricing.constraints(self.space.architecture(choice, self.classes))) == 0
 
     # --- by proxy --------------------------------------------------------------------------------------------------
 
