@@ -28,13 +28,13 @@ from pathlib import Path
 import torch
 
 from nasseg.data import open_dataset
+from nasseg.jobs.worker import SearchWorker
+from nasseg.planning.budget import Budget
+from nasseg.planning.config import SearchConfig
+from nasseg.planning.job import Candidate, Job
+from nasseg.planning.plan import Hardware, Speed, derive_plan
 from nasseg.rank_correlation import spearman
-from nasseg.search.budget import Budget
-from nasseg.search.config import SearchConfig
-from nasseg.search.inheritance import WeightStore
-from nasseg.search.job import Candidate, Job
-from nasseg.search.plan import Hardware, Speed, derive_plan
-from nasseg.search.worker import SearchWorker
+from nasseg.train.inheritance import WeightStore
 
 
 def main():

@@ -23,8 +23,8 @@ from nasseg.cli.options import parse_size, say
 from nasseg.cli.profile import points_of, samples
 from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency import default_dtype, device_name
+from nasseg.cost.latency_table import Conditions, LatencyTable
 from nasseg.cost.profile import profile, time_networks
-from nasseg.cost.table import Conditions, LatencyTable
 from nasseg.graph import Architecture
 from nasseg.train.device import choose_device
 

@@ -35,9 +35,9 @@ from optuna.distributions import IntDistribution
 from optuna.samplers import NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from nasseg.search.front import hypervolume
-from nasseg.search.halving import Rung
-from nasseg.search.optuna_sampler import _View
+from nasseg.pareto import hypervolume
+from nasseg.planning.halving import Rung
+from nasseg.planning.samplers.optuna import _View
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -31,10 +31,10 @@ import torch
 from nasseg.data import Augment, FeatureCache, evaluation_batches, normalise, open_dataset
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
+from nasseg.experiment.trust import pooled_deviation
+from nasseg.jobs.worker import with_image_size
+from nasseg.planning.plan import search_crop
 from nasseg.rank_correlation import kendall, spearman
-from nasseg.search.plan import search_crop
-from nasseg.search.trust import pooled_deviation
-from nasseg.search.worker import with_image_size
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short

@@ -80,10 +80,10 @@ def result_file(args, method, seed):
 
 def run_one(args, method, seed):
     os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
+    from nasseg.experiment.experiment import Search, plan_search
+    from nasseg.planning.budget import Budget
+    from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
-    from nasseg.search.budget import Budget
-    from nasseg.search.config import SearchConfig
-    from nasseg.search.run import Search, plan_search
 
     config = SearchConfig(
         space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
@@ -119,7 +119,7 @@ def result_of(search):
 
 
 def summary(search, trial):
-    from nasseg.search.run import costs_of
+    from nasseg.experiment.experiment import costs_of
 
     return {
         "miou": [outcome.miou for outcome in trial.full.values() if outcome.miou is not None],

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from nasseg.cost.memory import Allocated
-from nasseg.search.relaxation import RelaxationOptions
+from nasseg.space.relaxation import RelaxationOptions
 from nasseg.train.device import autocast, mixed_precision_dtype, place
 from nasseg.train.losses import cross_entropy
 from search_spaces.auto_deeplab import AutoDeepLab

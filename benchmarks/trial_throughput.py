@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from nasseg.data import Augment, Batch, open_dataset, training_batches
-from nasseg.search.budget import Budget
-from nasseg.search.config import SearchConfig
-from nasseg.search.job import Candidate, Job
-from nasseg.search.plan import Hardware, Speed, derive_plan
-from nasseg.search.worker import SearchWorker
+from nasseg.jobs.worker import SearchWorker
+from nasseg.planning.budget import Budget
+from nasseg.planning.config import SearchConfig
+from nasseg.planning.job import Candidate, Job
+from nasseg.planning.plan import Hardware, Speed, derive_plan
 from nasseg.train.device import autocast
 from nasseg.train.fit import seeded_network
 from nasseg.train.trainer import Trainer

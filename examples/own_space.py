@@ -18,7 +18,8 @@ from baselines.heads import classifier
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Concat, atrous3x3, conv1x1
-from nasseg.search.space import Choice, Space, Suggest
+from nasseg.space import Choice, Space
+from nasseg.space.space import Suggest
 
 RATES = (1, 2, 4, 8, 16)
 WIDTHS = (32, 64, 128)

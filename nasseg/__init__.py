@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nasseg import search
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nasseg.graph import Architecture
 
 __all__ = ["baseline", "load", "search"]
+
+
+def search(out: str | Path, *, budget: str = "30min", concurrency: int | None = None, **options: Any) -> Architecture:
+    """Search in the new run folder `out`, report there, show progress on stderr and return the best architecture.
+
+    `options` are the fields of `nasseg.planning.config.SearchConfig` (`space`, `data`, `weights`, `runner`, …) and of
+    its `Plan` (`rungs`, `full_steps`, `finalists`, `seeds`, `image_scale`). Raises `ValueError` for what could not
+    work.
+    """
+    import threading
+    from pathlib import Path
+
+    from nasseg.experiment.experiment import begin_with
+    from nasseg.report.search import SearchReporter
+
+    run = begin_with(Path(out), budget=budget, concurrency=concurrency, **options)
+    with SearchReporter(run) as reporter:
+        run.run(threading.Event(), reporter.update)
+    if run.best is None:
+        raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
+    return run.architecture(run.best)
 
 
 def load(path: str | Path) -> Architecture:

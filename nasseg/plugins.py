@@ -19,7 +19,7 @@ from nasseg.errors import one_line
 
 if TYPE_CHECKING:
     from nasseg.graph import Architecture
-    from nasseg.search.space import Space
+    from nasseg.space import Space
 
 BASELINES = "nasseg.baselines"
 SPACES = "nasseg.search_spaces"
@@ -166,7 +166,7 @@ def _import(module: str, attribute: str) -> Callable[..., Any]:
 
 def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
     """Call with options checked and converted by the callable's own annotations."""
-    from nasseg.search.space import Space
+    from nasseg.space import Space
 
     try:
         if isinstance(make, type) and issubclass(make, Space):

@@ -18,7 +18,8 @@ from baselines.heads import classifier, decoder
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Concat, Dropout, Op, PyramidPool, SeparableConv, conv1x1
-from nasseg.search.space import Choice, Space, Suggest
+from nasseg.space import Choice, Space
+from nasseg.space.space import Suggest
 
 RATES = (1, 3, 6, 9, 12, 15, 18, 21)
 GRIDS = (1, 2, 4, 8)

@@ -10,7 +10,7 @@ import nasseg
 from nasseg.graph import Architecture
 from nasseg.train.model import load_model
 from tests.conftest import REPOSITORY
-from tests.search.tiny import DATA, SPACE, TinySpace
+from tests.jobs.tiny import DATA, SPACE, TinySpace
 
 
 def test_a_search_gives_the_best_architecture_and_its_run_folder(tmp_path: Path) -> None:

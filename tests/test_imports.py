@@ -16,16 +16,20 @@ ORDER = (
     "nasseg.errors",
     "nasseg.allocator",
     "nasseg.rank_correlation",
+    "nasseg.pareto",
     "nasseg.ops",
     "nasseg.graph",
+    "nasseg.run_folder",
+    "nasseg.space",
     "nasseg.plugins",
     "nasseg.network",
     "nasseg.cost",
     "nasseg.data",
     "nasseg.train",
-    "nasseg.search",
+    "nasseg.planning",
+    "nasseg.jobs",
+    "nasseg.experiment",
     "nasseg.report",
-    "nasseg.export",
     "nasseg.cli",
 )
 PLUGINS = {
@@ -37,17 +41,11 @@ PLUGINS = {
         "nasseg.ops",
         "nasseg.graph",
         "nasseg.network",
-        "nasseg.search.space",
-        "nasseg.search.relaxation",
+        "nasseg.space",
     ),
 }
-# `architecture.network()` and `.describe()` import what they need when called; plug-ins are found by their protocol;
-# `nasseg.search(...)` reports on what it does.
-EXCEPTIONS = {
-    "nasseg.graph.architecture": ("nasseg.network", "nasseg.cost"),
-    "nasseg.plugins": ("nasseg.search.space",),
-    "nasseg.search": ("nasseg.report.search",),
-}
+# `architecture.network()` and `.describe()` import what they need when called.
+EXCEPTIONS = {"nasseg.graph.architecture": ("nasseg.network", "nasseg.cost")}
 FIRST_PARTY = ("nasseg", *PLUGINS)
 
 
@@ -105,10 +103,10 @@ def lazy():
     from ..graph.files import load
     from .space import Space
 """
-    known = {"nasseg", "nasseg.graph", "nasseg.search", "nasseg.search.space"}
-    expected = {"torch", "nasseg.ops.conv", "nasseg.graph", "nasseg", "nasseg.search.space", "nasseg.graph.files"}
-    assert {name for _, name in imported(source, "nasseg.search.study", False, known)} == expected
-    assert {name for _, name in imported(source, "nasseg.search", True, known)} == expected
+    known = {"nasseg", "nasseg.graph", "nasseg.planning", "nasseg.planning.space"}
+    expected = {"torch", "nasseg.ops.conv", "nasseg.graph", "nasseg", "nasseg.planning.space", "nasseg.graph.files"}
+    assert {name for _, name in imported(source, "nasseg.experiment.record", False, known)} == expected
+    assert {name for _, name in imported(source, "nasseg.planning", True, known)} == expected
 
 
 def test_every_part_of_nasseg_has_its_place() -> None:

@@ -25,7 +25,7 @@ def predict(
     from nasseg.data import normalise
     from nasseg.data.folder import read_image
     from nasseg.graph import write_atomically
-    from nasseg.report.pictures import Palette, colour_mask, overlay
+    from nasseg.report.figures.pictures import Palette, colour_mask, overlay
     from nasseg.train.device import choose_device
     from nasseg.train.model import load_model
 

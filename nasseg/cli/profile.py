@@ -12,9 +12,9 @@ import typer
 from nasseg.cli.options import INTERRUPTED, Config, Device, Json, parse_size, print_json, say
 
 if TYPE_CHECKING:
-    from nasseg.cost.table import Entry, LatencyTable
+    from nasseg.cost.latency_table import Entry, LatencyTable
     from nasseg.graph import Architecture
-    from nasseg.search.space import Space
+    from nasseg.space import Space
 
 SHOWN = 5
 
@@ -48,8 +48,8 @@ def profile(
     from nasseg.cost import profile as engine
     from nasseg.cost.backends import choose_backend
     from nasseg.cost.latency import default_dtype, device_name
+    from nasseg.cost.latency_table import Conditions
     from nasseg.cost.load import BUSY_LOAD, OthersLoad
-    from nasseg.cost.table import Conditions
     from nasseg.train.device import choose_device
 
     pixels, target, seconds = parse_size(size), choose_device(device), _parse_seconds(limit)
@@ -118,7 +118,7 @@ def _check_out(out: Path, partial: Path, resume: bool) -> None:
 
 
 def _parse_seconds(text: str) -> float:
-    from nasseg.search.budget import Budget
+    from nasseg.planning.budget import Budget
 
     budget = Budget.parse(text)
     if budget.unit not in {"h", "min", "s"}:

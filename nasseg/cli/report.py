@@ -15,9 +15,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Rewrite trials.csv and report.html of a search, and print its summary."""
+    from nasseg.experiment.experiment import Search
+    from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
-    from nasseg.search.config import SearchConfig
-    from nasseg.search.run import Search
 
     reporter = SearchReporter(Search(SearchConfig.load(run), run))
     reporter.write()

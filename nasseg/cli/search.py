@@ -89,10 +89,10 @@ def search(
     config: Config = None,
 ) -> None:
     """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
+    from nasseg.experiment.experiment import Search, begin
+    from nasseg.planning.budget import Budget
+    from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
-    from nasseg.search.budget import Budget
-    from nasseg.search.config import SearchConfig
-    from nasseg.search.run import Search, begin
 
     if resume:
         if out is None:

@@ -18,8 +18,8 @@ from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
 from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.inference import inference_form, random_inputs
+from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.memory import peak_memory_bytes
-from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, read_json, write_atomically

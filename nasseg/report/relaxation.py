@@ -8,10 +8,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nasseg.report.figure import FORMATS, save
-from nasseg.report.graphs import draw_weights
+from nasseg.report.figures.figure import FORMATS, save
+from nasseg.report.figures.weighted_graph import draw_weights
 from nasseg.report.tensorboard import RelaxationBoard
-from nasseg.search.gradient import RelaxationSnapshot
+from nasseg.train.relaxation.trainer import RelaxationSnapshot
 
 FOLDER = "relaxation"
 """Where a run folder has the snapshots."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from nasseg.search.job import Candidate, Trial
+from nasseg.planning.job import Candidate, Trial
 
 if TYPE_CHECKING:
     from nasseg.cost.latency import Latency

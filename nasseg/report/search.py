@@ -15,16 +15,16 @@ import yaml
 from typing_extensions import Self
 
 from nasseg.data import normalise
-from nasseg.report.html import Report, write_report
+from nasseg.experiment.experiment import Search, miou
+from nasseg.planning.job import Outcome, Trial
+from nasseg.report.figures.pictures import Example, Palette
 from nasseg.report.live import LiveProgress, Progress
-from nasseg.report.pictures import Example, Palette
+from nasseg.report.page.html import Report, write_report
 from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.report.rows import Row, make_rows, name_of
 from nasseg.report.table import summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
-from nasseg.search.job import Outcome, Trial
-from nasseg.search.relaxation import WeightedGraph
-from nasseg.search.run import Search, miou
+from nasseg.space.weighted_graph import WeightedGraph
 
 EXAMPLES = 3
 """Images whose predictions are shown, always the same."""

@@ -17,19 +17,19 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import Self
 
-from nasseg.report.draw import draw
-from nasseg.report.figure import to_pixels
-from nasseg.report.front import front_figure
-from nasseg.report.graphs import draw_weights
-from nasseg.report.pictures import Example, Palette, panel
+from nasseg.report.figures.architecture import draw
+from nasseg.report.figures.figure import to_pixels
+from nasseg.report.figures.front import front_figure
+from nasseg.report.figures.pictures import Example, Palette, panel
+from nasseg.report.figures.weighted_graph import draw_weights
 from nasseg.report.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nasseg.graph import Architecture
-    from nasseg.search.gradient import RelaxationSnapshot
-    from nasseg.search.relaxation import WeightedGraph
+    from nasseg.space.weighted_graph import WeightedGraph
+    from nasseg.train.relaxation.trainer import RelaxationSnapshot
 
 
 class _Board:

@@ -12,6 +12,7 @@ from nasseg import plugins
 from nasseg.data import Dataset, evaluation_batches, open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, load, save
+from nasseg.run_folder import check_new, load_config, new_folder, save_config
 from nasseg.train.device import choose_device
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -21,7 +22,6 @@ from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
 from nasseg.train.recipes import paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
-from nasseg.train.run_folder import check_new, load_config, new_folder, save_config
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights import WeightsReport, load_pretrained
 

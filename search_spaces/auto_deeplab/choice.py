@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from nasseg.search.space import Choice
+from nasseg.space import Choice
 from search_spaces.auto_deeplab.operators import OperatorName
 
 LEVELS = 4

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
-from search_spaces.auto_deeplab.choice import LEVELS, Block, Edge
+from search_spaces.auto_deeplab.choice import Block, Edge
 from search_spaces.auto_deeplab.operators import OPERATORS
-
-
-class Transition(NamedTuple):
-    """A move into `layer` (from 1) at the level `target`, from the level `source` of the layer before."""
-
-    layer: int
-    source: int
-    target: int
-
-
-def transitions(layers: int) -> Iterator[Transition]:
-    """Every move that some path makes, layer by layer; layer 1 is reached from the stem, which is at level 0."""
-    for layer in range(1, layers + 1):
-        for source in range(min(layer, LEVELS)):
-            for target in range(max(0, source - 1), min(LEVELS, source + 2)):
-                yield Transition(layer, source, target)
+from search_spaces.auto_deeplab.trellis import Transition
 
 
 def strongest_path(probabilities: Mapping[Transition, float]) -> tuple[int, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
+from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
 from search_spaces.auto_deeplab.choice import LEVELS, Backbone
-from search_spaces.auto_deeplab.decode import Transition, transitions
 from search_spaces.auto_deeplab.operators import OPERATORS
+from search_spaces.auto_deeplab.trellis import Transition, transitions
 
 
 def path_graph(choice: Backbone) -> WeightedGraph:

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from nasseg.graph import Architecture
 from nasseg.ops import Add, Concat, Op, Resize
-from nasseg.search.relaxation import OpCost, Shape
+from nasseg.space.relaxation import OpCost, Shape
 from search_spaces.auto_deeplab.choice import LEVELS, Backbone, Block, Edge
-from search_spaces.auto_deeplab.decode import Transition
-from search_spaces.auto_deeplab.flow import Flow, Place, level_sizes
 from search_spaces.auto_deeplab.operators import OPERATORS, match_channels, operator
+from search_spaces.auto_deeplab.trellis import Flow, Place, Transition, level_sizes
 
 if TYPE_CHECKING:
     from search_spaces.auto_deeplab.supernet import Supernet

@@ -11,8 +11,10 @@ from pydantic import Field, ValidationError
 
 from nasseg.errors import one_line
 from nasseg.graph import Architecture
-from nasseg.search.relaxation import RelaxationOptions, WeightedGraph
-from nasseg.search.space import Space, Suggest
+from nasseg.space import Space
+from nasseg.space.relaxation import RelaxationOptions
+from nasseg.space.space import Suggest
+from nasseg.space.weighted_graph import WeightedGraph
 from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.canonical import canonical_blocks
 from search_spaces.auto_deeplab.choice import BEFORE_PREVIOUS, PREVIOUS, Backbone, Block, Edge

@@ -15,16 +15,17 @@ from nasseg.graph import Architecture, Builder
 from nasseg.network import Network
 from nasseg.ops import Activation
 from nasseg.ops.layers import BatchNorm, bilinear
-from nasseg.search.relaxation import OpCost, Relaxation, RelaxationOptions, WeightedGraph
+from nasseg.space.relaxation import OpCost, Relaxation, RelaxationOptions
+from nasseg.space.weighted_graph import WeightedGraph
 from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.choice import Backbone
-from search_spaces.auto_deeplab.decode import Transition, strongest_cell, strongest_path, transitions
+from search_spaces.auto_deeplab.decode import strongest_cell, strongest_path
 from search_spaces.auto_deeplab.drawing import cell_graph, trellis_graph
-from search_spaces.auto_deeplab.flow import STEM, STEM_STRIDE2, Flow, Place, level_sizes
 from search_spaces.auto_deeplab.mixed_cell import MixedCell
 from search_spaces.auto_deeplab.network import search_head, stem
 from search_spaces.auto_deeplab.operators import OPERATORS
 from search_spaces.auto_deeplab.prices import Prices
+from search_spaces.auto_deeplab.trellis import STEM, STEM_STRIDE2, Flow, Place, Transition, level_sizes, transitions
 
 if TYPE_CHECKING:
     from search_spaces.auto_deeplab.space import AutoDeepLab

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from nasseg.cost.table import LatencyTable
+from nasseg.cost.latency_table import LatencyTable
 
 from .conftest import Done
 
 Run = Callable[..., Done]
 Refused = Callable[..., str]
-TINY = ("--space", "tests.search.tiny:TinySpace", "--size", "16x24", "--device", "cpu", "--classes", 3)
+TINY = ("--space", "tests.jobs.tiny:TinySpace", "--size", "16x24", "--device", "cpu", "--classes", 3)
 
 
 def test_a_table_is_written_and_summed_up(nasseg: Run, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import yaml
 
 from nasseg.graph import load
 from tests.cli.conftest import Done
-from tests.search.tiny import DATA as TINY_DATA
-from tests.search.tiny import SPACE, latency_table
+from tests.jobs.tiny import DATA as TINY_DATA
+from tests.jobs.tiny import SPACE, latency_table
 from tests.train.made_up import DATA
 
 Refused = Callable[..., str]

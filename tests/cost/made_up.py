@@ -1,7 +1,7 @@
 """A latency table of a small network, with times that are easy to add up."""
 
 from nasseg.cost.calibration import Calibration, PredictionError
-from nasseg.cost.table import Conditions, Entry, LatencyTable, Operator, operators_of
+from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, operators_of
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Resize, conv1x1, logits1x1
 

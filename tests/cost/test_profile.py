@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from nasseg.cli.profile import points_of, samples
 from nasseg.cost import profile as module
+from nasseg.cost.latency_table import LatencyTable, Operator, operators_of
 from nasseg.cost.profile import PASSES, find_operators, partial_file, profile, time_networks
-from nasseg.cost.table import LatencyTable, Operator, operators_of
 from nasseg.cost.timing import Timing
 from nasseg.network import Network
 from nasseg.ops import Conv
-from tests.search.tiny import TinySpace
+from tests.jobs.tiny import TinySpace
 
 from .made_up import CONDITIONS, SIZE
 

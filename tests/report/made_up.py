@@ -4,10 +4,10 @@ import math
 import random
 
 from nasseg.cost.latency import Latency
+from nasseg.planning.job import Candidate, Outcome, Trial
 from nasseg.report.rows import Row, make_rows
-from nasseg.search.gradient import RelaxationSnapshot
-from nasseg.search.job import Candidate, Outcome, Trial
-from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
+from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
+from nasseg.train.relaxation.trainer import RelaxationSnapshot
 from search_spaces.auto_deeplab.operators import OPERATORS
 from search_spaces.dpc import ASPP, DPC, PUBLISHED, Cell
 

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nasseg.report.graphs import CHOSEN, OTHER, draw_weights
+from nasseg.report.figures.weighted_graph import CHOSEN, OTHER, draw_weights
 from nasseg.report.relaxation import RelaxationReporter, snapshots
-from nasseg.search.gradient import RelaxationSnapshot
-from nasseg.search.relaxation import WeightedEdge, WeightedGraph, WeightedNode
+from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
+from nasseg.train.relaxation.trainer import RelaxationSnapshot
 from tests.report.made_up import cell_graph, snapshot, trellis
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nasseg.experiment.experiment import Search
+from nasseg.planning.config import SearchConfig
 from nasseg.report.search import SearchReporter, at_this_time, plan_text, progress
-from nasseg.search.config import SearchConfig
-from nasseg.search.run import Search
+from tests.jobs.tiny import DATA, SPACE, gradient_config, tiny_config
 from tests.report.made_up import snapshot
-from tests.search.tiny import DATA, SPACE, gradient_config, tiny_config
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from nasseg.report.pictures import Example, Palette
+from nasseg.report.figures.pictures import Example, Palette
 from nasseg.report.relaxation import draw_snapshot
 from nasseg.report.tensorboard import RelaxationBoard, SearchBoard, TrainBoard, flat_choice
 from search_spaces.dpc import DPC, PUBLISHED

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from examples.own_space import TwoRates
-from nasseg.search.space import Choice, Space
+from nasseg.space import Choice, Space
 from search_spaces.auto_deeplab import AutoDeepLab
 from search_spaces.dpc import DPC
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.auto_deeplab.choice import Block, Edge
-from search_spaces.auto_deeplab.decode import Transition, strongest_cell, strongest_path, transitions
+from search_spaces.auto_deeplab.decode import strongest_cell, strongest_path
 from search_spaces.auto_deeplab.operators import OPERATORS
+from search_spaces.auto_deeplab.trellis import Transition, transitions
 from tests.search_spaces.auto_deeplab.made_up import all_paths
 
 

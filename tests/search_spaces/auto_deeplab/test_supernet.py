@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from nasseg.cost import op_madds
 from nasseg.network import Network
-from nasseg.search.relaxation import RelaxationOptions
+from nasseg.space.relaxation import RelaxationOptions
 from search_spaces.auto_deeplab import AutoDeepLab, paths
 from search_spaces.auto_deeplab.choice import Backbone, Block, Edge
-from search_spaces.auto_deeplab.decode import Transition
 from search_spaces.auto_deeplab.mixed_cell import MixedCell, edge, side_by_side
 from search_spaces.auto_deeplab.operators import OPERATORS, operator
 from search_spaces.auto_deeplab.supernet import Supernet
+from search_spaces.auto_deeplab.trellis import Transition
 from tests.search_spaces.auto_deeplab.made_up import all_paths
 
 CLASSES = 3

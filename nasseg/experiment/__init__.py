@@ -1,0 +1,1 @@
+"""One search in its run folder: begun or resumed, carried out, recorded."""

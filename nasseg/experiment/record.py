@@ -1,0 +1,198 @@
+"""The one record of a search: an Optuna study, in a journal file of the run folder or in any database by URL."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Trial
+from nasseg.planning.objective import Objective
+from nasseg.planning.samplers.optuna import suggestions
+from nasseg.space import Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+_LOCK_GRACE_SECONDS = 5
+_STEP = "step "
+_FULL = "full "
+_RELAX = "relax "
+
+
+class Record:
+    """What was tried and what came of it, one Optuna trial a candidate, readable by optuna-dashboard.
+
+    A trial has the space's own parameters, its constraints, the user attributes `key`, `choice`, `label`, its costs
+    and, for each rung, `step STEP` with the outcome, whose score is the intermediate value there if the study has one
+    objective (Optuna has none for several). Its state is the truth: RUNNING while it may yet be promoted, PRUNED at the
+    rung it reached once `close` says that it will not be, or at once where it breaks a limit and is not trained,
+    COMPLETE with the objective's `metrics` once it finished the rung at `top_step`, FAIL once a training failed. Optuna
+    does not change finished trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY
+    SEED`, as are the results of relaxations, `relax SEED`.
+
+    A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only. Opening a
+    record that is there and reading it changes nothing, so that it can be read while a search writes it.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, space: Space[Any], top_step: int, objective: Objective) -> None:
+        """Open the study `name` in `storage`, or begin it there."""
+        self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
+        try:
+            self.study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            names, directions = zip(*objective.metrics.items(), strict=True)
+            self.study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(list(names))
+        self._study_id = storage.get_study_id_from_name(name)
+        self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
+
+    @classmethod
+    def open_journal(cls, path: Path, space: Space[Any], top_step: int, objective: Objective) -> Record:
+        """The record in the journal file at `path`, made where there is none.
+
+        Only one process may write to a journal. What a killed one left behind is cleared by the first write: an
+        unfinished last line is cut off, a lock is broken after seconds.
+        """
+        lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_SECONDS)
+        storage = JournalStorage(_Journal(str(path), lock_obj=lock))
+        return cls(storage, "nasseg", space, top_step, objective)
+
+    @classmethod
+    def open_url(cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective) -> Record:
+        """The record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
+
+        Raises `ValueError` where the database cannot be opened; the message leaves out the URL, with its password.
+        """
+        try:
+            storage = RDBStorage(url)
+        except (SQLAlchemyError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"storage cannot be opened ({reason}); give a URL such as sqlite:///search.db") from error
+        return cls(storage, name, space, top_step, objective)
+
+    def start(self, job: Job) -> None:
+        """Note the candidates of a job that is handed out."""
+        for candidate in job.candidates:
+            if candidate.key not in self._trial_ids:
+                self._create(candidate, TrialState.RUNNING)
+
+    def reject(self, candidates: Iterable[Candidate]) -> None:
+        """Note candidates that are not trained, as they break a limit."""
+        for candidate in candidates:
+            if candidate.key not in self._trial_ids:
+                self._create(candidate, TrialState.PRUNED)
+
+    def add(self, result: JobResult) -> None:
+        """Write the outcomes of a job."""
+        self.start(result.job)
+        if result.job.task == "relax":
+            self.study.set_user_attr(f"{_RELAX}{result.job.seed}", result.model_dump(mode="json"))
+        for candidate, outcome in zip(result.job.candidates, result.outcomes, strict=True):
+            if result.job.task == "proxy":
+                self._add_proxy(candidate, outcome, result.job.stop_step)
+            else:
+                name = f"{_FULL}{candidate.key} {result.job.seed}"
+                self.study.set_user_attr(name, outcome.model_dump(mode="json"))
+
+    def close(self) -> None:
+        """Declare that no candidate will be promoted any more. A later result opens its candidate anew."""
+        for trial in self._trials():
+            if trial.state == TrialState.RUNNING:
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+
+    def load(self) -> list[Trial]:
+        """All candidates, in the order in which they were noted, with their outcomes."""
+        full: dict[str, dict[int, Outcome]] = {}
+        for name, value in self.study.user_attrs.items():
+            if name.startswith(_FULL):
+                key, seed = name.removeprefix(_FULL).split(" ")
+                full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
+        trials: dict[str, Trial] = {}
+        for recorded in self._trials():
+            attributes = recorded.user_attrs
+            named = {name: attributes.get(name) for name in ("key", "choice", "label")}
+            candidate = Candidate.model_validate({**named, "constraints": recorded.constraints})
+            proxy = {
+                int(name.removeprefix(_STEP)): Outcome.model_validate(value)
+                for name, value in attributes.items()
+                if name.startswith(_STEP)
+            }
+            trials[candidate.key] = Trial(candidate, dict(sorted(proxy.items())), full.get(candidate.key, {}))
+        return list(trials.values())
+
+    def relaxations(self) -> list[JobResult]:
+        """The results of all `relax` jobs, in the order in which they came in."""
+        attributes = self.study.user_attrs
+        return [JobResult.model_validate(value) for name, value in attributes.items() if name.startswith(_RELAX)]
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def _create(self, candidate: Candidate, state: TrialState) -> None:
+        choice = self._space.parse(candidate.choice)
+        params, distributions = suggestions(self._space, choice)
+        # One write, so that a trial is never recorded with half of its parameters.
+        trial = create_trial(
+            state=state,
+            params=params,
+            distributions=distributions,
+            user_attrs=candidate.model_dump(mode="json", exclude_none=True, exclude={"constraints"}),
+            constraints=candidate.constraints,
+        )
+        self._trial_ids[candidate.key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+
+    def _reopen(self, key: str) -> None:
+        """Go on with a pruned trial under a new number, as Optuna does not change finished ones."""
+        old = self._storage.get_trial(self._trial_ids[key])
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=old.params,
+            distributions=old.distributions,
+            user_attrs=old.user_attrs,
+            intermediate_values=old.intermediate_values,
+            constraints=old.constraints,
+        )
+        self._trial_ids[key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+
+    def _add_proxy(self, candidate: Candidate, outcome: Outcome, step: int) -> None:
+        if self._storage.get_trial(self._trial_ids[candidate.key]).state == TrialState.PRUNED:
+            self._reopen(candidate.key)
+        trial_id = self._trial_ids[candidate.key]
+        for name, cost in outcome.model_dump(include=set(Costs.model_fields), exclude_none=True).items():
+            self._storage.set_trial_user_attr(trial_id, name, cost)
+        values = self._objective.metric_values(outcome) if outcome.status == "ok" else ()
+        if len(values) == 1:
+            self._storage.set_trial_intermediate_value(trial_id, step, values[0])
+        self._storage.set_trial_user_attr(trial_id, f"{_STEP}{step}", outcome.model_dump(mode="json"))
+        if outcome.status != "ok":
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        elif step == self._top_step:
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+
+
+class _Journal(JournalFileBackend):
+    """A journal that, before its first write, cuts off the unfinished line that a killed process left."""
+
+    _is_whole = False
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if not self._is_whole:
+            _cut_unfinished_line(Path(self._file_path))
+            self._is_whole = True
+        super().append_logs(logs)
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Cut off what follows the last line break; Optuna would append to it and then fail to read the journal."""
+    with path.open("rb+") as journal:
+        content = journal.read()
+        journal.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,1 @@
+"""What a worker does: training candidates, pricing them, and the runners that carry jobs to it."""

@@ -1,0 +1,94 @@
+"""What networks cost, before they are trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nasseg.cost import op_madds, peak_memory_bytes
+from nasseg.cost.describe import Shape
+from nasseg.cost.latency_table import LatencyTable
+from nasseg.graph import Architecture
+from nasseg.ops import Op
+from nasseg.planning.job import Costs
+from nasseg.planning.limits import Limits, require_reachable
+from nasseg.space import Choice, Space
+
+CHECKED = 50
+"""Random networks whose operators a table must have."""
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """Tells the costs of networks for images of `size` (height, width), and whether they keep the limits.
+
+    Latency is what `table` predicts, memory is at the table's batch and number format, else of one image in float32; it
+    is told where it is limited.
+    """
+
+    size: tuple[int, int]
+    limits: Limits = field(default_factory=Limits)
+    table: LatencyTable | None = None
+
+    def costs(self, architecture: Architecture) -> Costs:
+        """The costs of a network; the latency is `None` where the table lacks one of its operators."""
+        description = architecture.describe(self.size)
+        latency_ms = memory_bytes = None
+        if self.table is not None and not self.table.missing(architecture):
+            latency_ms = self.table.latency_ms(architecture)
+        if self.limits.memory_bytes is not None:
+            under = self.table.conditions.model_dump(include={"batch", "dtype"}) if self.table is not None else {}
+            memory_bytes = peak_memory_bytes(architecture, self.size, **under)
+        return Costs(
+            madds=description.madds, params=description.params, latency_ms=latency_ms, memory_bytes=memory_bytes
+        )
+
+    def constraints(self, architecture: Architecture) -> dict[str, float]:
+        """By how much a network exceeds each limit, as a share; above 0 it is violated.
+
+        An operator that the table lacks counts as another violated limit, as the network's cost cannot be told.
+        """
+        if self.table is not None and (missing := self.table.missing(architecture)):
+            return {"operators not in the latency table": float(len(missing))}
+        return self.limits.constraints(self.costs(architecture)) if self.limits.given else {}
+
+    def op_cost(self, op: Op, inputs: Sequence[Shape]) -> float:
+        """What one operator costs on inputs of these shapes: milliseconds of the table, else multiply–adds."""
+        return op_madds(op, inputs) if self.table is None else self.table.op_ms(op, inputs)
+
+    @property
+    def fixed_cost(self) -> float:
+        """What every network costs beside its operators, in the unit of `op_cost`."""
+        return 0.0 if self.table is None else self.table.calibration.fixed_ms
+
+
+def check_costs(
+    spec: str, space: Space[Any], classes: int, size: tuple[int, int], limits: Limits, table: str | Path | None
+) -> None:
+    """Raise `ValueError` where a search of `space`, written `spec`, cannot go by that table or keep these limits.
+
+    `table` is a latency table's file; the message says how to make one that fits.
+    """
+    height, width = size
+    profile = f"nasseg profile --space {spec} --size {height}x{width} --classes {classes} --out TABLE.json"
+    prices = None
+    if table is not None:
+        prices, rng = LatencyTable.load(table), random.Random("operators to check")
+        choices = [*space.references().values(), *(space.sample(rng) for _ in range(CHECKED))]
+        try:
+            prices.check(size, prices.conditions.dtype, [space.architecture(choice, classes) for choice in choices])
+        except ValueError as error:
+            raise ValueError(f"{table}: {error}: {profile}") from None
+    elif limits.latency_ms is not None:
+        raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
+    pricing = Pricing(size, limits, prices)
+
+    @cache
+    def costs(choice: Choice) -> Costs:
+        return pricing.costs(space.architecture(choice, classes))
+
+    require_reachable(limits, space, costs)

@@ -1,0 +1,100 @@
+"""Measures how long this machine takes for a step of each kind of training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from nasseg.data import Augment, Batch, Split, training_batches
+from nasseg.data.resized import Resized, scaled
+from nasseg.planning.plan import LABEL_STRIDE, Speed, batch_size, relax_recipe, search_crop
+from nasseg.space import Space
+from nasseg.space.relaxation import Relaxable, RelaxationOptions
+from nasseg.train.fit import seeded_network
+from nasseg.train.recipes import short
+from nasseg.train.relaxation.trainer import RelaxationTrainer, seeded_relaxation
+from nasseg.train.trainer import Trainer
+
+
+def measure_speed(
+    space: Space[Any],
+    split: Split,
+    image_scale: float,
+    device: torch.device,
+    threads: int,
+    relaxation: RelaxationOptions | None = None,
+) -> Speed:
+    """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`.
+
+    With options of a `relaxation`, time the steps of one too.
+    """
+    architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
+    height, width = split[0].mask.shape
+    crop = search_crop((height, width), image_scale)
+    torch.set_num_threads(threads)
+    batches = training_batches(
+        Resized(split, image_scale), Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device
+    )
+    images = next(batches).inputs
+    start = time.perf_counter()
+    next(batches)
+    reading = time.perf_counter() - start
+    full, forward = _time_steps(architecture, images, crop, device)
+    full, forward = full + reading, forward + reading
+    proxy = full
+    if space.shared_stage is not None:
+        prefix, suffix = architecture.cut(space.shared_stage)
+        with torch.inference_mode():
+            features = seeded_network(prefix, 0).eval().outputs({"image": images["image"].cpu()})
+        labels = scaled(crop, 1 / LABEL_STRIDE)
+        inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
+        proxy, _ = _time_steps(suffix, inputs, labels, device)
+    relax = 0.0
+    if relaxation is not None:
+        relax = _time_relaxation(space, Resized(split, image_scale), crop, device, relaxation)
+    return Speed(
+        image_scale=image_scale, full_step_seconds=full, proxy_step_seconds=proxy, forward_seconds=forward,
+        relax_step_seconds=relax,
+    )  # fmt: skip
+
+
+def _time_relaxation(
+    space: Space[Any], split: Split, crop: tuple[int, int], device: torch.device, options: RelaxationOptions
+) -> float:
+    """Seconds of a step of a relaxation with both updates."""
+    assert isinstance(space, Relaxable)
+    recipe = relax_recipe(device, crop, steps=2, architecture_start=0, options=options)
+    relaxation = seeded_relaxation(space, len(split.classes), options, 0)
+    trainer = RelaxationTrainer(relaxation, recipe, split, device, 0)
+    trainer.run(1)
+    start = time.perf_counter()
+    trainer.run(2)
+    return time.perf_counter() - start
+
+
+def _time_steps(
+    architecture: Any, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device, steps: int = 3
+) -> tuple[float, float]:
+    """Seconds of a training step and of a forward pass in inference."""
+    recipe = short(steps=steps + 1, batch_size=batch_size(device))
+    trainer = Trainer(seeded_network(architecture, 0), recipe, recipe.steps, device, 0, 255)
+    masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            yield Batch(inputs, masks)
+
+    trainer.run(batches(), 1)
+    start = time.perf_counter()
+    trainer.run(batches(), steps + 1)
+    train_seconds = (time.perf_counter() - start) / steps
+    network, on_device = trainer.ema_network(), {name: value.to(device) for name, value in inputs.items()}
+    with torch.inference_mode():
+        start = time.perf_counter()
+        network.outputs(on_device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return train_seconds, time.perf_counter() - start

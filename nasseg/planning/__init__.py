@@ -1,0 +1,1 @@
+"""Deciding what to do next, without files, clocks or devices: budget, plan, planner, samplers."""

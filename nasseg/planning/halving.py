@@ -1,0 +1,85 @@
+"""One rung of asynchronous successive halving, for one objective or several."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Sequence
+
+import numpy as np
+
+from nasseg.pareto import crowding_distances, non_dominated_ranks
+
+
+class Rung:
+    """The candidates that finished a rung, by number, ordered by non-dominated rank and then by crowding distance.
+
+    Objectives are to be maximised (negate a cost). With one, the order is that of its values. A crowding distance
+    depends on the objectives' scale: a cost that counts by ratio should be given as its logarithm. Who is equal in both
+    is ordered by number; who failed comes last.
+
+    Whenever `finished / reduction` is more than the number promoted, the best of those waiting may be promoted. The
+    order changes as candidates finish, but a promotion is never taken back, and counts wherever the promoted one stands
+    by now. Algorithm 2 of Li et al. counts only those still among the best; on a front, where each newcomer changes the
+    crowding, that promotes far more than it should (0.43 instead of 1/3 of random networks in `benchmarks/pareto.py`).
+
+    Sources: Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE Transactions on Evolutionary
+    Computation, 2002, section III; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
+    algorithm 2.
+    """
+
+    def __init__(self, reduction: int) -> None:
+        self._reduction = reduction
+        self._finished: dict[int, tuple[float, ...]] = {}
+        self._failed: set[int] = set()
+        self._promoted: set[int] = set()
+        self._ranking: list[int] | None = []
+
+    def __len__(self) -> int:
+        return len(self._finished) + len(self._failed)
+
+    def finish(self, number: int, objectives: Sequence[float] | None) -> None:
+        """Enter a candidate. Without objectives, as one that failed, it counts as the worst and is never promoted.
+
+        Raises `ValueError` where an objective is not finite or the others have another number of them.
+        """
+        if objectives is None:
+            self._failed.add(number)
+            return
+        expected = len(next(iter(self._finished.values()), objectives))
+        if len(objectives) != expected or not all(map(math.isfinite, objectives)):
+            raise ValueError(f"objectives of candidate {number} are {objectives}; must be {expected} finite numbers")
+        self._finished[number] = tuple(objectives)
+        if expected == 1 and self._ranking is not None:
+            insort(self._ranking, number, key=lambda known: (-self._finished[known][0], known))
+        else:
+            self._ranking = None
+
+    def promote(self, number: int) -> None:
+        """Note that a candidate was promoted."""
+        self._promoted.add(number)
+
+    def promotable(self, limit: int) -> list[int]:
+        """Up to `limit` candidates that may be promoted now, best first."""
+        free = len(self) // self._reduction - len(self._promoted)
+        return self.waiting()[: min(limit, free)] if free > 0 else []
+
+    def waiting(self) -> list[int]:
+        """All that were not promoted and did not fail, best first."""
+        return [number for number in self.ranking() if number not in self._promoted]
+
+    def ranking(self) -> list[int]:
+        """All that did not fail, best first."""
+        if self._ranking is None:
+            self._ranking = self._ranked()
+        return self._ranking
+
+    def _ranked(self) -> list[int]:
+        numbers = np.array(list(self._finished))
+        points = np.array(list(self._finished.values()))
+        ranks = non_dominated_ranks(points)
+        distances = np.zeros(len(points))
+        for rank in range(ranks.max() + 1):
+            front = ranks == rank
+            distances[front] = crowding_distances(points[front])
+        return [int(number) for number in numbers[np.lexsort((numbers, -distances, ranks))]]

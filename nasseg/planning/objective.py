@@ -1,0 +1,66 @@
+"""What a search maximises: one score from accuracy and cost, or both as a front."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasseg.planning.job import Costs, Outcome
+
+Aim = Literal["score", "pareto"]
+
+
+class Objective(BaseModel):
+    """Mean IoU weighed against cost, relative to a reference's or a target.
+
+    score = mIoU · (cost / reference_cost) ** weight. With the default weight of -0.07, doubling the cost must bring 5 %
+    more mIoU to be worth it; 0 ignores the cost. The cost is multiply–adds, or milliseconds where `unit` says so.
+
+    With `aim` "pareto", a search compares networks by mIoU and cost as two objectives; the score only says which of the
+    front is the best.
+
+    Source: Tan et al., MnasNet, CVPR 2019, section 3.1, equations 2 and 3.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aim: Aim = "score"
+    unit: Literal["MAdds", "ms"] = "MAdds"
+    weight: float = Field(default=-0.07, le=0)
+    reference_cost: float = Field(gt=0)
+
+    def cost(self, costs: Costs) -> float:
+        """The cost that counts; raises `ValueError` where it is not known."""
+        cost = costs.latency_ms if self.unit == "ms" else costs.madds
+        if cost is None:
+            raise ValueError(f"cost in {self.unit} is not known")
+        return cost
+
+    def score(self, miou: float, cost: float) -> float:
+        """The score of a network; raises `ValueError` where `cost` is not positive."""
+        if cost <= 0:
+            raise ValueError(f"cost is {cost}; must be more than 0")
+        return float(miou * (cost / self.reference_cost) ** self.weight)
+
+    def values(self, outcome: Outcome) -> tuple[float, ...]:
+        """What candidates are compared by, all to be maximised: the score, or mIoU and the negative log of the cost."""
+        miou, cost = _miou(outcome), self.cost(outcome)
+        return (self.score(miou, cost),) if self.aim == "score" else (miou, -math.log(cost))
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """What a record has of each trial, by name with Optuna's direction."""
+        return {"score": "maximize"} if self.aim == "score" else {"mIoU": "maximize", self.unit: "minimize"}
+
+    def metric_values(self, outcome: Outcome) -> tuple[float, ...]:
+        """The values of `metrics`, in their order."""
+        miou, cost = _miou(outcome), float(self.cost(outcome))
+        return (self.score(miou, cost),) if self.aim == "score" else (miou, cost)
+
+
+def _miou(outcome: Outcome) -> float:
+    if outcome.miou is None:
+        raise ValueError(f"{outcome.key} has no mIoU")
+    return outcome.miou

@@ -1,0 +1,38 @@
+"""Neighbours of the best, mixed with uniform samples: the sampler of the DPC paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from nasseg.pareto import non_dominated_ranks
+from nasseg.planning.samplers.base import Tried
+from nasseg.space import Choice, Space
+
+
+class NeighbourhoodSampler:
+    """A mixture of uniform samples and of neighbours of the best choice so far.
+
+    The best is, of those that keep all limits, one that no other beats at the highest rung reached. Source: Chen et
+    al., Searching for Efficient Multi-Scale Architectures for Dense Image Prediction (DPC), NeurIPS 2018; it does not
+    tell the mixture's shares.
+    """
+
+    def __init__(self, space: Space[Any], uniform_share: float = 0.5) -> None:
+        self._space = space
+        self._uniform_share = uniform_share
+
+    def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
+        """A uniform sample or a neighbour of the best."""
+        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.feasible]
+        choice: Choice
+        if not scored or rng.random() < self._uniform_share:
+            choice = self._space.sample(rng)
+        else:
+            highest = max(tried.rung for tried, _ in scored)
+            furthest = [(tried, values) for tried, values in scored if tried.rung == highest]
+            ranks = non_dominated_ranks([values for _, values in furthest])
+            best = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
+            choice = rng.choice(list(self._space.neighbours(best.choice)))
+        return choice

@@ -1,0 +1,22 @@
+"""Uniform samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from nasseg.planning.samplers.base import Tried
+from nasseg.space import Choice, Space
+
+
+class RandomSampler:
+    """Uniform samples of the space."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        self._space = space
+
+    def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
+        """A uniform sample."""
+        choice: Choice = self._space.sample(rng)
+        return choice

@@ -1,0 +1,1 @@
+"""Drawings: of networks, of trade-offs, of predictions."""

@@ -1,0 +1,67 @@
+"""The trade-off between cost and accuracy, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nasseg.pareto import non_dominated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from nasseg.report.rows import Row
+
+
+def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
+    """The name of the cost that plots use and its values: latency where every scored row has one, else MAdds.
+
+    Latency is measured, else predicted.
+    """
+    scored = [row for row in rows if row.proxy_miou is not None or row.full]
+    if scored and all(row.latency_ms is not None for row in scored):
+        return "latency (ms)", [row.latency_ms for row in rows]
+    if scored and all(row.predicted_latency_ms is not None for row in scored):
+        return "predicted latency (ms)", [row.predicted_latency_ms for row in rows]
+    return "MAdds (G)", [None if row.madds is None else row.madds / 1e9 for row in rows]
+
+
+def front_figure(rows: Sequence[Row]) -> Figure:
+    """Mean IoU against cost: top rung and end to end, each with its front, and the references named."""
+    from nasseg.report.figures.figure import new_figure
+
+    name, costs = cost_axis(rows)
+    figure = new_figure(7, 4.6)
+    axes = figure.add_axes((0.1, 0.12, 0.87, 0.84))
+    series = (
+        ("proxy", "#6f9fd8", "o", [row.proxy_miou if row.status == "complete" else None for row in rows]),
+        ("end to end", "#d1495b", "D", [row.full_miou for row in rows]),
+    )
+    for label, colour, marker, scores in series:
+        shown = [(c, s, r) for c, s, r in zip(costs, scores, rows, strict=True) if c is not None and s is not None]
+        if not shown:
+            continue
+        front = non_dominated([(cost, score) for cost, score, _ in shown])
+        axes.plot(
+            [shown[i][0] for i in front],
+            [shown[i][1] for i in front],
+            color=colour,
+            linewidth=1.2,
+            drawstyle="steps-post",
+            zorder=1,
+        )
+        axes.scatter(
+            [c for c, _, r in shown if r.label is None], [s for _, s, r in shown if r.label is None],
+            color=colour, marker=marker, s=26, label=label, zorder=2,
+        )  # fmt: skip
+        for cost, score, row in shown:
+            if row.label is not None:
+                axes.scatter([cost], [score], marker="*", s=150, color=colour, edgecolor="#222222", zorder=3)
+                axes.annotate(row.label, (cost, score), (6, 5), textcoords="offset points", fontsize=9, zorder=4)
+    axes.set(xlabel=name, ylabel="mIoU")
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure

@@ -1,0 +1,1 @@
+"""Training a relaxation of a search space."""

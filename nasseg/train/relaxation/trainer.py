@@ -1,0 +1,214 @@
+"""Training a relaxation: weights and architecture parameters in turns, each on a half of the images of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+from torch.nn.utils import get_total_norm
+
+from nasseg.data import Augment, Batch, Split, training_batches
+from nasseg.data.subset import halves
+from nasseg.graph import write_atomically
+from nasseg.space.relaxation import Relaxable, Relaxation, RelaxationOptions
+from nasseg.space.weighted_graph import WeightedGraph
+from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.fit import SAVE_EVERY_SECONDS
+from nasseg.train.losses import cross_entropy
+from nasseg.train.relaxation.recipe import RelaxationRecipe
+
+SNAPSHOT_EVERY_SECONDS = 10.0
+
+
+class RelaxationSnapshot(BaseModel):
+    """Where the training of a relaxation stands: the last losses, and what it would decode to.
+
+    Both losses are mean cross entropies, of the last batch of their half. `choice` is the space's choice, as JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    step: int
+    steps: int
+    train_loss: float | None
+    architecture_loss: float | None
+    expected_cost: float
+    graphs: tuple[WeightedGraph, ...]
+    choice: dict[str, Any]
+
+
+class RelaxationTrainer:
+    """Trains a relaxation, whose costs are fixed by `price` before, by first-order alternation.
+
+    Each step updates the weights on a batch of one half of the images and, once it is time for it, the architecture
+    parameters on a batch of the other half. The latter minimise cross entropy + |cost_weight| · log(expected cost): the
+    search's objective mIoU · cost ** cost_weight in logarithms, where the reference's cost is a constant.
+
+    Everything random in a step depends on (seed, step) alone, and `state_dict` holds all the rest, so on the CPU a
+    resumed run is bit for bit the run without a break.
+
+    Source: Auto-DeepLab, arXiv 1901.02985, §4.2, without the second-order term.
+    """
+
+    def __init__(
+        self, relaxation: Relaxation[Any], recipe: RelaxationRecipe, split: Split, device: torch.device, seed: int
+    ) -> None:
+        self.relaxation, self.recipe, self.device, self.seed = relaxation, recipe, device, seed
+        self.step = 0
+        self.train_loss: float | None = None
+        self.architecture_loss: float | None = None
+        self._halves = halves(split, seed)
+        # Two optimizers would share one gradient scaler, which float16 needs.
+        self._amp = recipe.amp and mixed_precision_dtype(device) != torch.float16
+        place(relaxation, device)
+        self._architecture = relaxation.architecture_parameters()
+        chosen = {id(parameter) for parameter in self._architecture}
+        self._weights = [parameter for parameter in relaxation.parameters() if id(parameter) not in chosen]
+        self._weight_optimizer = torch.optim.SGD(
+            self._weights, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self._architecture_optimizer = torch.optim.Adam(
+            self._architecture, lr=recipe.architecture_learning_rate, weight_decay=recipe.architecture_weight_decay
+        )
+
+    def run(self, until_step: int, on_step: Callable[[], object] = lambda: None) -> Literal["finished", "nonfinite"]:
+        """Train until `step` is `until_step`; `on_step` is called after each step.
+
+        A loss or gradient that is not finite ends the run with `nonfinite`, before the update that it is for.
+        """
+        recipe = self.recipe
+        weight_batches = self._batches(0, self.step)
+        architecture_batches = self._batches(1, max(self.step, recipe.first_architecture_step))
+        self.relaxation.train()
+        while self.step < until_step:
+            for group in self._weight_optimizer.param_groups:
+                group["lr"] = recipe.learning_rate_at(self.step)
+            with seeded(self.device, self.seed, self.step):
+                losses = [self._update_weights(next(weight_batches))]
+                if self.step >= recipe.first_architecture_step:
+                    losses.append(self._update_architecture(next(architecture_batches)))
+            if not all(map(math.isfinite, losses)):
+                return "nonfinite"
+            self.train_loss, *rest = losses
+            self.architecture_loss = rest[0] if rest else None
+            self.step += 1
+            on_step()
+        return "finished"
+
+    def snapshot(self) -> RelaxationSnapshot:
+        """Where the training stands."""
+        with torch.no_grad():
+            return RelaxationSnapshot(
+                seed=self.seed,
+                step=self.step,
+                steps=self.recipe.steps,
+                train_loss=self.train_loss,
+                architecture_loss=self.architecture_loss,
+                expected_cost=self.relaxation.expected_cost().item(),
+                graphs=self.relaxation.graphs(),
+                choice=self.relaxation.decode().model_dump(mode="json"),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later trainer of the same relaxation, recipe, split and seed needs to go on from here."""
+        return {
+            "step": self.step,
+            "losses": (self.train_loss, self.architecture_loss),
+            "relaxation": self.relaxation.state_dict(),
+            "weight_optimizer": self._weight_optimizer.state_dict(),
+            "architecture_optimizer": self._architecture_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.step = state["step"]
+        self.train_loss, self.architecture_loss = state["losses"]
+        self.relaxation.load_state_dict(state["relaxation"])
+        self._weight_optimizer.load_state_dict(state["weight_optimizer"])
+        self._architecture_optimizer.load_state_dict(state["architecture_optimizer"])
+
+    def _batches(self, half: int, start_step: int) -> Iterator[Batch]:
+        recipe = self.recipe
+        augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
+        return training_batches(self._halves[half], augment, recipe.batch_size, self.seed, start_step, self.device)
+
+    def _update_weights(self, batch: Batch) -> float:
+        require_gradients(self._weights, of=self.relaxation)
+        loss = self._cross_entropy(batch)
+        return loss.item() if _descend(loss, self._weights, self._weight_optimizer) else math.nan
+
+    def _update_architecture(self, batch: Batch) -> float:
+        require_gradients(self._architecture, of=self.relaxation)
+        loss = objective = self._cross_entropy(batch)
+        if self.recipe.cost_weight:
+            objective = loss - self.recipe.cost_weight * self.relaxation.expected_cost().log()
+        return loss.item() if _descend(objective, self._architecture, self._architecture_optimizer) else math.nan
+
+    def _cross_entropy(self, batch: Batch) -> torch.Tensor:
+        with autocast(self.device, self._amp):
+            logits = self.relaxation(to_device(batch.inputs, self.device)["image"])
+        return cross_entropy(logits, batch.masks.to(self.device), self._halves[0].ignore_index)
+
+
+def require_gradients(parameters: list[nn.Parameter], of: nn.Module) -> None:
+    """Let these parameters and no other have gradients, which saves the time and memory of the others'."""
+    of.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
+def _descend(loss: torch.Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> bool:
+    """Take a step down the loss's gradient, unless either is not finite; returns whether it was taken."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    finite = math.isfinite((loss + norm).item())
+    if finite:
+        optimizer.step()
+    optimizer.zero_grad()
+    return finite
+
+
+def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOptions, seed: int) -> Relaxation[Any]:
+    """A relaxation whose initial parameters depend on `seed` alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return space.relaxation(classes, options)
+
+
+def fit_relaxation(
+    trainer: RelaxationTrainer, until_step: int, checkpoint: Path, snapshot: Path
+) -> Literal["finished", "nonfinite"]:
+    """Train until `until_step`, from `checkpoint` on where that is there.
+
+    The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time and in the end; both
+    files are there whole or not at all.
+    """
+    if checkpoint.exists():
+        trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
+    saved, shown = time.monotonic(), -math.inf
+
+    def show() -> None:
+        write_atomically(snapshot, trainer.snapshot().model_dump_json())
+
+    def after_step() -> None:
+        nonlocal saved, shown
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            save_checkpoint(checkpoint, trainer.state_dict())
+            saved = time.monotonic()
+        if time.monotonic() - shown > SNAPSHOT_EVERY_SECONDS:
+            show()
+            shown = time.monotonic()
+
+    status = trainer.run(until_step, after_step)
+    if status == "finished":
+        save_checkpoint(checkpoint, trainer.state_dict())
+    show()
+    return status

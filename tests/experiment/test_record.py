@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from made_up import Cell, CellSpace, MadeUpWorker, key_of
+from optuna.trial import TrialState
+
+from nasseg.experiment.record import Record
+from nasseg.planning.job import Candidate, Job, JobResult, Task, Trial
+from nasseg.planning.objective import Objective
+
+SPACE = CellSpace()
+TOP = 30
+
+
+def candidate(*branches: int, label: str | None = None) -> Candidate:
+    cell = Cell(branches=branches)
+    return Candidate(key=key_of(cell), choice=cell.model_dump(mode="json"), label=label)
+
+
+MIOU = Objective(weight=0, reference_cost=1)
+
+
+def run(record: Record, task: Task, *candidates: Candidate, start: int = 0, stop: int = 10, seed: int = 0) -> JobResult:
+    job = Job(number=0, task=task, candidates=candidates, seed=seed, start_step=start, stop_step=stop)
+    record.start(job)
+    result = MadeUpWorker(broken=frozenset({"4-4-4"})).run(job)
+    record.add(result)
+    return result
+
+
+def open_record(folder: Path, objective: Objective = MIOU) -> Record:
+    return Record.open_journal(folder / "study.journal", SPACE, TOP, objective)
+
+
+def states(folder: Path) -> dict[str, tuple[TrialState, dict[int, float], float | None]]:
+    """What a reader that knows nothing of this package finds in the journal, the last trial of each key."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    study = optuna.load_study(study_name="nasseg", storage=optuna.storages.JournalStorage(backend))
+    return {t.user_attrs["key"]: (t.state, t.intermediate_values, t.value) for t in study.trials}
+
+
+def test_trials_are_told_as_what_they_are(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    top, low, broken = candidate(0, 1, 2), candidate(1, 1, 1), candidate(4, 4, 4)
+    first = run(record, "proxy", top, low, broken)
+    second = run(record, "proxy", top, start=10, stop=TOP)
+    a, b = first.outcomes[0].miou, second.outcomes[0].miou
+    assert states(tmp_path) == {
+        top.key: (TrialState.COMPLETE, {10: a, TOP: b}, b),
+        low.key: (TrialState.RUNNING, {10: first.outcomes[1].miou}, None),
+        broken.key: (TrialState.FAIL, {}, None),
+    }
+    record.close()
+    assert states(tmp_path)[low.key][0] == TrialState.PRUNED
+    assert record.study.best_trial.params == {"op_0": "0", "op_1": "1", "op_2": "2"}
+
+
+def test_a_front_has_two_values_and_no_intermediate_ones(tmp_path: Path) -> None:
+    objective = Objective(aim="pareto", reference_cost=1)
+    record = open_record(tmp_path, objective)
+    top, low = candidate(0, 1, 2), candidate(1, 1, 1)
+    run(record, "proxy", top, low)
+    values = run(record, "proxy", top, start=10, stop=TOP).outcomes[0]
+    record.close()
+    for study in (record.study, open_record(tmp_path, objective).study):
+        assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+        assert study.metric_names == ["mIoU", "MAdds"]
+        assert [(t.state.name, t.values, t.intermediate_values) for t in study.trials] == [
+            ("COMPLETE", [values.miou, 100.0], {}),
+            ("PRUNED", None, {}),
+        ]
+
+
+def test_limits_are_optunas_constraints(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    over, reference, kept = (
+        candidate(*branches, label=label).model_copy(update={"constraints": {"params": value}})
+        for branches, label, value in (((3, 3, 3), None, 0.5), ((1, 1, 1), "aspp", 0.1), ((0, 0, 1), None, -0.25))
+    )
+    for _ in range(2):
+        record.reject([over])
+    outcomes = run(record, "proxy", reference, kept, stop=TOP).outcomes
+    record = open_record(tmp_path)
+    assert record.load() == [Trial(over), Trial(reference, {TOP: outcomes[0]}), Trial(kept, {TOP: outcomes[1]})]
+    assert [(t.state.name, t.constraints) for t in record.study.trials] == [
+        ("PRUNED", {"params": 0.5}),
+        ("COMPLETE", {"params": 0.1}),
+        ("COMPLETE", {"params": -0.25}),
+    ]
+    assert record.study.best_trial.user_attrs["key"] == kept.key
+
+
+def test_load_gives_back_what_was_added(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    aspp, other = candidate(0, 0, 0, label="aspp"), candidate(1, 2, 3)
+    prepared = run(record, "prepare", aspp, stop=100).outcomes[0]
+    proxy = run(record, "proxy", aspp, other).outcomes
+    full = run(record, "full", other, stop=100, seed=1).outcomes[0]
+    record.start(Job(number=1, task="proxy", candidates=(candidate(1, 1, 1),), seed=0, start_step=0, stop_step=10))
+    expected = [
+        Trial(aspp, {10: proxy[0]}, {0: prepared}),
+        Trial(other, {10: proxy[1]}, {1: full}),
+        Trial(candidate(1, 1, 1)),
+    ]
+    assert record.load() == expected
+    assert open_record(tmp_path).load() == expected
+
+
+def test_a_pruned_candidate_can_be_taken_up_again(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    first, second = candidate(0, 1, 2), candidate(1, 1, 1)
+    low = run(record, "proxy", first, second).outcomes
+    record.close()
+    record = open_record(tmp_path)
+    top = run(record, "proxy", first, start=10, stop=TOP).outcomes[0]
+    assert record.load() == [Trial(first, {10: low[0], TOP: top}), Trial(second, {10: low[1]})]
+    assert states(tmp_path)[first.key] == (TrialState.COMPLETE, {10: low[0].miou, TOP: top.miou}, top.miou)
+
+
+def test_looking_at_a_record_changes_nothing_even_where_its_last_line_is_unfinished(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    run(record, "proxy", candidate(0, 1, 2))
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 8, "worker')
+    before = journal.read_bytes()
+    assert open_record(tmp_path).load() == record.load()
+    assert journal.read_bytes() == before
+
+
+def test_a_journal_cut_anywhere_goes_on_from_what_is_whole(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    trials = [candidate(0, 0, i) for i in range(3)]
+    for each in trials:
+        run(record, "proxy", each)
+    whole = (tmp_path / "study.journal").read_bytes()
+    for cut in range(whole.index(b"\n") + 1, len(whole), 97):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / "study.journal").write_bytes(whole[:cut])
+        resumed = open_record(folder)
+        known = resumed.load()
+        assert [t.candidate for t in known] == trials[: len(known)]
+        added = run(resumed, "proxy", trials[2])
+        assert open_record(folder).load()[-1] == Trial(trials[2], {10: added.outcomes[0]})
+
+
+@pytest.mark.slow
+def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.experiment.record._LOCK_GRACE_SECONDS", 3)
+    run(open_record(tmp_path), "proxy", candidate(0, 0, 1))
+    (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")
+    record = open_record(tmp_path)
+    run(record, "proxy", candidate(0, 0, 2))
+    assert len(record.load()) == 2
+
+
+def test_a_database_by_url_holds_the_same(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/search.db"
+    outcome = run(Record.open_url(url, "run", SPACE, TOP, MIOU), "proxy", candidate(0, 1, 2)).outcomes[0]
+    assert Record.open_url(url, "run", SPACE, TOP, MIOU).load() == [Trial(candidate(0, 1, 2), {10: outcome})]
+
+
+def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:
+    record, worker = open_record(tmp_path), MadeUpWorker(broken_seeds=frozenset({7}))
+    assert record.relaxations() == []
+    results = []
+    for seed in (7, 0):
+        job = Job(number=seed, task="relax", candidates=(), seed=seed, start_step=0, stop_step=10)
+        record.start(job)
+        results.append(worker.run(job))
+        record.add(results[-1])
+    assert (results[0].message, results[0].found) == ("loss is nan", ())
+    assert open_record(tmp_path).relaxations() == record.relaxations() == results
+    assert record.load() == []

@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pydantic import ValidationError
+
+from nasseg.planning.budget import Budget
+from nasseg.planning.config import SearchConfig, check_sampler, cores
+from nasseg.planning.limits import Limits
+from tests.jobs.tiny import tiny_config
+
+
+def test_a_config_is_the_same_when_read_again(tmp_path: Path) -> None:
+    for config in (tiny_config(), SearchConfig(budget=Budget.parse("8cpu-h"), weights="imagenet", cost_weight=0)):
+        config.save(tmp_path)
+        assert SearchConfig.load(tmp_path) == config
+
+
+def test_the_file_is_readable(tmp_path: Path) -> None:
+    tiny_config("30min").save(tmp_path)
+    data = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (data["budget"], data["sampler"], data["plan"]["rungs"]) == (
+        {"amount": 30.0, "unit": "min"}, "random", [2, 6],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("plan", "rungs"), "six", r"plan\.rungs is 'six'"),
+        (("plan", "image_scale"), 2, r"plan\.image_scale is 2"),
+        (("plan", "full_recipe", "batch_size"), 0, r"plan\.full_recipe\.batch_size is 0"),
+        (("budget", "unit"), "potatoes", r"budget\.unit is 'potatoes'"),
+        (("cost_weight",), 0.5, r"cost_weight is 0\.5"),
+        (("runner",), "slurm", r"runner is 'slurm'"),
+        (("colour",), "blue", "colour is not a known field"),
+    ],
+)
+def test_an_error_names_the_file_and_the_field(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
+    tiny_config().save(tmp_path)
+    file = tmp_path / "config.yaml"
+    data = yaml.safe_load(file.read_text())
+    inner = data
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(ValueError, match=f"config.yaml: {message}") as caught:
+        SearchConfig.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["budget: [1", "just text", "", "- a list"])
+def test_what_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml: ") as caught:
+        SearchConfig.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_one_is_no_search(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no config\.yaml; give the folder of a search"):
+        SearchConfig.load(tmp_path)
+
+
+def test_an_interrupted_write_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_config().save(tmp_path)
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        tiny_config("7trials").save(tmp_path)
+    assert SearchConfig.load(tmp_path) == tiny_config()
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        tiny_config().seed = 1
+
+
+def test_an_unknown_sampler_names_the_known() -> None:
+    assert check_sampler("tpe") == "tpe"
+    with pytest.raises(ValueError, match=r"unknown sampler 'oracle'; known: .*nsga2"):
+        check_sampler("oracle")
+
+
+def test_the_device_is_found() -> None:
+    assert tiny_config().torch_device == torch.device("cpu")
+    assert cores() >= 1
+
+
+def test_the_sampler_follows_from_the_objective_unless_it_is_given() -> None:
+    budget = Budget.parse("5trials")
+    assert SearchConfig(budget=budget).sampler == "tpe"
+    assert SearchConfig(budget=budget, objective="pareto").sampler == "nsga2"
+    assert SearchConfig(budget=budget, objective="pareto", sampler="random").sampler == "random"
+
+
+def test_limits_are_kept_as_they_were_written() -> None:
+    config = SearchConfig(budget=Budget.parse("5trials"), target_latency="20ms", max_memory="1GiB")
+    assert config.limits == Limits(latency_ms=20, memory_bytes=2**30)
+    assert config.model_dump()["target_latency"] == "20ms"

@@ -1,0 +1,286 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nasseg.data import open_dataset
+from nasseg.jobs.speed import measure_speed
+from nasseg.planning.budget import Budget
+from nasseg.planning.config import Plan
+from nasseg.planning.plan import IMAGE_SCALES, Dials, Hardware, Speed, derive_plan, search_crop
+from nasseg.planning.planner import LEAST_PROXY_SHARE, PlannerSettings
+from nasseg.space.relaxation import RelaxationOptions
+from tests.jobs.tiny import DATA, TinySpace
+
+CPU = Hardware.of(torch.device("cpu"), cores=2)
+SPEED = Speed(image_scale=0.5, full_step_seconds=0.4, proxy_step_seconds=0.02, forward_seconds=0.1)
+SETTLED: dict[str, Any] = {"finalists": 2, "seeds": 2, "image_scale": 0.5}
+
+
+def plan(budget: str, hardware: Hardware = CPU, speed: Speed = SPEED, **options: Any) -> Plan:
+    options = {"size": (160, 320), "train_images": 256, "val_images": 64, "references": 2, **options}
+    return derive_plan(Budget.parse(budget), speed, hardware, **options)
+
+
+def test_a_budget_of_trials_has_no_clock() -> None:
+    slow = Speed(image_scale=0.5, full_step_seconds=40, proxy_step_seconds=2, forward_seconds=10)
+    found = plan("40trials")
+    assert found == plan("40trials", speed=slow)
+    assert (found.candidates, found.proxy_share) == (40, 1.0)
+    assert (found.image_scale, found.rungs, found.full_steps, found.finalists, found.seeds) == (1, (60, 180), 200, 2, 2)
+    assert plan("40trials", size=(360, 480)).image_scale == 0.5
+
+
+def test_ten_minutes_by_hand() -> None:
+    found = plan("10min", **SETTLED)
+    usable = 0.95 * 600 - 20
+    rounds = 1.15 * 4  # four rounds of two jobs side by side train four networks with two seeds each
+    full_steps = int((0.5 * usable / rounds - 8 * 0.1) / 0.4)
+    assert found.full_steps == full_steps == 147
+    features = (4 * 256 + 64) / 8 * 0.1
+    per_candidate = (0.5 * usable - features) * 2 / 1.15 / 48 - 0.7
+    scoring = (1 + 1 / 3) * 8 * 0.02 / 3
+    assert found.rungs[0] == int((per_candidate - scoring) / ((1 + 2 / 3) * 0.02))
+    assert found.rungs[1] == 3 * found.rungs[0]
+    assert found.candidates is None
+    assert (found.proxy_recipe.steps, found.full_recipe.steps) == (found.rungs[1], full_steps)
+    assert found.proxy_recipe.crop == found.full_recipe.crop == (80, 160)
+    assert found.proxy_share == pytest.approx(1 - 0.05 - 3 * 1.15 * (full_steps * 0.4 + 0.8) / 600, abs=5e-3)
+
+
+def test_more_hours_buy_more_finalists_seeds_and_rungs() -> None:
+    found = [plan(budget) for budget in ("30min", "5h", "20h")]
+    assert [(p.finalists, p.seeds, len(p.rungs)) for p in found] == [(2, 2, 2), (5, 2, 3), (10, 3, 3)]
+
+
+def test_given_dials_are_taken_and_the_rest_follows_from_them() -> None:
+    dials = {"rungs": (7, 70), "full_steps": 33, "finalists": 4, "seeds": 1, "image_scale": 0.3}
+    for budget in ("10min", "3trials"):
+        found = plan(budget, **dials)
+        assert {name: getattr(found, name) for name in dials} == dials
+        assert (found.proxy_recipe.steps, found.full_recipe.steps) == (70, 33)
+        assert found.full_recipe.crop == search_crop((160, 320), 0.3)
+    long, short = plan("10min", **SETTLED, full_steps=200), plan("10min", **SETTLED, full_steps=20)
+    assert long.proxy_share < short.proxy_share
+    assert long.rungs[0] < short.rungs[0]
+    assert plan("10min", rungs=None, full_steps=None) == plan("10min")
+
+
+@pytest.mark.parametrize("dials", [{"rungs": ()}, {"full_steps": 0}, {"image_scale": 1.5}, {"views": 8}])
+def test_dials_that_make_no_sense_are_refused(dials: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(dials))):
+        plan("3trials", **dials)
+
+
+minutes = st.floats(0.5, 6000)
+speeds = st.builds(
+    lambda full, proxy, forward: Speed(
+        image_scale=0.5, full_step_seconds=full, proxy_step_seconds=full * proxy, forward_seconds=full * forward
+    ),
+    st.floats(0.002, 20), st.floats(0.01, 1), st.floats(0.1, 0.6),
+)  # fmt: skip
+machines = st.builds(
+    lambda device, cores, gpus: Hardware(
+        device=device, cores=cores, gpus=gpus if device == "cuda" else 0,
+        workers=4 * gpus if device == "cuda" else cores, threads=1, gpus_per_trial=0.25 if device == "cuda" else 0.0,
+    ),
+    st.sampled_from(["cpu", "cuda"]), st.integers(1, 64), st.integers(1, 8),
+)  # fmt: skip
+images = st.integers(1, 3000)
+
+
+@given(minutes, speeds, machines, images, images)
+def test_every_plan_is_valid_and_ends_in_time(
+    amount: float, speed: Speed, hardware: Hardware, train: int, val: int
+) -> None:
+    budget = Budget(amount=amount, unit="min")
+    found = derive_plan(budget, speed, hardware, size=(160, 320), train_images=train, val_images=val, references=2)
+    PlannerSettings(**found.model_dump(include=set(PlannerSettings.model_fields)))
+    batch = found.full_recipe.batch_size
+    assert found.image_scale in IMAGE_SCALES
+    assert 20 <= found.rungs[0] <= 300
+    assert list(found.rungs) == [found.rungs[0] * 3**i for i in range(len(found.rungs))]
+    assert 10 <= found.full_steps <= max(1000, 100 * train // batch)
+    assert LEAST_PROXY_SHARE <= found.proxy_share < 1
+    at = speed.at(found.image_scale)
+    full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds
+    trainings = (found.finalists + 2) * found.seeds
+    full = 1.15 * math.ceil(trainings / hardware.workers) * full_seconds
+    if found.full_steps > 10:
+        assert full <= 0.5 * 60 * amount
+    if found.proxy_share > LEAST_PROXY_SHARE:
+        assert found.proxy_share * 60 * amount + full - 1.15 * full_seconds <= 60 * amount
+
+
+@given(st.floats(1, 600), st.floats(1, 3), speeds)
+def test_a_larger_budget_never_trains_for_less(amount: float, factor: float, speed: Speed) -> None:
+    less, more = (plan(f"{value:.3f}min", speed=speed, **SETTLED) for value in (amount, amount * factor))
+    assert more.full_steps >= less.full_steps
+    assert more.rungs[-1] >= less.rungs[-1]
+
+
+@given(st.floats(1, 59), st.floats(1, 59), speeds)
+def test_a_larger_budget_never_sees_smaller_images(a: float, b: float, speed: Speed) -> None:
+    less, more = (plan(f"{value:.3f}min", speed=speed) for value in sorted((a, b)))
+    assert more.image_scale >= less.image_scale
+
+
+def test_hours_of_devices_are_shared_out() -> None:
+    assert plan("8cpu-h") == plan("4h")
+    gpus = Hardware(device="cuda", cores=16, gpus=4, workers=16, threads=1, gpus_per_trial=0.25)
+    assert plan("8gpu-h", gpus) == plan("2h", gpus)
+    assert plan("8gpu-h", gpus).full_recipe.batch_size == 16
+    with pytest.raises(ValueError, match="needs a GPU"):
+        plan("8gpu-h")
+
+
+def test_a_cpu_has_a_worker_a_core() -> None:
+    cpu = torch.device("cpu")
+    assert (CPU.workers, CPU.threads, CPU.gpus, CPU.gpus_per_trial) == (2, 1, 0, 0.0)
+    assert (Hardware.of(cpu, 8, 2).workers, Hardware.of(cpu, 8, 2).threads) == (2, 4)
+    assert (Hardware.of(cpu, 2, 3).workers, Hardware.of(cpu, 2, 3).threads) == (3, 1)
+    with pytest.raises(ValueError, match=r"gpus_per_trial is 0\.5, but the device cpu has 0 GPUs"):
+        Hardware.of(cpu, 2, gpus_per_trial=0.5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "concurrency", "share", "expected"),
+    [
+        (1, None, None, (4, 0.25)),
+        (2, None, None, (8, 0.25)),
+        (1, None, 0.5, (2, 0.5)),
+        (1, 8, None, (8, 0.125)),
+        (2, 1, None, (1, 1.0)),
+        (1, 2, 0.25, (2, 0.25)),
+        (1, 8, 0.5, (2, 0.5)),
+    ],
+)
+def test_jobs_share_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    concurrency: int | None,
+    share: float | None,
+    expected: tuple[int, float],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = Hardware.of(torch.device("cuda"), 16, concurrency, share)
+    assert (found.workers, found.gpus_per_trial) == expected
+    assert found.threads == max(1, 16 // found.workers)
+    assert found.workers * found.gpus_per_trial <= gpus
+    with pytest.raises(ValueError, match=f"has {gpus} GPUs"):
+        Hardware.of(torch.device("cuda"), 16, None, gpus + 1)
+
+
+def test_time_goes_with_the_number_of_pixels() -> None:
+    whole = SPEED.at(1.0)
+    assert (whole.full_step_seconds, whole.proxy_step_seconds, whole.forward_seconds) == (1.6, 0.08, 0.4)
+    assert SPEED.at(0.5) == SPEED
+
+
+def test_crops_are_in_multiples_of_sixteen() -> None:
+    assert search_crop((160, 320), 1) == (160, 320)
+    assert search_crop((360, 480), 0.5) == (176, 240)
+    assert search_crop((1024, 2048), 0.375) == (384, 768)
+    assert search_crop((40, 40), 0.25) == (32, 32)
+
+
+def test_speed_is_measured_on_the_data() -> None:
+    found = measure_speed(TinySpace(), open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1)
+    assert found.image_scale == 1
+    assert 0 < found.proxy_step_seconds < found.full_step_seconds
+    assert 0 < found.forward_seconds < found.full_step_seconds
+    assert found.relax_step_seconds == 0
+
+
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+RELAXED = SPEED.model_copy(update={"relax_step_seconds": 1.5})
+
+
+def by_gradient(budget: str, hardware: Hardware = CPU, speed: Speed = RELAXED, **options: Any) -> Plan:
+    return plan(budget, hardware, speed, strategy="gradient", cost_weight=-0.07, **options)
+
+
+def test_seven_minutes_by_gradient_by_hand() -> None:
+    found, trials = by_gradient("7min", **SETTLED), plan("7min", **SETTLED)
+    assert (found.relaxations, found.full_steps) == (2, trials.full_steps)
+    rest = 0.5 * (0.95 * 420 - 20) - (4 * 256 + 64) / 8 * 0.1
+    step = 1.15 * 0.75 * 1.5  # side by side, and half as long where only the weights are updated
+    assert found.relax_steps == int(0.5 * rest / step)
+    left = rest - found.relax_steps * step
+    scoring = (1 + 1 / 3) * 8 * 0.02 / 3
+    per_candidate = left / 1.15 / (48 / 2) - 0.7
+    assert found.rungs[0] == pytest.approx((per_candidate - scoring) / ((1 + 2 / 3) * 0.02), abs=1)
+    assert found.rungs[1] == 3 * found.rungs[0]
+    recipe = found.relax_recipe
+    assert recipe is not None
+    assert found.full_recipe.crop == (80, 160)
+    assert (recipe.steps, recipe.crop, recipe.batch_size, recipe.amp) == (found.relax_steps, (64, 80), 2, False)
+    # Half of the 67 steps update the architecture.
+    assert recipe.architecture_learning_rate == pytest.approx(3e-3 * (15000 / 33.5) ** 0.5)
+    assert (recipe.scale, recipe.colour, recipe.cost_weight) == ((0.5, 2.0), 0.3, -0.07)
+
+
+def test_a_search_by_trials_has_no_relaxation() -> None:
+    found = plan("10min")
+    assert (found.relaxations, found.relax_steps, found.relax_recipe) == (0, 0, None)
+
+
+def test_a_budget_of_trials_bounds_relaxations() -> None:
+    assert [by_gradient(f"{n}trials").relaxations for n in (1, 2, 3, 4, 40)] == [1, 1, 1, 2, 2]
+    assert by_gradient("40trials").relax_steps == 400
+
+
+@pytest.mark.parametrize(("workers", "relaxations"), [(1, 2), (2, 2), (3, 3), (4, 4), (16, 4)])
+def test_as_many_relaxations_as_workers_from_two_to_four(workers: int, relaxations: int) -> None:
+    hardware = CPU.model_copy(update={"workers": workers})
+    assert by_gradient("2h", hardware).relaxations == relaxations
+    assert by_gradient("20min", hardware).relaxations == min(workers, 4)
+
+
+def test_dials_of_a_relaxation_are_taken() -> None:
+    dials = {"relax_steps": 33, "relaxations": 5, "partial_channels": 4}
+    for budget in ("10min", "40trials"):
+        found = by_gradient(budget, **dials)
+        assert (found.relax_steps, found.relaxations) == (33, 5)
+        assert found.relax_recipe is not None
+        assert found.relax_recipe.options.partial_channels == 4
+    short, long = by_gradient("10min", **SETTLED, relax_steps=10), by_gradient("10min", **SETTLED, relax_steps=200)
+    assert short.rungs[0] > long.rungs[0]
+
+
+@pytest.mark.parametrize(("device", "asked", "expected"), [
+    ("cpu", None, False), ("cuda", None, True), ("cpu", True, True), ("cuda", False, False),
+])  # fmt: skip
+def test_activations_are_computed_again_on_gpus_unless_said_otherwise(
+    device: str, asked: bool | None, expected: bool
+) -> None:
+    options = Dials(checkpoint_activations=asked).relaxation_options(torch.device(device))
+    assert options.checkpoint_activations is expected
+
+
+@given(minutes, speeds, machines, images, images, st.floats(0.5, 20))
+def test_every_plan_by_gradient_is_valid_and_ends_in_time(
+    amount: float, speed: Speed, hardware: Hardware, train: int, val: int, relax: float
+) -> None:
+    speed = speed.model_copy(update={"relax_step_seconds": relax * speed.full_step_seconds})
+    options: dict[str, Any] = {"size": (160, 320), "train_images": train, "val_images": val, "references": 2}
+    found = derive_plan(Budget(amount=amount, unit="min"), speed, hardware, **options, strategy="gradient")
+    PlannerSettings(**found.model_dump(include=set(PlannerSettings.model_fields)))
+    assert found.relax_steps >= 10
+    at, batch = speed.at(found.image_scale), found.full_recipe.batch_size
+    full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds
+    full = 1.15 * math.ceil((found.finalists + 2) * found.seeds / hardware.workers) * full_seconds
+    step = 1.15 * math.ceil(found.relaxations / hardware.workers) * 0.75 * at.relax_step_seconds
+    if found.relax_steps > 10 and found.full_steps > 10:
+        assert full + found.relax_steps * step <= 60 * amount
+
+
+def test_the_speed_of_a_relaxation_is_measured() -> None:
+    options = RelaxationOptions()
+    found = measure_speed(TinySpace(), open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1, options)
+    assert found.relax_step_seconds > found.proxy_step_seconds

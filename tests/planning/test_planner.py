@@ -1,0 +1,613 @@
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
+from pydantic import ValidationError
+
+from nasseg.pareto import non_dominated_ranks
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Trial
+from nasseg.planning.planner import Planner, PlannerSettings
+from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.samplers.base import Tried
+
+SPACE = CellSpace(branches=3, operators=5)
+REFERENCES = ("0-0-0", "4-4-4")
+
+
+def miou(outcome: Outcome) -> float:
+    assert outcome.miou is not None
+    return outcome.miou
+
+
+def values(outcome: Outcome) -> tuple[float]:
+    return (miou(outcome),)
+
+
+def make(
+    space: CellSpace = SPACE,
+    sampler: str = "random",
+    history: Sequence[Trial] = (),
+    relaxed: Sequence[JobResult] = (),
+    describe: Callable[[Cell], Candidate] = candidate_of,
+    values: Callable[[Outcome], tuple[float, ...]] = values,
+    **options: Any,
+) -> Planner:
+    plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
+    return Planner(
+        space, SAMPLERS[sampler](space), plan, describe=describe, values=values, history=history, relaxed=relaxed
+    )
+
+
+def run(planner: Planner, worker: MadeUpWorker | None = None, jobs: int = 10**6, spent: float = 0.0) -> list[Job]:
+    """Run up to `jobs` jobs one after another."""
+    worker = worker or MadeUpWorker()
+    done: list[Job] = []
+    while len(done) < jobs and (job := planner.next_job(spent)) is not None:
+        planner.tell(worker.run(job))
+        done.append(job)
+    return done
+
+
+def run_in_parallel(
+    planner: Planner,
+    workers: int,
+    spent: Callable[[float], float] = lambda clock: 0.0,
+    takes: Callable[[Job], float] | None = None,
+) -> list[Job]:
+    """Run jobs on workers with a made-up clock: a step takes a second, more or less, or a job what it `takes`."""
+    worker, rng, clock = MadeUpWorker(), Random(0), 0.0
+    running: list[tuple[float, int, JobResult]] = []
+    jobs: list[Job] = []
+    while True:
+        while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
+            seconds = takes(job) if takes else (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
+            result = worker.run(job).model_copy(update={"seconds": seconds})
+            heapq.heappush(running, (clock + seconds, job.number, result))
+            jobs.append(job)
+        if not running:
+            assert planner.done
+            return jobs
+        clock, _, result = heapq.heappop(running)
+        planner.tell(result)
+
+
+def trainings(jobs: list[Job]) -> Counter[tuple[str, str, int, int]]:
+    return Counter((job.task, c.key, job.stop_step, job.seed) for job in jobs for c in job.candidates)
+
+
+def proxies(jobs: list[Job], stop: int) -> list[str]:
+    return [c.key for job in jobs if job.task == "proxy" and job.stop_step == stop for c in job.candidates]
+
+
+def test_only_references_are_trained_until_the_features_are_there_and_they_go_first() -> None:
+    planner, worker = make(seeds=2), MadeUpWorker()
+    prepare = planner.next_job(0)
+    assert prepare is not None
+    assert (prepare.task, prepare.candidates[0].label, prepare.stop_step, prepare.seed) == ("prepare", "aspp", 200, 0)
+    beside = [job for job in iter(lambda: planner.next_job(0), None) if job is not None]
+    assert {(job.task, job.candidates[0].label, job.seed) for job in beside} == {
+        ("full", "published", 0), ("full", "aspp", 1), ("full", "published", 1),
+    }  # fmt: skip
+    assert len(beside) == 3
+    assert not planner.done
+    for job in (prepare, *beside):
+        planner.tell(worker.run(job))
+    jobs = run(planner)
+    assert [job.candidates[0].label for job in jobs[:2]] == ["aspp", "aspp"]
+    assert {c.label for job in jobs[:6] for c in job.candidates} == {"aspp", "published"}
+
+
+def test_a_whole_search_tries_all_promotes_the_best_and_trains_the_final() -> None:
+    planner = make(finalists=2, seeds=2)
+    jobs = run(planner)
+    assert planner.done
+    assert max(trainings(jobs).values()) == 1
+    assert len(set(proxies(jobs, 10))) == 20
+    assert set(REFERENCES) <= set(proxies(jobs, 90)) <= set(proxies(jobs, 30)) <= set(proxies(jobs, 10))
+    assert len(proxies(jobs, 30)) >= 20 // 3
+    finalists = [c.key for c in planner.finalists()]
+    ranked = sorted(set(proxies(jobs, 90)) - set(REFERENCES), key=lambda key: -_proxy_miou(planner, key))
+    assert finalists == ranked[:2]
+    full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task != "proxy")
+    assert full == Counter((key, seed) for key in (*finalists, *REFERENCES) for seed in range(2))
+
+
+def _proxy_miou(planner: Planner, key: str) -> float:
+    return next(miou(t.proxy[90]) for t in planner.trials if t.candidate.key == key)
+
+
+def test_the_final_is_filled_where_halving_alone_leaves_too_few() -> None:
+    planner = make(candidates=4, finalists=2)
+    run(planner)
+    assert len(planner.finalists()) == 2
+
+
+def test_a_finite_space_is_tried_to_its_end() -> None:
+    space = CellSpace(branches=2, operators=4)
+    planner = make(space, candidates=None)
+    jobs = run(planner)
+    points = {key_of(Cell(branches=(a, b))) for a in range(4) for b in range(4)}
+    assert set(proxies(jobs, 10)) == points
+    assert planner.repeats > 0
+    assert planner.done
+
+
+def test_a_sampler_that_repeats_itself_is_replaced_by_samples() -> None:
+    class Stubborn:
+        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+            return Cell(branches=(4, 0, 2))
+
+    plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=6)
+    planner = Planner(SPACE, Stubborn(), plan, describe=candidate_of, values=values)
+    assert len(set(proxies(run(planner), 10))) == 6
+    assert planner.repeats >= 3 * 20
+
+
+def test_candidates_share_jobs() -> None:
+    planner = make(candidates_per_job=4)
+    jobs = run(planner)
+    assert len(set(proxies(jobs, 10))) == 20
+    assert max(trainings(jobs).values()) == 1
+    assert len([job for job in jobs if job.task == "proxy" and job.stop_step == 10]) == 6
+
+
+def test_failed_candidates_are_not_promoted_and_not_in_the_final() -> None:
+    good = [t.candidate.key for t in _ran(make()).trials if 90 in t.proxy]
+    broken = frozenset(key for key in good if key not in REFERENCES) | {"4-4-4"}
+    planner = _ran(make(), MadeUpWorker(broken))
+    for trial in planner.trials:
+        if trial.candidate.key in broken:
+            assert list(trial.proxy) in ([10], [])
+            assert not trial.full
+    assert planner.done
+
+
+def _ran(planner: Planner, worker: MadeUpWorker | None = None) -> Planner:
+    run(planner, worker)
+    return planner
+
+
+def test_a_failed_preparation_ends_the_search_and_is_tried_again_on_resumption() -> None:
+    planner = make()
+    assert [job.task for job in run(planner, MadeUpWorker(frozenset({"0-0-0"})))] == ["prepare"]
+    assert planner.done
+    assert len(run(make(history=planner.trials))) > 20
+
+
+def test_after_its_share_of_the_budget_the_proxy_only_serves_the_final() -> None:
+    planner = make(candidates=None, proxy_share=0.5)
+    run(planner, jobs=30, spent=0.49)
+    tried = len(planner.trials)
+    rest = run(planner, spent=0.5)
+    assert len(planner.trials) == tried
+    assert {job.task for job in rest} >= {"full"}
+    assert len(planner.finalists()) == 3
+    assert planner.done
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("full_seconds", [10, 30, 60])
+def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int) -> None:
+    total, clocks = 1000.0, [0.0]
+
+    def spent(clock: float) -> float:
+        clocks.append(clock)
+        return clock / total
+
+    options = {"candidates": None, "proxy_share": 0.6, "total_seconds": total, "concurrency": workers}
+    planner = make(WithoutSharedStage(branches=5, operators=12), **options)
+    run_in_parallel(planner, workers, spent, lambda job: 2.0 if job.task == "proxy" else full_seconds)
+    final = {finalist.key for finalist in planner.finalists()}
+    assert len(final) == 3
+    trained = [trial.candidate for trial in planner.trials if set(trial.full) == {0, 1}]
+    assert {candidate.key for candidate in trained if candidate.label is None} == final
+    assert len(trained) == 5
+    assert 0.88 * total - full_seconds < clocks[-1] < total
+
+
+def test_a_spent_budget_ends_the_search() -> None:
+    planner = make()
+    run(planner, jobs=8)
+    assert planner.next_job(1.0) is None
+    assert planner.done
+
+
+def test_results_are_told_once() -> None:
+    planner = make()
+    job = planner.next_job(0)
+    assert job is not None
+    result = MadeUpWorker().run(job)
+    planner.tell(result)
+    with pytest.raises(ValueError, match=f"job {job.number} is not in flight"):
+        planner.tell(result)
+
+
+@pytest.mark.parametrize("rungs", [(), (0, 10), (30, 10), (10, 10)])
+def test_rungs_rise(rungs: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        PlannerSettings(rungs=rungs, full_steps=10)
+
+
+def test_a_record_of_other_rungs_is_refused() -> None:
+    planner = _ran(make())
+    with pytest.raises(ValueError, match=r"rungs are \(20, 60\); must hold 10"):
+        make(history=planner.trials, rungs=(20, 60))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sampler=st.sampled_from(["random", "neighbourhood", "tpe"]),
+    kill_after=st.integers(0, 60),
+    handed_out=st.booleans(),
+    per_job=st.integers(1, 3),
+    seed=st.integers(0, 3),
+)
+def test_killed_anywhere_and_rebuilt_it_trains_what_an_unbroken_search_trains(
+    sampler: str, kill_after: int, handed_out: bool, per_job: int, seed: int
+) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "candidates_per_job": per_job, "seed": seed}
+    unbroken = make(**options)
+    expected = run(unbroken)
+    broken = make(**options)
+    before = run(broken, jobs=kill_after)
+    if handed_out:
+        broken.next_job(0)
+    started = {c.key for job in (*before, *broken.in_flight) for c in job.candidates}
+    rebuilt = make(**options, history=[t for t in broken.trials if t.candidate.key in started])
+    after = run(rebuilt)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    assert rebuilt.trials == unbroken.trials
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    workers=st.integers(1, 12),
+    candidates=st.one_of(st.none(), st.integers(2, 30)),
+    per_job=st.integers(1, 3),
+    reduction=st.integers(2, 4),
+    seconds=st.integers(100, 6000),
+)
+def test_on_many_workers_nothing_is_trained_twice_and_the_budget_holds(
+    workers: int, candidates: int | None, per_job: int, reduction: int, seconds: int
+) -> None:
+    planner = make(candidates=candidates, candidates_per_job=per_job, reduction=reduction)
+    jobs = run_in_parallel(planner, workers, lambda clock: clock / seconds)
+    assert max(trainings(jobs).values()) == 1
+    assert candidates is None or len(planner.trials) <= candidates
+    finished: dict[str, int] = {}
+    for job in jobs:
+        if job.task == "proxy":
+            for candidate in job.candidates:
+                assert finished.get(candidate.key, 0) == job.start_step
+                finished[candidate.key] = job.stop_step
+    for trial in planner.trials:
+        steps = list(trial.proxy)
+        assert steps == [10, 30, 90][: len(steps)]
+        assert all(trial.proxy[s].miou == true_miou(trial.candidate, s) for s in steps)
+
+
+def test_ten_thousand_jobs_on_hundreds_of_workers() -> None:
+    space = CellSpace(branches=5, operators=40)
+    planner = make(space, candidates=6500)
+    jobs = run_in_parallel(planner, workers=370)
+    assert len(jobs) > 9000
+    assert max(trainings(jobs).values()) == 1
+    assert planner.finished_at_rungs[0] == 6500
+    assert 2166 <= planner.finished_at_rungs[1] < 3300
+
+
+def test_all_candidates_are_pure_data() -> None:
+    for trial in _ran(make()).trials:
+        assert Candidate.model_validate_json(trial.candidate.model_dump_json()) == trial.candidate
+        assert SPACE.canonical(SPACE.parse(trial.candidate.choice)).model_dump(mode="json") == trial.candidate.choice
+
+
+# --- limits and fronts -----------------------------------------------------------------------------------------------
+
+
+def cost_of(key: str) -> int:
+    """The sum of the operators, plus one."""
+    return 1 + sum(map(int, key.split("-")))
+
+
+def within(limit: int) -> Callable[[Cell], Candidate]:
+    def describe(choice: Cell) -> Candidate:
+        constraints = {"cost": cost_of(key_of(choice)) / limit - 1}
+        return candidate_of(choice).model_copy(update={"constraints": constraints})
+
+    return describe
+
+
+def accurate_and_cheap(outcome: Outcome) -> tuple[float, float]:
+    return miou(outcome), -float(cost_of(outcome.key))
+
+
+def whole_history(planner: Planner) -> list[Trial]:
+    """What a record has of a search."""
+    return [*map(Trial, planner.rejected), *planner.trials]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_breaks_a_limit_is_not_trained_but_for_the_references(sampler: str) -> None:
+    space = CellSpace(branches=5, operators=9)
+    planner = make(space, sampler, describe=within(11), candidates=40)
+    jobs = run(planner)
+    keys = set(proxies(jobs, 10))
+    assert len(keys) == 40
+    assert {key for key in keys if cost_of(key) > 11} == {"8-8-8-8-8"}
+    assert all(cost_of(candidate.key) > 11 for candidate in planner.rejected)
+    assert planner.rejected
+    assert planner.done
+
+
+def test_where_few_networks_keep_the_limits_all_are_found() -> None:
+    planner = make(describe=within(4), candidates=None)
+    run(planner)
+    every = {key_of(SPACE.canonical(Cell(branches=(a, b, c)))) for a in range(5) for b in range(5) for c in range(5)}
+    kept = {key for key in every if cost_of(key) <= 4}
+    assert len(kept) == 7
+    assert {trial.candidate.key for trial in planner.trials} == kept | {"4-4-4"}
+
+
+def test_candidates_are_found_where_one_network_in_two_hundred_keeps_the_limits() -> None:
+    space, looked_at = CellSpace(branches=5, operators=9), 0
+
+    def describe(choice: Cell) -> Candidate:
+        nonlocal looked_at
+        looked_at += 1
+        return within(6)(choice)
+
+    planner = make(space, describe=describe, candidates=17)
+    keys = set(proxies(run(planner), 10))
+    assert sum(cost_of(key) <= 6 for key in keys) == 16
+    assert looked_at < 17 * 100
+
+
+def test_an_infeasible_reference_is_no_finalist_and_samplers_know_that_it_is() -> None:
+    seen: list[Sequence[Tried]] = []
+
+    class Spy:
+        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+            seen.append(history)
+            return SPACE.sample(rng)
+
+    plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=8)
+    run(Planner(SPACE, Spy(), plan, describe=within(7), values=values))
+    reference = next(tried for tried in seen[-1] if tried.choice.branches == (4, 4, 4))
+    assert (reference.feasible, reference.final, reference.rung) == (False, True, 1)
+    rejected = [tried for tried in seen[-1] if tried.rung == 0 and tried.final]
+    assert rejected
+    assert all(tried.values is None and not tried.feasible for tried in rejected)
+
+
+@pytest.mark.parametrize("sampler", ["random", "neighbourhood", "nsga2"])
+def test_with_two_objectives_the_front_reaches_the_top_rung(sampler: str) -> None:
+    planner = make(sampler=sampler, candidates=None, values=accurate_and_cheap, finalists=5)
+    run(planner)
+    low = {t.candidate.key: accurate_and_cheap(t.proxy[10]) for t in planner.trials}
+    assert len(low) == 35
+    ranks = non_dominated_ranks(list(low.values()))
+    front = {key for key, rank in zip(low, ranks, strict=True) if rank == 0}
+    promoted = {t.candidate.key for t in planner.trials if 30 in t.proxy}
+    assert len(front & promoted) >= min(len(front), 35 // 3) - 1
+    top = {t.candidate.key: accurate_and_cheap(t.proxy[90]) for t in planner.trials if 90 in t.proxy}
+    best = non_dominated_ranks(list(top.values()))
+    ends = {max(top, key=lambda key: top[key]), max(top, key=lambda key: (top[key][1], top[key][0]))}
+    assert all(rank == 0 for key, rank in zip(top, best, strict=True) if key in ends)
+    finalists = {candidate.key for candidate in planner.finalists()}
+    assert ends - set(REFERENCES) <= finalists
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sampler=st.sampled_from(["random", "neighbourhood", "tpe", "nsga2"]),
+    kill_after=st.integers(0, 60),
+    per_job=st.integers(1, 3),
+    limit=st.integers(5, 12),
+)
+def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_one_trains(
+    sampler: str, kill_after: int, per_job: int, limit: int
+) -> None:
+    options: dict[str, Any] = {
+        "sampler": sampler, "candidates_per_job": per_job, "describe": within(limit), "values": accurate_and_cheap
+    }  # fmt: skip
+    unbroken = make(**options)
+    expected = run(unbroken)
+    broken = make(**options)
+    before = run(broken, jobs=kill_after)
+    started = {c.key for job in before for c in job.candidates}
+    rejected = broken.rejected
+    rebuilt = make(
+        **options, history=[t for t in whole_history(broken) if t.candidate in rejected or t.candidate.key in started]
+    )
+    after = run(rebuilt)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    assert rebuilt.trials == unbroken.trials
+    # Where nothing is left to try, a rebuilt search looks for it once more.
+    assert rebuilt.rejected[: len(unbroken.rejected)] == unbroken.rejected
+
+
+# --- by gradient -----------------------------------------------------------------------------------------------------
+
+GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, "seeds": 2, "proxy_share": 0.0}
+"""Without time for trials after the relaxations."""
+
+
+class WithoutSharedStage(CellSpace):
+    @property
+    def shared_stage(self) -> None:
+        return None
+
+
+def found_by(seed: int) -> str:
+    """The key of what the made-up relaxation with this seed finds."""
+    return key_of(SPACE.sample(Random(f"relax {seed}")))
+
+
+def relaxing(jobs: list[Job], worker: MadeUpWorker | None = None) -> list[JobResult]:
+    return [(worker or MadeUpWorker()).run(job) for job in list(jobs) if job.task == "relax"]
+
+
+def test_what_relaxations_find_are_the_candidates() -> None:
+    planner = make(**GRADIENT)
+    jobs = run(planner)
+    assert [job.task for job in jobs[:5]] == ["prepare", "relax", "relax", "relax", "proxy"]
+    assert [(job.seed, job.start_step, job.stop_step) for job in jobs[1:4]] == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]
+    found = {found_by(seed) for seed in range(3)}
+    assert len(found) == 3
+    for stop in (10, 30, 90):
+        assert set(proxies(jobs, stop)) == {*REFERENCES, *found}
+    finalists = {c.key for c in planner.finalists()}
+    assert len(finalists) == 2
+    assert finalists <= found
+    full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task in {"prepare", "full"})
+    assert full == Counter((key, seed) for key in (*finalists, *REFERENCES) for seed in range(2))
+    assert planner.done
+
+
+def test_relaxations_run_while_the_reference_is_prepared() -> None:
+    planner = make(**GRADIENT)
+    jobs = [planner.next_job(0) for _ in range(5)]
+    assert [job.task for job in jobs if job] == ["prepare", "relax", "relax", "relax", "full"]
+
+
+def test_a_relaxation_is_trained_in_parts_until_its_share_of_the_budget_is_spent() -> None:
+    planner, worker = make(**{**GRADIENT, "relaxations": 1, "relax_steps": 25, "relax_share": 0.5}), MadeUpWorker()
+    parts = []
+    for spent in (0.0, 0.0, 0.2, 0.4, 0.6):
+        job = planner.next_job(spent)
+        assert job is not None
+        planner.tell(worker.run(job))
+        parts.append((job.task, job.start_step, job.stop_step))
+    assert parts == [("prepare", 0, 200), ("relax", 0, 3), ("relax", 3, 6), ("relax", 6, 9), ("proxy", 0, 10)]
+    last = relaxing(worker.jobs, worker)[-1:]
+    goes_on = make(**{**GRADIENT, "relaxations": 1, "relax_steps": 25}, history=planner.trials, relaxed=last)
+    assert [job.stop_step for job in run(goes_on) if job.task == "relax"] == [12, 15, 18, 21, 24, 25]
+    assert found_by(0) in proxies(run(planner, worker, spent=0.6), 90)
+
+
+def test_the_final_waits_for_all_relaxations() -> None:
+    planner, worker = make(**{**GRADIENT, "relaxations": 2, "finalists": 1}), MadeUpWorker()
+    prepare, first, second = (planner.next_job(0) for _ in range(3))
+    assert prepare is not None
+    assert first is not None
+    assert second is not None
+    for job in (prepare, first):
+        planner.tell(worker.run(job))
+    beside = run(planner)
+    assert {job.candidates[0].key for job in beside if job.task == "full"} == set(REFERENCES)
+    assert proxies(beside, 90) == [*REFERENCES, found_by(0)]
+    planner.tell(worker.run(second))
+    assert proxies(run(planner), 90) == [found_by(1)]
+    assert planner.done
+
+
+def test_finds_are_led_to_the_limits() -> None:
+    planner = make(**GRADIENT, describe=within(6))
+    jobs = run(planner)
+    found = set(proxies(jobs, 90)) - set(REFERENCES)
+    assert found
+    assert all(cost_of(key) <= 6 for key in found)
+    assert any(cost_of(found_by(seed)) > 6 for seed in range(3))
+    again = make(**GRADIENT, describe=within(6), history=planner.trials, relaxed=relaxing(jobs))
+    assert run(again) == []
+
+
+def test_trials_go_on_from_what_relaxations_find() -> None:
+    planner = make(sampler="neighbourhood", **{**GRADIENT, "proxy_share": 0.5})
+    jobs = run(planner)
+    first_rung = proxies(jobs, 10)
+    found = {found_by(seed) for seed in range(3)}
+    assert set(first_rung[:5]) == {*REFERENCES, *found}
+    assert len(first_rung) == 20
+    assert jobs.index(next(job for job in jobs if job.task == "proxy")) > max(
+        place for place, job in enumerate(jobs) if job.task == "relax"
+    )
+    assert {*REFERENCES, *found} < set(proxies(jobs, 30)) < set(first_rung)
+    assert {*REFERENCES, *found} <= set(proxies(jobs, 90))
+    late = make(**{**GRADIENT, "proxy_share": 0.5})
+    assert set(proxies(run(late, spent=0.5), 10)) == {*REFERENCES, *found}
+
+
+def test_searches_with_other_seeds_train_other_relaxations() -> None:
+    seeds = [job.seed for seed in range(3) for job in run(make(**GRADIENT, seed=seed)) if job.task == "relax"]
+    assert seeds == list(range(9))
+
+
+def test_equal_finds_are_one_candidate_and_a_find_may_be_a_reference() -> None:
+    class Agreeing(MadeUpWorker):
+        def run(self, job: Job) -> JobResult:
+            finds = [Cell(branches=(1, 2, 3)), Cell(branches=(3, 2, 1)), Cell(branches=(4, 4, 4))]
+            if job.task == "relax":
+                found = finds[job.seed].model_dump(mode="json")
+                return JobResult(job=job, outcomes=(), found=(found,), seconds=1)
+            return super().run(job)
+
+    planner = make(**GRADIENT)
+    jobs = run(planner, Agreeing())
+    assert proxies(jobs, 90) == [*REFERENCES, "1-2-3"]
+    assert planner.repeats == 2
+    assert max(trainings(jobs).values()) == 1
+
+
+def test_a_failed_relaxation_leaves_the_others() -> None:
+    planner = make(**GRADIENT)
+    jobs = run(planner, MadeUpWorker(broken_seeds=frozenset({0, 2})))
+    assert proxies(jobs, 90) == [*REFERENCES, found_by(1)]
+    assert planner.done
+
+
+def test_where_all_relaxations_fail_the_search_ends_and_a_resumed_one_tries_again() -> None:
+    planner, worker = make(**GRADIENT), MadeUpWorker(broken_seeds=frozenset(range(3)))
+    with pytest.raises(RuntimeError, match="no relaxation could be trained, the last: loss is nan"):
+        run(planner, worker)
+    again = make(**GRADIENT, history=planner.trials, relaxed=relaxing(worker.jobs, worker))
+    assert [job.seed for job in run(again) if job.task == "relax"] == [0, 1, 2]
+
+
+def test_finds_are_tried_even_where_the_relaxations_took_longer_than_planned() -> None:
+    planner = make(**GRADIENT)
+    run(planner, jobs=4, spent=0.4)
+    assert set(proxies(run(planner, spent=0.9), 90)) == {*REFERENCES, *(found_by(seed) for seed in range(3))}
+
+
+@pytest.mark.parametrize("options", [{}, GRADIENT])
+def test_without_a_shared_stage_nothing_waits_for_the_first_reference(options: dict[str, Any]) -> None:
+    planner = make(WithoutSharedStage(), **options)
+    prepare, job = planner.next_job(0), planner.next_job(0)
+    assert prepare is not None
+    assert job is not None
+    assert (prepare.task, job.task) == ("prepare", "relax" if options else "proxy")
+    planner.tell(JobResult.failed(prepare, "out of memory"))
+    planner.tell(MadeUpWorker().run(job))
+    jobs = run(planner)
+    assert {job.candidates[0].key for job in jobs if job.task == "full"} > set(REFERENCES)
+    assert planner.done
+
+
+@settings(deadline=None, max_examples=20)
+@given(kill_after=st.integers(0, 25), handed_out=st.booleans(), shared=st.booleans(), broken=st.sets(st.integers(0, 1)))
+def test_a_search_by_gradient_killed_anywhere_trains_what_an_unbroken_one_trains(
+    kill_after: int, handed_out: bool, shared: bool, broken: set[int]
+) -> None:
+    space = SPACE if shared else WithoutSharedStage()
+    options = {**GRADIENT, "proxy_share": 1.0, "candidates": 9}
+    expected = run(make(space, **options), MadeUpWorker(broken_seeds=frozenset(broken)))
+    planner, worker = make(space, **options), MadeUpWorker(broken_seeds=frozenset(broken))
+    before = run(planner, worker, jobs=kill_after)
+    if handed_out:
+        planner.next_job(0)
+    started = {c.key for job in (*before, *planner.in_flight) for c in job.candidates}
+    history = [t for t in planner.trials if t.candidate.key in started]
+    relaxed = relaxing(before, worker)
+    after = run(make(space, **options, history=history, relaxed=relaxed), worker)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    seeds = [job.seed for job in (*before, *after) if job.task == "relax"]
+    assert set(seeds) == {0, 1, 2}
+    assert len(seeds) == 3 or all(seed in broken for seed in seeds[: len(relaxed)])

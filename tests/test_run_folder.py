@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from nasseg.run_folder import check_new, new_folder
+
+
+def fill_up(folder: Path, file: Path) -> None:
+    with new_folder(folder):
+        file.touch()
+        raise OSError("full")
+
+
+def test_a_folder_is_made_and_stays(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "runs" / "one"):
+        (tmp_path / "runs" / "one" / "file").touch()
+    assert (tmp_path / "runs" / "one" / "file").exists()
+
+
+def test_of_a_failure_nothing_stays(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"):
+        fill_up(tmp_path / "runs" / "one", tmp_path / "runs" / "one" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runs_of_others_stay(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"):
+        fill_up(tmp_path / "runs" / "one", tmp_path / "runs" / "two")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["two"]
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match=r"exists already; continue it with --resume, or name another"):
+            check_new(path)
+    (tmp_path / "empty").mkdir()
+    check_new(tmp_path / "empty")
