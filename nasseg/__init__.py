@@ -22,15 +22,15 @@ def search(out: str | Path, *, budget: str = "30min", concurrency: int | None = 
     import threading
     from pathlib import Path
 
-    from nasseg.experiment.experiment import begin_with
+    from nasseg.experiment.begin import begin_with
     from nasseg.report.search import SearchReporter
 
     run = begin_with(Path(out), budget=budget, concurrency=concurrency, **options)
     with SearchReporter(run) as reporter:
         run.run(threading.Event(), reporter.update)
-    if run.best is None:
+    if run.results.best is None:
         raise ValueError(f"no candidate could be trained within {budget}; give a larger budget")
-    return run.architecture(run.best)
+    return run.architecture(run.results.best)
 
 
 def load(path: str | Path) -> Architecture:

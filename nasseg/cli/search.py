@@ -89,7 +89,8 @@ def search(
     config: Config = None,
 ) -> None:
     """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
-    from nasseg.experiment.experiment import Search, begin
+    from nasseg.experiment.begin import begin
+    from nasseg.experiment.experiment import Experiment
     from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
@@ -97,9 +98,8 @@ def search(
     if resume:
         if out is None:
             raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-        saved = SearchConfig.load(out)
-        say(f"continuing {out}: {saved.space} on {saved.data}, budget {saved.budget}")
-        run = Search(saved, out)
+        run = Experiment.open(out)
+        say(f"continuing {out}: {run.config.space} on {run.config.data}, budget {run.config.budget}")
     else:
         out = out or new_run_folder("search")
         given = {
