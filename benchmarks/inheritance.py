@@ -28,10 +28,10 @@ from pathlib import Path
 import torch
 
 from nasseg.data import open_dataset
-from nasseg.jobs.worker import SearchWorker
+from nasseg.jobs.worker import Worker
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
-from nasseg.planning.job import Candidate, Job
+from nasseg.planning.job import Job
 from nasseg.planning.plan import Hardware, Speed, derive_plan
 from nasseg.rank_correlation import spearman
 from nasseg.train.inheritance import WeightStore
@@ -94,7 +94,7 @@ class Counting(WeightStore):
 
 class Latest(Counting):
     def save(self, network):
-        for file, _ in self._files(network).values():
+        for file, _ in self.files(network).values():
             file.unlink(missing_ok=True)
         super().save(network)
 
@@ -128,23 +128,21 @@ def make_worker(args, folder, store):
     )  # fmt: skip
     config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
                           budget=budget, device=args.device, plan=plan, inherit=False)  # fmt: skip
-    worker = SearchWorker(config, folder)
-    if worker.space.shared_stage is not None:
+    worker = Worker.open(config, folder)
+    if worker.context.problem.space.shared_stage is not None:
         raise SystemExit(f"{args.space} has a shared stage, so its trials inherit nothing; give another --space")
-    worker.weights = store and store(folder / "weights")
+    worker.proxy.weights = store and store(folder / "weights")
     return worker
 
 
 def sequence(worker, count, rng):
     """Candidates as a search proposes them: random ones, each followed by a neighbour of one of those before it."""
-    space, choices = worker.space, []
+    problem, choices = worker.context.problem, []
+    space = problem.space
     for index in range(count):
         near = index % 2 and list(space.neighbours(rng.choice(choices)))
         choices.append(space.canonical(rng.choice(near) if near else space.sample(rng)))
-    return [
-        Candidate(key=space.architecture(choice, worker.classes).key, choice=choice.model_dump(mode="json"))
-        for choice in choices
-    ]
+    return [problem.candidate(choice) for choice in choices]
 
 
 def trial(worker, candidate, seed, steps):
@@ -153,7 +151,7 @@ def trial(worker, candidate, seed, steps):
     (outcome,) = worker.run(job).outcomes
     return {
         "miou": outcome.miou or 0.0, "seconds": time.perf_counter() - start,
-        "inherited_share": worker.weights.share if worker.weights else 0.0,
+        "inherited_share": worker.proxy.weights.share if worker.proxy.weights else 0.0,
     }  # fmt: skip
 
 
