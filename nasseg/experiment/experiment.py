@@ -32,7 +32,7 @@ from nasseg.planning.config import SearchConfig, check_sampler, cores
 from nasseg.planning.job import Candidate, Costs, JobResult, Outcome, Trial
 from nasseg.planning.objective import Objective
 from nasseg.planning.plan import Dials, Hardware, derive_plan
-from nasseg.planning.planner import Planner, PlannerSettings
+from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
 from nasseg.run_folder import CONFIG_FILE, check_new, new_folder
 from nasseg.space import Choice
@@ -152,11 +152,9 @@ class Search:
         self.planner = Planner(
             self.space,
             SAMPLERS[config.sampler](self.space),
-            PlannerSettings(
-                seed=config.seed,
-                total_seconds=self.total_seconds,
-                **self.plan.model_dump(include=set(PlannerSettings.model_fields)),
-            ),
+            self.plan,
+            seed=config.seed,
+            total_seconds=self.total_seconds,
             describe=self._describe,
             values=self.objective.values,
             history=self.record.load(),

@@ -27,7 +27,7 @@ _TRIES_OF_DESCENT = 200
 
 
 class PlannerSettings(BaseModel):
-    """What bounds a search.
+    """The part of a plan that decides what is trained next; a `Plan` adds how it is trained.
 
     `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
     `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
@@ -36,8 +36,7 @@ class PlannerSettings(BaseModel):
     With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
     `relax_share` of the budget they are not trained any further: then what they have found by then counts.
 
-    Where the budget is a time of `total_seconds` for `concurrency` jobs at once, both shares are only a plan: they
-    shrink or grow with what trainings end to end turn out to take, so that the final fits.
+    `candidates_per_job` are trained by one job, and `concurrency` jobs run at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,9 +52,7 @@ class PlannerSettings(BaseModel):
     relaxations: int = Field(default=0, ge=0)
     relax_steps: int = Field(default=0, ge=0)
     relax_share: float = Field(default=1.0, ge=0, le=1)
-    total_seconds: float = Field(default=math.inf, gt=0)
     concurrency: int = Field(default=1, ge=1)
-    seed: int = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,6 +93,9 @@ class Planner:
     maximised; with several, candidates are promoted by the front that they are on (`Rung`). A planner that is given the
     recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had handed out their
     jobs and been told the results.
+
+    If the budget is a time of `total_seconds`, both shares in the `settings` are only a plan: they shrink or grow with
+    what trainings end to end turn out to take, so that the final fits.
     """
 
     def __init__(
@@ -104,12 +104,15 @@ class Planner:
         sampler: Sampler,
         settings: PlannerSettings,
         *,
+        seed: int = 0,
+        total_seconds: float = math.inf,
         describe: Callable[[Any], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
+        self._seed, self._total_seconds = seed, total_seconds
         self.repeats = 0
         self._space, self._sampler, self._describe, self._values = space, sampler, describe, values
         self._candidates: dict[Choice, Candidate] = {}
@@ -123,7 +126,7 @@ class Planner:
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
         # Searches with other seeds train other relaxations.
-        seeds = range(settings.seed * settings.relaxations, (settings.seed + 1) * settings.relaxations)
+        seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
         self._relaxing = Relaxing(seeds, settings.relax_steps, settings.relax_share)
         self._longest_full_seconds = 0.0
         self._proxies_open = True
@@ -236,12 +239,12 @@ class Planner:
     def _by_plan(self, spent: float) -> float:
         """What the plan would call this share of the budget, had it known how long trainings end to end take."""
         settings = self.settings
-        if not self._longest_full_seconds or math.isinf(settings.total_seconds):
+        if not self._longest_full_seconds or math.isinf(self._total_seconds):
             return spent
         contenders = settings.finalists + len(self._references)
         trained = sum(len(known.full) for known in self._known)
         rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
-        final = rounds * self._longest_full_seconds / settings.total_seconds
+        final = rounds * self._longest_full_seconds / self._total_seconds
         return spent * settings.proxy_share / max(LEAST_PROXY_SHARE, 1 - SPARE_SHARE - final)
 
     def _prepare_job(self) -> Job | None:
@@ -262,7 +265,7 @@ class Planner:
         for found in result.found:
             choice = self._space.canonical(self._space.parse(found))
             if not self._is_feasible(choice):
-                rng = Random(f"{self.settings.seed}/relaxation {result.job.seed}")
+                rng = Random(f"{self._seed}/relaxation {result.job.seed}")
                 choice = self._toward_limits(choice, rng, done=self._is_feasible)
             if not self._is_feasible(choice):
                 continue
@@ -290,7 +293,7 @@ class Planner:
             else:
                 self._rungs[level - 1].promote(known.number)
         steps = (0, *self.settings.rungs)
-        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self.settings.seed)
+        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
 
     def _full_job(self) -> Job | None:
         """The next training end to end: one seed of all before the next seed of any.
@@ -365,7 +368,7 @@ class Planner:
         if self._exhausted:
             return None
         for attempt in range(_TRIES_OF_SAMPLER + _TRIES_AT_RANDOM):
-            rng = Random(f"{self.settings.seed}/{len(self._known)}/{attempt}")
+            rng = Random(f"{self._seed}/{len(self._known)}/{attempt}")
             if attempt < _TRIES_OF_SAMPLER:
                 choice = self._proposal(rng)
             else:

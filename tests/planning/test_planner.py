@@ -1,4 +1,5 @@
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -36,11 +37,20 @@ def make(
     relaxed: Sequence[JobResult] = (),
     describe: Callable[[Cell], Candidate] = candidate_of,
     values: Callable[[Outcome], tuple[float, ...]] = values,
+    seed: int = 0,
+    total_seconds: float = math.inf,
     **options: Any,
 ) -> Planner:
-    plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
     return Planner(
-        space, SAMPLERS[sampler](space), plan, describe=describe, values=values, history=history, relaxed=relaxed
+        space,
+        SAMPLERS[sampler](space),
+        PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options}),
+        seed=seed,
+        total_seconds=total_seconds,
+        describe=describe,
+        values=values,
+        history=history,
+        relaxed=relaxed,
     )
 
 
