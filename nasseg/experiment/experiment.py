@@ -24,7 +24,7 @@ from nasseg.planning.candidates import Trial
 from nasseg.planning.config import SearchConfig, cores
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.objective import Objective
-from nasseg.planning.planner import Planner, PlannerSettings
+from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
 from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, trained_model
 from nasseg.train.model import load_model
@@ -43,11 +43,9 @@ class Experiment:
         self.planner = Planner(
             self.problem.space,
             SAMPLERS[config.sampler](self.problem.space),
-            PlannerSettings(
-                seed=config.seed,
-                total_seconds=self.total_seconds,
-                **self.plan.model_dump(include=set(PlannerSettings.model_fields)),
-            ),
+            self.plan,
+            seed=config.seed,
+            total_seconds=self.total_seconds,
             describe=self.problem.candidate,
             values=self.objective.values,
             history=self.record.load(),

@@ -13,6 +13,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.limits import Limits
 from nasseg.planning.objective import Aim
 from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import load_config, save_config
 from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
@@ -21,35 +22,20 @@ from nasseg.train.relaxation.recipe import RelaxationRecipe
 Strategy = Literal["trials", "gradient"]
 
 
-class Plan(BaseModel):
-    """The dials of a search that follow from its budget and the measured speed, unless they are given.
+class Plan(PlannerSettings):
+    """Everything about a search that follows from its budget and the measured speed, unless it is given.
 
-    `image_scale` is what images are scaled by during the search, `rungs` the steps at which proxy trainings are
-    compared, `views` the augmented copies of each image whose features are cached, `label_stride` the stride at which
-    proxy trainings see and are scored on masks. A search by gradient trains `relaxations` for `relax_steps` each.
+    `image_scale` is what images are scaled by during the search, `views` the augmented copies of each image whose
+    features are cached, `label_stride` the stride at which proxy trainings see and are scored on masks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     image_scale: Annotated[float, Field(gt=0, le=1)]
-    rungs: tuple[int, ...]
-    full_steps: int
-    candidates: int | None
-    finalists: int
-    seeds: int
-    proxy_share: float
     views: int
     label_stride: int = 4
-    reduction: int = 3
-    concurrency: int
-    candidates_per_job: int = 1
     threads: int
     gpus_per_trial: float = 0.0
     proxy_recipe: Recipe
     full_recipe: Recipe
-    relaxations: int = 0
-    relax_steps: int = 0
-    relax_share: float = 1.0
     relax_recipe: RelaxationRecipe | None = None
 
 

@@ -6,59 +6,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import Self
-
 from nasseg.planning.candidates import Candidates, Trial
 from nasseg.planning.halving import Rung
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.proposals import Proposals
 from nasseg.planning.relaxation_schedule import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.settings import PlannerSettings
 from nasseg.space import Space
 
 LEAST_PROXY_SHARE = 0.3
 """Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
 """Of the budget, left for what a plan does not see."""
-
-
-class PlannerSettings(BaseModel):
-    """What bounds a search.
-
-    `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
-    `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
-    candidate is begun and none promoted, but for the references and as many as the final needs.
-
-    With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
-    `relax_share` of the budget they are not trained any further: then what they have found by then counts.
-
-    Where the budget is a time of `total_seconds` for `concurrency` jobs at once, both shares are only a plan: they
-    shrink or grow with what trainings end to end turn out to take, so that the final fits.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rungs: tuple[int, ...] = Field(min_length=1)
-    full_steps: int = Field(gt=0)
-    reduction: int = Field(default=3, ge=2)
-    candidates: int | None = Field(default=None, gt=0)
-    finalists: int = Field(default=3, ge=0)
-    seeds: int = Field(default=2, ge=1)
-    proxy_share: float = Field(default=0.6, ge=0, le=1)
-    candidates_per_job: int = Field(default=1, ge=1)
-    relaxations: int = Field(default=0, ge=0)
-    relax_steps: int = Field(default=0, ge=0)
-    relax_share: float = Field(default=1.0, ge=0, le=1)
-    total_seconds: float = Field(default=math.inf, gt=0)
-    concurrency: int = Field(default=1, ge=1)
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.rungs[0] <= 0 or any(low >= high for low, high in zip(self.rungs, self.rungs[1:], strict=False)):
-            raise ValueError(f"rungs are {self.rungs}; must be steps above 0 in rising order, like (200, 600, 1800)")
-        return self
 
 
 class Planner:
@@ -79,6 +39,9 @@ class Planner:
     maximised; with several, candidates are promoted by the front that they are on (`Rung`). A planner that is given the
     recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had handed out their
     jobs and been told the results.
+
+    If the budget is a time of `total_seconds`, both shares in the `settings` are only a plan: they shrink or grow with
+    what trainings end to end turn out to take, so that the final fits.
     """
 
     def __init__(
@@ -87,21 +50,25 @@ class Planner:
         sampler: Sampler,
         settings: PlannerSettings,
         *,
+        seed: int = 0,
+        total_seconds: float = math.inf,
         describe: Callable[[Any], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
+        self._total_seconds = total_seconds
+        self._seed = seed
         self._space, self._values = space, values
         self._candidates = Candidates(space, describe)
-        self._proposals = Proposals(space, sampler, self._candidates, settings.seed)
+        self._proposals = Proposals(space, sampler, self._candidates, seed)
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
         # Searches with other seeds train other relaxations.
-        seeds = range(settings.seed * settings.relaxations, (settings.seed + 1) * settings.relaxations)
+        seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
         self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
         self._longest_full_seconds = 0.0
         self._proxies_open = True
@@ -216,12 +183,12 @@ class Planner:
     def _by_plan(self, spent: float) -> float:
         """What the plan would call this share of the budget, had it known how long trainings end to end take."""
         settings = self.settings
-        if not self._longest_full_seconds or math.isinf(settings.total_seconds):
+        if not self._longest_full_seconds or math.isinf(self._total_seconds):
             return spent
         contenders = settings.finalists + len(self._references)
         trained = sum(len(trial.full) for trial in self.trials)
         rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
-        final = rounds * self._longest_full_seconds / settings.total_seconds
+        final = rounds * self._longest_full_seconds / self._total_seconds
         return spent * settings.proxy_share / max(LEAST_PROXY_SHARE, 1 - SPARE_SHARE - final)
 
     def _prepare_job(self) -> Job | None:
@@ -267,7 +234,7 @@ class Planner:
             else:
                 self._rungs[level - 1].promote(trial.number)
         steps = (0, *self.settings.rungs)
-        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self.settings.seed)
+        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
 
     def _full_job(self) -> Job | None:
         """The next training end to end: one seed of all before the next seed of any.

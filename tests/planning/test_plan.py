@@ -12,7 +12,7 @@ from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.plan import IMAGE_SCALES, Dials, Hardware, Speed, derive_plan, search_crop
-from nasseg.planning.planner import LEAST_PROXY_SHARE, PlannerSettings
+from nasseg.planning.planner import LEAST_PROXY_SHARE
 from nasseg.space.relaxation import RelaxationOptions
 from tests.jobs.tiny import DATA, TinySpace
 
@@ -99,7 +99,6 @@ def test_every_plan_is_valid_and_ends_in_time(
 ) -> None:
     budget = Budget(amount=amount, unit="min")
     found = derive_plan(budget, speed, hardware, size=(160, 320), train_images=train, val_images=val, references=2)
-    PlannerSettings(**found.model_dump(include=set(PlannerSettings.model_fields)))
     batch = found.full_recipe.batch_size
     assert found.image_scale in IMAGE_SCALES
     assert 20 <= found.rungs[0] <= 300
@@ -270,7 +269,6 @@ def test_every_plan_by_gradient_is_valid_and_ends_in_time(
     speed = speed.model_copy(update={"relax_step_seconds": relax * speed.full_step_seconds})
     options: dict[str, Any] = {"size": (160, 320), "train_images": train, "val_images": val, "references": 2}
     found = derive_plan(Budget(amount=amount, unit="min"), speed, hardware, **options, strategy="gradient")
-    PlannerSettings(**found.model_dump(include=set(PlannerSettings.model_fields)))
     assert found.relax_steps >= 10
     at, batch = speed.at(found.image_scale), found.full_recipe.batch_size
     full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds

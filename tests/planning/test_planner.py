@@ -1,4 +1,5 @@
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
-from nasseg.planning.planner import Planner, PlannerSettings
+from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.settings import PlannerSettings
 from tests.planning.made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
 
 SPACE = CellSpace(branches=3, operators=5)
@@ -36,11 +38,20 @@ def make(
     relaxed: Sequence[JobResult] = (),
     describe: Callable[[Cell], Candidate] = candidate_of,
     values: Callable[[Outcome], tuple[float, ...]] = values,
+    seed: int = 0,
+    total_seconds: float = math.inf,
     **options: Any,
 ) -> Planner:
-    plan = PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options})
     return Planner(
-        space, SAMPLERS[sampler](space), plan, describe=describe, values=values, history=history, relaxed=relaxed
+        space,
+        SAMPLERS[sampler](space),
+        PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options}),
+        seed=seed,
+        total_seconds=total_seconds,
+        describe=describe,
+        values=values,
+        history=history,
+        relaxed=relaxed,
     )
 
 
