@@ -301,7 +301,7 @@ def test_a_search_by_gradient_tries_what_the_relaxations_found(relaxed: Search) 
     found = [result.found[0] for result in results]
     references = set(relaxed.reference_keys.values())
     first = [t for t in relaxed.trials if t.candidate.key in references or t.candidate.choice in found]
-    assert len(first) > len(references)
+    assert all(any(trial.candidate.choice == choice for trial in first) for choice in found)
     assert all(tuple(trial.proxy) == RUNGS for trial in first)
     assert relaxed.trials[: len(first)] == tuple(first)
     assert relaxed.best is not None
