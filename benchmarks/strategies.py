@@ -81,21 +81,32 @@ def result_file(args, method, seed):
 def run_one(args, method, seed):
     os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
     from nasseg.experiment.experiment import Search, plan_search
-    from nasseg.planning.budget import Budget
-    from nasseg.planning.config import SearchConfig
+    from nasseg.planning.options import SearchOptions
     from nasseg.report.search import SearchReporter
 
-    config = SearchConfig(
-        space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-        latency=args.latency, target_latency=args.target_latency, budget=Budget.parse(args.budget), seed=seed,
-        runner="in-process", **METHODS[method],
-    )  # fmt: skip
     steps = args.full_steps
     rungs = (steps // 6, steps // 2)
-    dials = {"image_scale": args.image_scale, "full_steps": steps, "finalists": 2, "seeds": 2, "rungs": rungs}
-    if method == "gradient":
-        dials |= {"relax_steps": args.relax_steps, "relaxations": 1}
-    config = plan_search(config, dials, 1)
+    relaxing = {"relax_steps": args.relax_steps, "relaxations": 1} if method == "gradient" else {}
+    options = SearchOptions(
+        space=args.space,
+        data=args.data,
+        train_split=args.train_split,
+        val_split=args.val_split,
+        latency=args.latency,
+        target_latency=args.target_latency,
+        budget=args.budget,
+        seed=seed,
+        runner="in-process",
+        concurrency=1,
+        image_scale=args.image_scale,
+        full_steps=steps,
+        finalists=2,
+        seeds=2,
+        rungs=rungs,
+        **METHODS[method],
+        **relaxing,
+    )
+    config = plan_search(options)
     plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
     folder = args.out / f"{method}-{seed}"
     folder.mkdir()

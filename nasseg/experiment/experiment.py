@@ -6,19 +6,17 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from nasseg import plugins
 from nasseg.cost import Latency, measure_latency
 from nasseg.cost.latency import device_name
 from nasseg.data import open_dataset
-from nasseg.errors import one_line
 from nasseg.experiment.record import Record
 from nasseg.experiment.trust import Trust, measure_trust
 from nasseg.graph import Architecture, save, write_atomically
@@ -28,12 +26,15 @@ from nasseg.jobs.speed import measure_speed
 from nasseg.jobs.worker import LATENCY_TABLE, SearchWorker
 from nasseg.pareto import non_dominated
 from nasseg.planning.budget import Budget
-from nasseg.planning.config import SearchConfig, check_sampler, cores
+from nasseg.planning.config import SearchConfig, check_sampler
 from nasseg.planning.job import Candidate, Costs, JobResult, Outcome, Trial
+from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.objective import Objective
-from nasseg.planning.plan import Dials, Hardware, derive_plan
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.plan import derive_plan
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.trainings import relaxation_options
 from nasseg.run_folder import CONFIG_FILE, check_new, new_folder
 from nasseg.space import Choice
 from nasseg.space.relaxation import Relaxable
@@ -48,72 +49,59 @@ REHEARSAL_SCALE = 0.5
 """Images are this share of their size while the speed is measured."""
 
 
-def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int | None = None) -> SearchConfig:
-    """Check what a search was asked for, measure the machine's speed, and fill in the plan.
+def plan_search(options: SearchOptions) -> SearchConfig:
+    """Check what a search was asked for, measure the machine's speed, and make the plan.
 
-    `given` are the `Dials` that the user set. Raises `ValueError` for anything that could not work later: data,
-    space, weights, sampler, budget.
+    Raises `ValueError` for anything that could not work later: data, space, weights, sampler, budget.
     """
-    check_sampler(config.sampler)
-    dials = Dials.model_validate(given)
-    device = config.torch_device
-    space = plugins.space(config.space)
-    by_gradient = config.strategy == "gradient"
+    check_sampler(options.sampler)
+    device = options.torch_device
+    space = plugins.space(options.space)
+    by_gradient = options.strategy == "gradient"
     if by_gradient and not isinstance(space, Relaxable):
         able = [
             name
             for name in plugins.names(plugins.SPACES)
             if hasattr(plugins.loaded(plugins.SPACES, name), "relaxation")
         ]
-        raise ValueError(f"space {config.space!r} cannot be searched by gradient; those that can: {', '.join(able)}")
-    if not by_gradient and dials.of_gradient():
-        raise ValueError(f"{next(iter(dials.of_gradient()))} is for strategy gradient; set that too, or leave it out")
-    dataset = open_dataset(config.data)
-    train, val = dataset.split(config.train_split), dataset.split(config.val_split)
-    hardware = Hardware.of(device, cores(), concurrency, dials.gpus_per_trial)
-    config.budget.wall_seconds(hardware.cores, hardware.gpus)
-    limits = config.limits
+        raise ValueError(f"space {options.space!r} cannot be searched by gradient; those that can: {', '.join(able)}")
+    dataset = open_dataset(options.data)
+    train, val = dataset.split(options.train_split), dataset.split(options.val_split)
+    hardware = Hardware.of(device, cores(), options.concurrency, options.gpus_per_trial)
+    Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
+    limits = options.limits
     train.check()
     val.check()
     classes = len(dataset.classes)
     references = space.references()
-    if config.weights is not None:
+    if options.weights is not None:
         first = space.architecture(next(iter(references.values())), classes)
-        load_pretrained(seeded_network(first, 0), config.weights)
+        load_pretrained(seeded_network(first, 0), options.weights)
     height, width = val[0].mask.shape
-    check_costs(config.space, space, classes, (height, width), limits, config.latency)
-    options = dials.relaxation_options(device) if by_gradient else None
-    speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads, options)
+    check_costs(options.space, space, classes, (height, width), limits, options.latency)
+    relaxation = relaxation_options(options, device) if by_gradient else None
+    speed = measure_speed(space, train, REHEARSAL_SCALE, device, hardware.threads, relaxation)
     plan = derive_plan(
-        config.budget, speed, hardware, size=(height, width),
-        train_images=len(train), val_images=len(val), references=len(references),
-        strategy=config.strategy, cost_weight=config.cost_weight, **given,
-    )  # fmt: skip
-    return config.model_copy(update={"plan": plan})
+        options,
+        speed,
+        hardware,
+        size=(height, width),
+        train_images=len(train),
+        val_images=len(val),
+        references=len(references),
+    )
+    return SearchConfig.of(options, plan)
 
 
-def begin(out: Path, config: SearchConfig, given: Mapping[str, Any], concurrency: int | None = None) -> Search:
+def begin(out: Path, options: SearchOptions) -> Search:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
     Raises `ValueError` for anything that could not work later, and then leaves nothing behind.
     """
     check_new(out)
-    planned = plan_search(config, given, concurrency)
+    planned = plan_search(options)
     with new_folder(out):
         return Search(planned, out)
-
-
-def begin_with(out: Path, *, budget: str, concurrency: int | None, **options: Any) -> Search:
-    """`begin` with the fields of `SearchConfig` and of `Dials` side by side."""
-    fields, dials = [name for name in SearchConfig.model_fields if name not in {"budget", "plan"}], Dials.model_fields
-    if unknown := [name for name in options if name not in {*fields, *dials}]:
-        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join([*fields, *dials])}")
-    given = {name: value for name, value in options.items() if name in dials}
-    asked = {name: value for name, value in options.items() if name in fields}
-    try:
-        return begin(out, SearchConfig(budget=Budget.parse(budget), **asked), given, concurrency)
-    except ValidationError as error:
-        raise ValueError(one_line(error)) from None
 
 
 class Search:
@@ -123,8 +111,6 @@ class Search:
     """
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
-        if config.plan is None:
-            raise ValueError("the config has no plan; make one with plan_search")
         self.config, self.folder, self.plan = config, folder, config.plan
         if not (folder / CONFIG_FILE).exists():
             config.save(folder)

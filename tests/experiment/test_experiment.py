@@ -19,6 +19,7 @@ from nasseg.jobs.worker import SearchWorker
 from nasseg.pareto import non_dominated
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Outcome, Task, Trial
+from nasseg.planning.options import SearchOptions
 from nasseg.report.search import SearchReporter
 from nasseg.train.model import load_model
 from nasseg.train.provenance import Provenance
@@ -31,6 +32,19 @@ Training = tuple[Task, str, int, int]
 def begin(folder: Path, config: SearchConfig | None = None) -> Search:
     folder.mkdir()
     return Search(config or tiny_config(), folder)
+
+
+def asked(**options: Any) -> SearchOptions:
+    return SearchOptions(
+        budget="2min",
+        space=SPACE,
+        data=DATA,
+        runner="in-process",
+        sampler="random",
+        device="cpu",
+        concurrency=1,
+        **options,
+    )
 
 
 def finish(search: Search) -> Search:
@@ -329,9 +343,7 @@ def test_a_stopped_search_by_gradient_ends_as_if_unbroken(relaxed: Search, tmp_p
 
 
 def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
-    asked = tiny_config("2min").model_copy(update={"plan": None, "strategy": "gradient"})
-    plan = plan_search(asked, {"relax_steps": 7, "partial_channels": 2}, concurrency=1).plan
-    assert plan is not None
+    plan = plan_search(asked(strategy="gradient", relax_steps=7, partial_channels=2)).plan
     assert plan.relax_recipe is not None
     assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (1, 7, 7)
     assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
@@ -399,9 +411,7 @@ def test_costs_and_accuracies_survive_a_failed_training(done: Search) -> None:
 
 
 def test_a_plan_is_made_from_the_measured_speed() -> None:
-    asked = tiny_config("2min").model_copy(update={"plan": None})
-    plan = plan_search(asked, {"finalists": 1}, concurrency=1).plan
-    assert plan is not None
+    plan = plan_search(asked(finalists=1)).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
 
 
@@ -422,8 +432,9 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ({"val_split": "vla"}, "vla"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
         ({"rung": (1, 2)}, "unknown option 'rung'; known: space, "),
+        ({"finalists": "3"}, "finalists is '3', but must be a valid integer"),
         ({"plan": None}, "unknown option 'plan'"),
-        ({"rungs": (6, 2)}, "rungs"),
+        ({"rungs": (6, 2)}, "rungs are (6, 2), but must be rising numbers of steps"),
         ({"full_steps": 0}, "full_steps is 0"),
         ({"cost_weight": 1}, "cost_weight is 1"),
         ({"gpus_per_trial": 0.5, "device": "cpu"}, "gpus_per_trial is 0.5"),
@@ -441,9 +452,9 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    asked = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
+    given = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
-        nasseg.search(tmp_path / "run", **asked)
+        nasseg.search(tmp_path / "run", **given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
