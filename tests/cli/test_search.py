@@ -26,7 +26,7 @@ Refused = Callable[..., str]
         (("--space", "nothing.here:Space"), "nothing.here:Space cannot be imported"),
         (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, tpe, nsga2"),
         (("--rungs", "60,20"), "rungs are '60,20', but must be rising numbers of steps, like 60,180"),
-        (("--finalists", "0"), "Invalid value for '--finalists': 0 is not in the range x>=1; see nasseg search --help"),
+        (("--finalists", "0"), "Invalid value for '--finalists'"),
         (("--rungs", "few"), "rungs are 'few', but must be rising numbers of steps"),
         (("--weights", "nothing.pth"), "nothing.pth: no such file"),
         (("--val-split", "dev"), "has no split 'dev'"),
