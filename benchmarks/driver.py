@@ -26,9 +26,10 @@ from nasseg.train.fit import seeded_network
 from nasseg.train.model import save_model
 
 try:
-    from nasseg.experiment.begin import begin_with
+    from nasseg.experiment.begin import begin
     from nasseg.jobs.worker import Worker
     from nasseg.planning.job import JobResult, Outcome
+    from nasseg.planning.options import SearchOptions
     new = True
 except ImportError:  # before the search had rooms
     from nasseg.search.job import JobResult, Outcome
@@ -68,10 +69,7 @@ options = dict(
     space="dpc:filters=16", data="streets:size=64x96,train=8,val=4,test=4", budget=f"{trials}trials", rungs=(2, 4),
     full_steps=4, finalists=2, seeds=2, image_scale=1.0, runner="in-process", device="cpu", sampler=sampler,
 )
-if new:
-    search = begin_with(folder, concurrency=None, **options)
-else:
-    search = begin_with(folder, concurrency=None, **options)
+search = begin(folder, SearchOptions(**options)) if new else begin_with(folder, concurrency=None, **options)
 stamps = []
 
 

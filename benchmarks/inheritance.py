@@ -29,10 +29,11 @@ import torch
 
 from nasseg.data import open_dataset
 from nasseg.jobs.worker import Worker
-from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job
-from nasseg.planning.plan import Hardware, Speed, derive_plan
+from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.plan import derive_plan
 from nasseg.rank_correlation import spearman
 from nasseg.train.inheritance import WeightStore
 
@@ -121,14 +122,27 @@ def make_worker(args, folder, store):
     train, val = dataset.split(args.train_split), dataset.split(args.val_split)
     speed = Speed(image_scale=1, full_step_seconds=1, proxy_step_seconds=1, forward_seconds=1)
     hardware = Hardware.of(torch.device(args.device), args.threads, concurrency=1)
-    budget = Budget.parse(f"{args.candidates}trials")
+    options = SearchOptions(
+        space=args.space,
+        data=args.data,
+        train_split=args.train_split,
+        val_split=args.val_split,
+        budget=f"{args.candidates}trials",
+        device=args.device,
+        inherit=False,
+        image_scale=args.image_scale,
+        rungs=(args.steps, args.steps * args.longer),
+    )
     plan = derive_plan(
-        budget, speed, hardware, size=tuple(val[0].mask.shape), train_images=len(train), val_images=len(val),
-        references=2, image_scale=args.image_scale, rungs=(args.steps, args.steps * args.longer),
-    )  # fmt: skip
-    config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-                          budget=budget, device=args.device, plan=plan, inherit=False)  # fmt: skip
-    worker = Worker.open(config, folder)
+        options,
+        speed,
+        hardware,
+        size=tuple(val[0].mask.shape),
+        train_images=len(train),
+        val_images=len(val),
+        references=2,
+    )
+    worker = Worker.open(SearchConfig.of(options, plan), folder)
     if worker.context.problem.space.shared_stage is not None:
         raise SystemExit(f"{args.space} has a shared stage, so its trials inherit nothing; give another --space")
     worker.proxy.weights = store and store(folder / "weights")

@@ -22,13 +22,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from nasseg.search.trust import pooled_deviation
 
 from nasseg import plugins
 from nasseg.data import Augment, Batch, evaluation_batches, open_dataset, training_batches
 from nasseg.data.resized import Resized
 from nasseg.network import Network
 from nasseg.rank_correlation import kendall, spearman
-from nasseg.search.trust import pooled_deviation
 from nasseg.train.device import mixed_precision_dtype
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network

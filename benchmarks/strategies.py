@@ -80,51 +80,64 @@ def result_file(args, method, seed):
 
 def run_one(args, method, seed):
     os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
-    from nasseg.experiment.experiment import Search, plan_search
-    from nasseg.planning.budget import Budget
-    from nasseg.planning.config import SearchConfig
+    from nasseg.experiment.begin import plan_search
+    from nasseg.experiment.experiment import Experiment
+    from nasseg.jobs.context import Context, Problem
+    from nasseg.planning.options import SearchOptions
     from nasseg.report.search import SearchReporter
 
-    config = SearchConfig(
-        space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-        latency=args.latency, target_latency=args.target_latency, budget=Budget.parse(args.budget), seed=seed,
-        runner="in-process", **METHODS[method],
-    )  # fmt: skip
     steps = args.full_steps
     rungs = (steps // 6, steps // 2)
-    dials = {"image_scale": args.image_scale, "full_steps": steps, "finalists": 2, "seeds": 2, "rungs": rungs}
-    if method == "gradient":
-        dials |= {"relax_steps": args.relax_steps, "relaxations": 1}
-    config = plan_search(config, dials, 1)
+    relaxing = {"relax_steps": args.relax_steps, "relaxations": 1} if method == "gradient" else {}
+    options = SearchOptions(
+        space=args.space,
+        data=args.data,
+        train_split=args.train_split,
+        val_split=args.val_split,
+        latency=args.latency,
+        target_latency=args.target_latency,
+        budget=args.budget,
+        seed=seed,
+        runner="in-process",
+        concurrency=1,
+        image_scale=args.image_scale,
+        full_steps=steps,
+        finalists=2,
+        seeds=2,
+        rungs=rungs,
+        **METHODS[method],
+        **relaxing,
+    )
+    problem = Problem(options)
+    config = plan_search(problem)
     plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
     folder = args.out / f"{method}-{seed}"
     folder.mkdir()
-    search = Search(config.model_copy(update={"plan": plan}), folder)
+    config = config.model_copy(update={"plan": plan})
+    config.save(folder)
+    search = Experiment(config, Context(problem, plan, folder))
     with SearchReporter(search) as reporter:
         search.run(threading.Event(), reporter.update)
     result_file(args, method, seed).write_text(json.dumps(result_of(search)))
 
 
 def result_of(search):
-    best = next(
-        trial for trial in search.ranked if trial.full and trial.candidate.key not in search.reference_keys.values()
-    )
+    results = search.results
+    best = next(trial for trial in results.ranked if trial.full and trial.candidate.label is None)
     return {
         "best": summary(search, best),
-        "references": {name: summary(search, search.trial(key)) for name, key in search.reference_keys.items()},
+        "references": {name: summary(search, trial) for name, trial in results.references.items()},
         "unit": search.objective.unit,
-        "candidates": len(search.trials),
+        "candidates": len(results.trials),
         "elapsed_seconds": search.elapsed_seconds,
     }
 
 
 def summary(search, trial):
-    from nasseg.experiment.experiment import costs_of
-
     return {
         "miou": [outcome.miou for outcome in trial.full.values() if outcome.miou is not None],
-        "score": search.merit(trial)[-1],
-        "cost": search.objective.cost(costs_of(trial)),
+        "score": search.results.score(trial),
+        "cost": search.objective.cost(trial.costs),
     }
 
 

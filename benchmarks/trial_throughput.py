@@ -20,10 +20,11 @@ import torch
 from nasseg.data import Augment, Batch, open_dataset, training_batches
 from nasseg.jobs.features import sampled
 from nasseg.jobs.worker import Worker
-from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job
-from nasseg.planning.plan import Hardware, Speed, derive_plan
+from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.plan import derive_plan
 from nasseg.train.device import autocast
 from nasseg.train.fit import seeded_network
 from nasseg.train.trainer import Trainer
@@ -77,15 +78,28 @@ def make_worker(args, folder):
     dataset = open_dataset(args.data)
     train, val = dataset.split(args.train_split), dataset.split(args.val_split)
     speed = Speed(image_scale=1, full_step_seconds=1, proxy_step_seconds=1, forward_seconds=1)
-    budget = Budget.parse("10trials")
+    options = SearchOptions(
+        space=args.space,
+        data=args.data,
+        train_split=args.train_split,
+        val_split=args.val_split,
+        weights=args.weights,
+        budget="10trials",
+        device=args.device,
+        image_scale=args.image_scale,
+        full_steps=args.steps,
+        rungs=(args.steps,),
+    )
     plan = derive_plan(
-        budget, speed, Hardware.of(torch.device(args.device), 1), size=tuple(val[0].mask.shape),
-        train_images=len(train), val_images=len(val), references=2,
-        image_scale=args.image_scale, full_steps=args.steps, rungs=(args.steps,),
-    )  # fmt: skip
-    config = SearchConfig(space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-                          weights=args.weights, budget=budget, device=args.device, plan=plan)  # fmt: skip
-    return Worker.open(config, folder)
+        options,
+        speed,
+        Hardware.of(torch.device(args.device), 1),
+        size=tuple(val[0].mask.shape),
+        train_images=len(train),
+        val_images=len(val),
+        references=2,
+    )
+    return Worker.open(SearchConfig.of(options, plan), folder)
 
 
 def candidate(worker, cell):

@@ -1,13 +1,23 @@
 """The Python interface, as the documentation has it."""
 
+import doctest
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import nasseg
-from nasseg.graph import Architecture
+from nasseg.cost.latency_table import LatencyTable
+from nasseg.graph import Architecture, Builder, save
+from nasseg.planning.options import SearchOptions
+from nasseg.space import Choice, Space
 from nasseg.train.model import load_model
 from tests.conftest import REPOSITORY
 from tests.jobs.tiny import DATA, SPACE, TinySpace
@@ -15,9 +25,19 @@ from tests.jobs.tiny import DATA, SPACE, TinySpace
 
 def test_a_search_gives_the_best_architecture_and_its_run_folder(tmp_path: Path) -> None:
     best = nasseg.search(
-        tmp_path / "run", budget="3trials", space=SPACE, data=DATA, runner="in-process", device="cpu", concurrency=2,
-        rungs=(2, 4), full_steps=2, finalists=1, seeds=1, seed=3,
-    )  # fmt: skip
+        tmp_path / "run",
+        budget="3trials",
+        space=SPACE,
+        data=DATA,
+        runner="in-process",
+        device="cpu",
+        concurrency=2,
+        rungs=(2, 4),
+        full_steps=2,
+        finalists=1,
+        seeds=1,
+        seed=3,
+    )
     assert isinstance(best, Architecture)
     assert nasseg.load(tmp_path / "run" / "best.json") == best
     assert {"report.html", "trials.csv", "tensorboard", "log.txt"} <= {
@@ -57,3 +77,96 @@ def test_importing_nasseg_imports_nothing_heavy() -> None:
     script = "import sys, nasseg; print([m for m in ('torch', 'ray', 'optuna', 'numpy', 'plotly') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert output.stdout.strip() == "[]"
+
+
+def test_names_are_found_where_they_are_defined() -> None:
+    found = [nasseg.Architecture, nasseg.Builder, nasseg.Choice, nasseg.LatencyTable, nasseg.Space]
+    assert found == [Architecture, Builder, Choice, LatencyTable, Space]
+    assert all(hasattr(nasseg, name) for name in nasseg.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", nasseg.__version__)
+    with pytest.raises(AttributeError, match="module 'nasseg' has no attribute 'serach'"):
+        _ = nasseg.serach  # type: ignore[attr-defined]
+
+
+def test_a_search_takes_the_options_that_the_command_line_has() -> None:
+    out, *keywords = inspect.signature(nasseg.search).parameters.values()
+    assert out.name == "out"
+    assert {keyword.name: keyword.default for keyword in keywords} == {
+        name: field.default for name, field in SearchOptions.model_fields.items()
+    }
+    assert all(f"    {name}: " in (nasseg.search.__doc__ or "") for name in SearchOptions.model_fields)
+    with pytest.raises(TypeError, match="positional"):
+        nasseg.search("run", "dpc")  # type: ignore[misc]
+
+
+@pytest.fixture
+def made_up_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[SearchOptions]:
+    """Searches end at once, with U-Net in `best.json`, and tell what they were asked for."""
+    asked: list[SearchOptions] = []
+
+    def begin(out: Path, options: SearchOptions) -> Any:
+        asked.append(options)
+        out.mkdir(parents=True)
+        save(nasseg.baseline("unet", 2), out / "best.json")
+        results = SimpleNamespace(best=out)
+        return SimpleNamespace(run=lambda *_: None, results=results, architecture=lambda _: nasseg.baseline("unet", 2))
+
+    @contextmanager
+    def reporter(run: Any) -> Iterator[Any]:
+        yield SimpleNamespace(update=None)
+
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
+    monkeypatch.setattr("nasseg.report.search.SearchReporter", reporter)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+def test_examples_in_docstrings_run(made_up_search: list[SearchOptions]) -> None:
+    found = doctest.DocTestFinder().find(nasseg, extraglobs={"nasseg": nasseg})
+    tests = {test.name: test for test in found if test.examples}
+    assert set(tests) == {"nasseg", "nasseg.search", "nasseg.load", "nasseg.baseline"}
+    for name in ("nasseg", "nasseg.search", "nasseg.load", "nasseg.baseline"):
+        assert doctest.DocTestRunner().run(tests[name]).failed == 0
+    assert [str(options.budget) for options in made_up_search] == ["10min"]
+
+
+def python_of_readme() -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    return str(blocks[0])
+
+
+def test_the_python_of_the_readme_runs(made_up_search: list[SearchOptions]) -> None:
+    exec(python_of_readme(), {})
+    assert [options.space for options in made_up_search] == ["dpc"]
+
+
+WRONG = """
+nasseg.search("runs/third", finalist=3)
+nasseg.search("runs/third", finalists="3")
+nasseg.search("runs/third", strategy="magic")
+nasseg.serach("runs/third")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plugin", ["", "plugins = pydantic.mypy"])
+def test_a_type_checker_accepts_the_readme_and_refuses_wrong_options(tmp_path: Path, plugin: str) -> None:
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nstrict = true\nfollow_imports = silent\n{plugin}\n[mypy-networkx.*]\nignore_missing_imports = true\n"
+    )
+    code = python_of_readme()
+    (tmp_path / "readme.py").write_text(code)
+    (tmp_path / "wrong.py").write_text(code + WRONG)
+    command = [sys.executable, "-m", "mypy", "--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache"]
+    done = subprocess.run(
+        [*command, tmp_path / "readme.py", tmp_path / "wrong.py", REPOSITORY / "examples"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    errors = re.findall(r"(\w+\.py):(\d+): error: .*\[(.*)\]", done.stdout)
+    first = code.count("\n") + 2
+    codes = ["call-arg", "arg-type", "arg-type", "attr-defined"]
+    assert errors == [("wrong.py", str(first + line), code) for line, code in enumerate(codes)], done.stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +58,7 @@ def benchmark(
 
     from nasseg import plugins
     from nasseg.cost.backends import choose_backend
-    from nasseg.cost.latency import THOROUGH, Latency, default_dtype, measure_latency_afresh
+    from nasseg.cost.latency import THOROUGH, default_dtype, measure_latency_afresh
     from nasseg.train.device import choose_device
 
     pixels, target = parse_size(size), choose_device(device)
@@ -73,28 +73,28 @@ def benchmark(
         if classes not in (None, architecture.classes):
             raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
     descriptions = {arch: architecture.describe(pixels) for arch, architecture in architectures.items()}
-    count = f"{len(archs)} network{'s' if len(archs) > 1 else ''}"
-    runs: dict[str, list[dict[str, Latency]]] = {name: [] for name in backends}
-    for process in range(1, processes + 1):
-        for name in backends:
-            say(f"{name}, process {process} of {processes}: {count} at {size}")
-            runs[name].append(
-                measure_latency_afresh(
-                    architectures, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
-                )
-            )
-    measured = {
-        name: {arch: Latency.pooled([one[arch] for one in of_backend]) for arch in architectures}
-        for name, of_backend in runs.items()
-    }
+
+    def measure(name: str) -> dict[str, Latency]:
+        return measure_latency_afresh(
+            architectures, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
+        )
+
+    measured = _measure_in_turn(measure, backends, processes, f"{len(archs)} network{'s' * (len(archs) > 1)} at {size}")
     for name in backends:
         for warning in _warnings(measured[name]):
             say(f"{name}: {warning}")
     results = [
-        {"arch": arch, "name": descriptions[arch].name, "params": descriptions[arch].params,
-         "madds": descriptions[arch].madds, "fps": latency.fps, "latency": latency.model_dump(mode="json")}
-        for by_arch in measured.values() for arch, latency in by_arch.items()
-    ]  # fmt: skip
+        {
+            "arch": arch,
+            "name": descriptions[arch].name,
+            "params": descriptions[arch].params,
+            "madds": descriptions[arch].madds,
+            "fps": latency.fps,
+            "latency": latency.model_dump(mode="json"),
+        }
+        for by_arch in measured.values()
+        for arch, latency in by_arch.items()
+    ]
     if out is not None:
         import json
 
@@ -104,6 +104,23 @@ def benchmark(
         print_json(results)
     else:
         _print_table(measured, descriptions)
+
+
+def _measure_in_turn(
+    measure: Callable[[str], dict[str, Latency]], backends: list[str], processes: int, what: str
+) -> dict[str, dict[str, Latency]]:
+    """The latencies by backend and network, pooled over the processes, in each of which all backends have a turn."""
+    from nasseg.cost.latency import Latency
+
+    runs: dict[str, list[dict[str, Latency]]] = {name: [] for name in backends}
+    for process in range(1, processes + 1):
+        for name in backends:
+            say(f"{name}, process {process} of {processes}: {what}")
+            runs[name].append(measure(name))
+    return {
+        name: {arch: Latency.pooled([run[arch] for run in of_backend]) for arch in of_backend[0]}
+        for name, of_backend in runs.items()
+    }
 
 
 def _warnings(measured: dict[str, Latency]) -> Iterator[str]:

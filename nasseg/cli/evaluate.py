@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json
+
+if TYPE_CHECKING:
+    from nasseg.train.metrics import Metrics
 
 Model = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
 
@@ -44,14 +48,17 @@ def evaluate(
     batches = (batch for batch, _ in evaluation_batches(part, 4, target, workers))
     metrics = score(network, batches, len(classes), dataset.ignore_index, target, wanted, flip, boundary=True)
     if as_json:
-        print_json({"model": str(model), "data": dataset.spec, "split": split, "images": len(part),
-                    "classes": classes, **metrics.model_dump(mode="json")})  # fmt: skip
-        return
+        measured = {"data": dataset.spec, "split": split, "images": len(part), "classes": classes}
+        print_json({"model": str(model), **measured, **metrics.model_dump(mode="json")})
+    else:
+        _print_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics)
 
+
+def _print_table(title: str, classes: Sequence[str], metrics: Metrics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("class", "IoU", "boundary IoU", title=f"{dataset.spec}, {split}: {len(part)} images")
+    table = Table("class", "IoU", "boundary IoU", title=title)
     for name, iou, edge in zip(classes, metrics.class_iou, metrics.class_boundary_iou or (), strict=True):
         table.add_row(name, "–" if iou is None else f"{iou:.4f}", "–" if edge is None else f"{edge:.4f}")
     table.add_row("[bold]mean", f"[bold]{metrics.miou:.4f}", f"[bold]{metrics.boundary_miou or 0:.4f}")

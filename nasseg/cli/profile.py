@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,8 +42,6 @@ def profile(
 ) -> None:
     """Measure a space's operators on this device, so that a search anywhere can predict latency here."""
     import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from nasseg import plugins
     from nasseg.cost import profile as engine
@@ -61,21 +60,29 @@ def profile(
         torch.set_num_threads(threads)
     conditions = Conditions.model_validate(
         {
-            "device": device_name(target), "dtype": dtype, "backend": backend, "batch": batch, "size": pixels,
+            "device": device_name(target),
+            "dtype": dtype,
+            "backend": backend,
+            "batch": batch,
+            "size": pixels,
             "threads": torch.get_num_threads(),
         }
-    )  # fmt: skip
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    )
     say(f"looking for the operators of {space} …")
     others = OthersLoad(target)
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
+        with _progress_bars() as show:
             table = engine.profile(
-                space, points_of(points, classes), samples(points, classes, networks), conditions, target, out,
-                limit_seconds=seconds, resume=resume,
-                on_progress=lambda what, done, of: bars.update(tasks[what], completed=done, total=of),
-            )  # fmt: skip
+                space,
+                points_of(points, classes),
+                samples(points, classes, networks),
+                conditions,
+                target,
+                out,
+                limit_seconds=seconds,
+                resume=resume,
+                on_progress=show,
+            )
     except KeyboardInterrupt:
         say("stopped; what was measured is saved. Continue with the same command and --resume")
         raise typer.Exit(INTERRUPTED) from None
@@ -86,6 +93,17 @@ def profile(
         print_json(_summary(table))
     else:
         _print(table)
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
+        yield lambda what, done, of: bars.update(tasks[what], completed=done, total=of)
 
 
 def points_of(space: Space[Any], classes: int) -> Iterator[Architecture]:

@@ -51,19 +51,29 @@ def retrain(
     from nasseg.train.retrain import Retraining
 
     changes = {
-        "steps": steps, "batch_size": batch_size, "crop": parse_size(crop) if crop else None,
+        "steps": steps,
+        "batch_size": batch_size,
+        "crop": parse_size(crop) if crop else None,
         "learning_rate": learning_rate,
-    }  # fmt: skip
+    }
     if resume:
         if out is None:
             raise ValueError("--resume needs --out RUN, the folder of the training to continue")
         training = Retraining.load(out)
     else:
         training = Retraining.prepare(
-            arch, out or new_run_folder("retrain"), data=data, train_split=train_split, val_split=val_split,
-            weights=weights, recipe=recipe, changes={k: v for k, v in changes.items() if v is not None},
-            device=device, seed=seed, workers=workers,
-        )  # fmt: skip
+            arch,
+            out or new_run_folder("retrain"),
+            data=data,
+            train_split=train_split,
+            val_split=val_split,
+            weights=weights,
+            recipe=recipe,
+            changes={name: value for name, value in changes.items() if value is not None},
+            device=device,
+            seed=seed,
+            workers=workers,
+        )
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")
     used = training.config.recipe

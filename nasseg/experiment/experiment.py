@@ -21,8 +21,9 @@ from nasseg.jobs.runners import in_process
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
 from nasseg.planning.candidates import Trial
-from nasseg.planning.config import SearchConfig, cores
+from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
+from nasseg.planning.machine import cores
 from nasseg.planning.objective import Objective
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS

@@ -15,6 +15,7 @@ from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.job import Candidate, Outcome, Status
+from nasseg.planning.options import SearchOptions
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
 from nasseg.train.metrics import Metrics
@@ -30,7 +31,7 @@ class Problem:
     Raises `ValueError` for data, a space or a latency table that cannot be opened.
     """
 
-    def __init__(self, options: SearchConfig) -> None:
+    def __init__(self, options: SearchOptions) -> None:
         self.options = options
         self.device = options.torch_device
         self.space = plugins.space(options.space)
@@ -81,8 +82,6 @@ class Context:
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
         """Open the data, the space and the run folder's latency table in a process that has nothing open yet."""
-        if config.plan is None:
-            raise ValueError("the config has no plan; make one with plan_search")
         table = folder / LATENCY_TABLE_FILE
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
         return cls(Problem(options), config.plan, folder)

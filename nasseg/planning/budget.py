@@ -27,8 +27,10 @@ class Budget(BaseModel):
     unit: Unit
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
-        """The budget that `text` means; raises `ValueError` where it means none."""
+    def parse(cls, text: str | Budget) -> Budget:
+        """The budget that `text` means, or is already; raises `ValueError` if it means none."""
+        if isinstance(text, Budget):
+            return text
         match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*(gpu-h|cpu-h|h|min|s|trials?)", text.strip())
         if match is None:
             raise ValueError(f"budget {text!r} must be a number and a unit; write it like {_EXAMPLES}")

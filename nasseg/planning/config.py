@@ -1,25 +1,19 @@
-"""What a search was asked for, and what it derived from that: the content of a run folder's `config.yaml`."""
+"""What a search was asked for, and the plan made from that: the content of a run folder's `config.yaml`."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nasseg.planning.budget import Budget
-from nasseg.planning.limits import Limits
-from nasseg.planning.objective import Aim
+from nasseg.planning.options import SearchOptions
 from nasseg.planning.samplers import SAMPLERS
 from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import load_config, save_config
-from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe
-
-Strategy = Literal["trials", "gradient"]
 
 
 class Plan(PlannerSettings):
@@ -39,47 +33,18 @@ class Plan(PlannerSettings):
     relax_recipe: RelaxationRecipe | None = None
 
 
-class SearchConfig(BaseModel):
-    """What a user asks of a search. `plan` is filled in before it starts.
+class SearchConfig(SearchOptions):
+    """A search's options, resolved, and the plan made for them."""
 
-    `latency` is the file of a latency table, whose milliseconds then are the cost instead of MAdds. Limits are as
-    `Limits.parse` reads them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    space: str = "dpc"
-    data: str = "streets"
-    train_split: str = "train"
-    val_split: str = "val"
     budget: Budget
-    strategy: Strategy = "trials"
-    weights: str | None = None
-    objective: Aim = "score"
-    sampler: str = Field(default_factory=lambda data: _default_sampler(data["strategy"], data["objective"]))
-    runner: Literal["ray", "in-process"] = "ray"
-    storage: str | None = None
-    ray_address: str | None = None
-    device: str = "auto"
-    seed: int = 0
-    cost_weight: Annotated[float, Field(le=0)] = -0.07
-    latency: str | None = None
-    target_latency: str | None = None
-    max_params: str | None = None
-    max_madds: str | None = None
-    max_memory: str | None = None
-    inherit: bool = True
-    plan: Plan | None = None
+    sampler: str
+    plan: Plan
 
-    @property
-    def limits(self) -> Limits:
-        """What networks must keep; raises `ValueError` where one is not written as it must be."""
-        return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device that trials run on."""
-        return choose_device(self.device)
+    @classmethod
+    def of(cls, options: SearchOptions, plan: Plan) -> SearchConfig:
+        """The config of a search that follows `plan`."""
+        given = {name: getattr(options, name) for name in SearchOptions.model_fields}
+        return cls.model_validate({**given, "plan": plan})
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""
@@ -87,23 +52,11 @@ class SearchConfig(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> SearchConfig:
-        """Read a run folder's `config.yaml`; raises `ValueError` where it is missing or off."""
+        """Read a run folder's `config.yaml`; raises `ValueError` if it is missing or off."""
         return load_config(cls, folder, "search")
 
 
-def _default_sampler(strategy: Strategy, objective: Aim) -> str:
-    if objective == "pareto":
-        return "nsga2"
-    return "neighbourhood" if strategy == "gradient" else "tpe"
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_sampler(name: str) -> str:
-    """The sampler's name; raises `ValueError` for an unknown one."""
+def check_sampler(name: str | None) -> None:
+    """Raise `ValueError` for an unknown sampler, with the known ones."""
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
-    return name

@@ -1,155 +1,130 @@
-"""From a budget and the measured speed to the dials of a search."""
+"""From what was asked for and the measured speed to the plan of a search."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
-from nasseg.planning.config import Plan, Strategy
+from nasseg.planning.config import Plan
+from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import LEAST_PROXY_SHARE, SPARE_SHARE
-from nasseg.space.relaxation import RelaxationOptions
+from nasseg.planning.trainings import LABEL_STRIDE, batch_size, relax_recipe, relaxation_options, search_crop
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
 
-IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
-LABEL_STRIDE = 4
 REDUCTION = 3
-FEWEST_CANDIDATES = 48
-FEWEST_FULL_STEPS = 120
-FIRST_RUNG_STEPS = (20, 300)
-"""Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
-FULL_SHARE = 0.5
-"""Share of the time for training end to end: the handcrafted reference first, and the finalists."""
-RELAX_SHARE = 0.5
-"""Share of the rest for relaxations, in a search by gradient; with what remains, trials go on from what they find."""
-RELAX_STEPS = 400
-"""Where the budget is one of trials."""
-UPDATES_OF_AUTO_DEEPLAB = 15_000
-"""Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
-FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
+VIEWS = 4
+"""Augmented copies of each image whose features are cached."""
+IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
+
+USABLE_SHARE, STARTING_SECONDS = 0.95, 20
+"""What a plan has to spend of a time is this share of it, less what workers take to start."""
 CONTENTION = 1.15
 """How much longer a step takes beside others on the same machine."""
+PROXY_OVERHEAD_SECONDS = 0.7
+"""Of a proxy training, beside its steps and its scoring."""
+PASSES_PER_STEP = 3
+"""A training step takes as long as so many passes in inference."""
+
+FULL_SHARE = 0.5
+"""Share of the time for training end to end: the handcrafted reference first, and the finalists."""
+FEWEST_FULL_STEPS = 120
+"""Of trainings end to end; images are scaled down until the time is enough for them, as far as scales go."""
+SHORTEST_STEPS = 10
+"""Of any training, however short the time is."""
+MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
+"""No training takes longer than both of these."""
+
+FEWEST_CANDIDATES = 48
+FIRST_RUNG_STEPS = (20, 300)
+"""Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
+
+RELAX_SHARE = 0.5
+"""Share of the rest for relaxations, in a search by gradient; with what remains, trials go on from what they find."""
+LEAST_RELAX_SHARE = 0.8 * LEAST_PROXY_SHARE
+"""Of the budget that is spent when relaxations end, however long the final takes."""
+FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
+
+TRIALS_FULL_STEPS, TRIALS_FIRST_RUNG_STEPS, TRIALS_RELAX_STEPS = 200, 60, 400
+"""If the budget is one of trials, which has no clock."""
+TRIALS_SMALL_SIDE_PIXELS = 200
+"""With a budget of trials, images that are larger on both sides are halved."""
 
 
-class Dials(BaseModel):
-    """What of a plan a user may set; the rest is derived."""
+@dataclass(frozen=True)
+class _Case:
+    """What a plan is made for: the options, the machine, and how much data there is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    options: SearchOptions
+    speed: Speed
+    hardware: Hardware
+    size: tuple[int, int]
+    train_images: int
+    val_images: int
+    references: int
 
-    rungs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
-    full_steps: PositiveInt | None = None
-    finalists: PositiveInt | None = None
-    seeds: PositiveInt | None = None
-    image_scale: Annotated[float, Field(gt=0, le=1)] | None = None
-    gpus_per_trial: PositiveFloat | None = None
-    relax_steps: PositiveInt | None = None
-    relaxations: PositiveInt | None = None
-    partial_channels: PositiveInt | None = None
-    checkpoint_activations: bool | None = None
+    @cached_property
+    def budget(self) -> Budget:
+        return Budget.parse(self.options.budget)
 
-    def of_gradient(self) -> dict[str, Any]:
-        """Those that are for a search by gradient, and are set."""
-        names = {"relax_steps", "relaxations", "partial_channels", "checkpoint_activations"}
-        return self.model_dump(include=names, exclude_none=True)
+    @cached_property
+    def seconds(self) -> float:
+        """Wall clock in all; infinite for a budget of trials."""
+        return self.budget.wall_seconds(self.hardware.cores, self.hardware.gpus)
 
-    def relaxation_options(self, device: torch.device) -> RelaxationOptions:
-        """Activations are computed again on GPUs unless said otherwise: there memory is dear and time is cheap."""
-        again = device.type == "cuda" if self.checkpoint_activations is None else self.checkpoint_activations
-        return RelaxationOptions(partial_channels=self.partial_channels or 1, checkpoint_activations=again)
+    @property
+    def hours(self) -> float:
+        return self.seconds / 3600
 
+    @property
+    def usable_seconds(self) -> float:
+        return max(1.0, USABLE_SHARE * self.seconds - STARTING_SECONDS)
 
-class Hardware(BaseModel):
-    """What a search runs on; `workers` jobs run at once, with `threads` threads each."""
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.hardware.device)
 
-    model_config = ConfigDict(frozen=True)
+    @property
+    def batch_size(self) -> int:
+        return batch_size(self.device)
 
-    device: str
-    cores: int
-    gpus: int
-    workers: int
-    threads: int
-    gpus_per_trial: float = 0.0
+    @property
+    def most_steps(self) -> int:
+        return max(MOST_STEPS_OF_FEW_IMAGES, MOST_EPOCHS * self.train_images // self.batch_size)
 
-    @classmethod
-    def of(
-        cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
-    ) -> Hardware:
-        """One worker a core on a CPU; four share a GPU, whose kernels are small.
-
-        Raises `ValueError` for a share that the GPUs, if there are any, cannot give.
-        """
-        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-        share = gpus_per_trial or (min(1.0, gpus / concurrency) if concurrency else 0.25 if gpus else 0.0)
-        if share > gpus:
-            raise ValueError(f"gpus_per_trial is {share:g}, but the device {device} has {gpus} GPUs; ask for less")
-        most = max(1, int(gpus / share)) if share else cores
-        workers = concurrency or most
-        if gpus:
-            workers = min(workers, most)
-        return cls(
-            device=str(device), cores=cores, gpus=gpus, workers=workers, threads=max(1, cores // workers),
-            gpus_per_trial=share,
-        )  # fmt: skip
+    @property
+    def rungs(self) -> int:
+        return 2 if self.hours < 1 or math.isinf(self.hours) else 3
 
 
-class Speed(BaseModel):
-    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker."""
+@dataclass(frozen=True)
+class _Final:
+    """The trainings end to end; `rounds` is how many of them follow each other, longer for being side by side."""
 
-    model_config = ConfigDict(frozen=True)
+    finalists: int
+    seeds: int
+    rounds: float
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """How long everything is trained, and which shares of the budget are spent when relaxations and proxies end."""
 
     image_scale: float
-    full_step_seconds: float
-    proxy_step_seconds: float
-    forward_seconds: float
-    """One batch read and put through the whole network in inference."""
-    relax_step_seconds: float = 0.0
-    """An update of a relaxation's weights and one of its architecture parameters, each with its batch read."""
-
-    def at(self, image_scale: float) -> Speed:
-        """The same at another scale, as time goes with the number of pixels."""
-        factor = (image_scale / self.image_scale) ** 2
-        times = {name: value * factor for name, value in self.model_dump().items() if name != "image_scale"}
-        return Speed(image_scale=image_scale, **times)
-
-
-def batch_size(device: torch.device) -> int:
-    """Images a step: what a GPU is fed well with, and what a CPU can afford."""
-    return 16 if device.type == "cuda" else 8
-
-
-def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> RelaxationRecipe:
-    """How relaxations are trained beside networks on crops of size `crop`.
-
-    A relaxation costs tens of times what one network does, so it gets a quarter of the images, and crops of half the
-    height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On processors its many small operators are faster
-    in float32. A search with fewer updates of α and β takes larger ones, by the root of the ratio.
-    """
-    # Adam moves a parameter by no more than the learning rate a step.
-    updates = fields["steps"] * (1 - fields.get("architecture_start", ARCHITECTURE_START))
-    rate = 3e-3 * max(1.0, UPDATES_OF_AUTO_DEEPLAB / max(1, updates)) ** 0.5
-    height, width = (min(full, max(64, full // 32 * 16)) for full in crop)
-    return RelaxationRecipe(
-        batch_size=batch_size(device) // 4,
-        crop=(height, width),
-        amp=device.type != "cpu",
-        architecture_learning_rate=rate,
-        **fields,
-    )
-
-
-def search_crop(size: tuple[int, int], image_scale: float) -> tuple[int, int]:
-    """The crop that trainings of a search see: the scaled image, in multiples of 16 as far as that goes."""
-    height, width = scaled(size, image_scale)
-    return max(32, height // 16 * 16), max(32, width // 16 * 16)
+    full_steps: int
+    first_rung_steps: int
+    relax_steps: int
+    proxy_share: float
+    relax_share: float
 
 
 def derive_plan(
-    budget: Budget,
+    options: SearchOptions,
     speed: Speed,
     hardware: Hardware,
     *,
@@ -157,11 +132,8 @@ def derive_plan(
     train_images: int,
     val_images: int,
     references: int,
-    strategy: Strategy = "trials",
-    cost_weight: float = 0.0,
-    **given: Any,
 ) -> Plan:
-    """The plan that spends `budget` well; the `given` `Dials` are taken as they are.
+    """Make the plan that spends the budget well; what the options give is taken as it is.
 
     Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
     `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
@@ -170,86 +142,140 @@ def derive_plan(
     By gradient, a share of the rest (`RELAX_SHARE`) goes into relaxations, as many as can be trained at once (in hours,
     at least two), and what remains into proxy trainings of what they find and of what is near it.
     """
-    dials = Dials.model_validate(given)
-    device = torch.device(hardware.device)
-    batch = batch_size(device)
-    seconds = budget.wall_seconds(hardware.cores, hardware.gpus)
-    hours = seconds / 3600
-    finalists, seeds = (2, 2) if hours < 1 or math.isinf(hours) else (5, 2) if hours < 10 else (10, 3)
-    relaxations, relax_steps, relax_share = 0, 0, 1.0
-    if strategy == "gradient":
-        allowed = MOST_RELAXATIONS if budget.trials is None else max(1, budget.trials - references)
-        # One after the other, two would get half of a short time each.
-        fewest = FEWEST_RELAXATIONS if hours >= 1 else 1
-        usual = min(max(fewest, hardware.workers), MOST_RELAXATIONS, allowed)
-        relaxations, relax_steps = dials.relaxations or usual, dials.relax_steps or RELAX_STEPS
-    finalists, seeds = dials.finalists or finalists, dials.seeds or seeds
-    most_steps = max(1000, 100 * train_images // batch)
-    views = 4
-
-    if math.isinf(seconds):
-        scale = dials.image_scale or (1.0 if min(size) <= 200 else 0.5)
-        full_steps, first, rungs, proxy_share = dials.full_steps or 200, 60, 2, 1.0
-    else:
-        usable = max(1.0, 0.95 * seconds - 20)
-        rounds = CONTENTION * math.ceil((finalists + references) * seeds / hardware.workers)
-
-        def steps_at(image_scale: float) -> float:
-            at = speed.at(image_scale)
-            return (FULL_SHARE * usable / rounds - val_images / batch * at.forward_seconds) / at.full_step_seconds
-
-        scales = [dials.image_scale] if dials.image_scale else IMAGE_SCALES
-        scale = next((s for s in scales if steps_at(s) >= FEWEST_FULL_STEPS), scales[-1])
-        at = speed.at(scale)
-        planned = dials.full_steps or max(10, min(most_steps, steps_at(scale)))
-        full_steps = int(planned)
-        full_seconds = planned * at.full_step_seconds + val_images / batch * at.forward_seconds
-        features = (views * train_images + val_images) / batch * at.forward_seconds
-        proxy = max(1.0, usable - rounds * full_seconds - features)
-        # While the reference is trained, other workers train the references' other seeds.
-        rerank = (rounds - CONTENTION) * full_seconds
-        rungs = 2 if hours < 1 else 3
-        trainings = sum(1 / REDUCTION**rung for rung in range(rungs))
-        steps_per_first = 1 + sum((REDUCTION**r - REDUCTION ** (r - 1)) / REDUCTION**r for r in range(1, rungs))
-        candidates = FEWEST_CANDIDATES / hardware.workers
-        if relaxations:
-            # Without an update of the architecture a step takes half as long.
-            mean_step_seconds = at.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
-            step_seconds = CONTENTION * math.ceil(relaxations / hardware.workers) * mean_step_seconds
-            relax_steps = dials.relax_steps or int(max(10, min(most_steps, RELAX_SHARE * proxy / step_seconds)))
-            proxy = max(1.0, proxy - relax_steps * step_seconds)
-            relax_share = max(0.8 * LEAST_PROXY_SHARE, round(1 - SPARE_SHARE - (rerank + proxy) / seconds, 3))
-        scoring = trainings * val_images / batch * at.proxy_step_seconds / 3
-        per_candidate = proxy / CONTENTION / candidates - 0.7
-        first = int((per_candidate - scoring) / (steps_per_first * at.proxy_step_seconds))
-        first = min(max(first, FIRST_RUNG_STEPS[0]), FIRST_RUNG_STEPS[1])
-        proxy_share = round(1 - SPARE_SHARE - rerank / seconds, 3)
-
-    rung_steps = dials.rungs or tuple(first * REDUCTION**rung for rung in range(rungs))
-    crop = search_crop(size, scale)
-    full_recipe = short(steps=full_steps, crop=crop, batch_size=batch)
-    relaxing = relax_recipe(
-        device, crop, steps=relax_steps, cost_weight=cost_weight, options=dials.relaxation_options(device),
-        **full_recipe.model_dump(include={"scale", "flip", "colour"}),
-    ) if relaxations else None  # fmt: skip
+    case = _Case(options, speed, hardware, size, train_images, val_images, references)
+    final, relaxations = _plan_final(case), _count_relaxations(case)
+    lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case, final, relaxations)
+    rungs = options.rungs or tuple(lengths.first_rung_steps * REDUCTION**rung for rung in range(case.rungs))
+    crop = search_crop(size, lengths.image_scale)
     return Plan(
-        image_scale=scale,
-        rungs=rung_steps,
-        full_steps=full_steps,
-        candidates=budget.trials,
-        finalists=finalists,
-        seeds=seeds,
-        proxy_share=max(LEAST_PROXY_SHARE, proxy_share),
-        views=views,
+        image_scale=lengths.image_scale,
+        rungs=rungs,
+        full_steps=lengths.full_steps,
+        candidates=case.budget.trials,
+        finalists=final.finalists,
+        seeds=final.seeds,
+        proxy_share=lengths.proxy_share,
+        views=VIEWS,
         label_stride=LABEL_STRIDE,
         reduction=REDUCTION,
         concurrency=hardware.workers,
         threads=hardware.threads,
         gpus_per_trial=hardware.gpus_per_trial,
-        proxy_recipe=short(steps=rung_steps[-1], crop=crop, batch_size=batch),
-        full_recipe=full_recipe,
+        proxy_recipe=short(steps=rungs[-1], crop=crop, batch_size=case.batch_size),
+        full_recipe=short(steps=lengths.full_steps, crop=crop, batch_size=case.batch_size),
         relaxations=relaxations,
-        relax_steps=relax_steps,
-        relax_share=relax_share,
-        relax_recipe=relaxing,
+        relax_steps=lengths.relax_steps,
+        relax_share=lengths.relax_share,
+        relax_recipe=_relax_recipe_for(case, crop, lengths.relax_steps) if relaxations else None,
     )
+
+
+def _relax_recipe_for(case: _Case, crop: tuple[int, int], steps: int) -> RelaxationRecipe:
+    """A relaxation sees images augmented as networks do."""
+    augmentation = short(steps=1, crop=crop, batch_size=1).model_dump(include={"scale", "flip", "colour"})
+    options = relaxation_options(case.options, case.device)
+    return relax_recipe(
+        case.device, crop, steps=steps, cost_weight=case.options.cost_weight, options=options, **augmentation
+    )
+
+
+def _plan_final(case: _Case) -> _Final:
+    if case.hours < 1 or math.isinf(case.hours):
+        finalists, seeds = 2, 2
+    elif case.hours < 10:
+        finalists, seeds = 5, 2
+    else:
+        finalists, seeds = 10, 3
+    finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
+    side_by_side = math.ceil((finalists + case.references) * seeds / case.hardware.workers)
+    return _Final(finalists, seeds, CONTENTION * side_by_side)
+
+
+def _count_relaxations(case: _Case) -> int:
+    if case.options.strategy != "gradient":
+        return 0
+    trials = case.budget.trials
+    allowed = MOST_RELAXATIONS if trials is None else max(1, trials - case.references)
+    # One after the other, two would get half of a short time each.
+    fewest = FEWEST_RELAXATIONS if case.hours >= 1 else 1
+    return case.options.relaxations or min(max(fewest, case.hardware.workers), MOST_RELAXATIONS, allowed)
+
+
+def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
+    return _Lengths(
+        image_scale=case.options.image_scale or (1.0 if min(case.size) <= TRIALS_SMALL_SIDE_PIXELS else 0.5),
+        full_steps=case.options.full_steps or TRIALS_FULL_STEPS,
+        first_rung_steps=TRIALS_FIRST_RUNG_STEPS,
+        relax_steps=(case.options.relax_steps or TRIALS_RELAX_STEPS) if relaxations else 0,
+        proxy_share=1.0,
+        relax_share=1.0,
+    )
+
+
+def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
+    """Fit all trainings into the time."""
+    scale = case.options.image_scale or _largest_scale(case, final)
+    speed = case.speed.at(scale)
+    full_steps = case.options.full_steps or max(
+        SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
+    )
+    full_seconds = full_steps * speed.full_step_seconds + _scoring_seconds(case, speed)
+    features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
+    rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - features_seconds)
+    # While the reference is trained, other workers train the references' other seeds.
+    after_proxies_seconds = (final.rounds - CONTENTION) * full_seconds
+    relax_steps, relax_share = 0, 1.0
+    if relaxations:
+        step_seconds = _relax_step_seconds(case, speed, relaxations)
+        affordable = int(max(SHORTEST_STEPS, min(case.most_steps, RELAX_SHARE * rest_seconds / step_seconds)))
+        relax_steps = case.options.relax_steps or affordable
+        rest_seconds = max(1.0, rest_seconds - relax_steps * step_seconds)
+        share = _share_before(case, after_proxies_seconds + rest_seconds)
+        relax_share = max(LEAST_RELAX_SHARE, share)
+    return _Lengths(
+        image_scale=scale,
+        full_steps=int(full_steps),
+        first_rung_steps=_first_rung_steps(case, speed, rest_seconds),
+        relax_steps=relax_steps,
+        proxy_share=max(LEAST_PROXY_SHARE, _share_before(case, after_proxies_seconds)),
+        relax_share=relax_share,
+    )
+
+
+def _largest_scale(case: _Case, final: _Final) -> float:
+    enough = (scale for scale in IMAGE_SCALES if _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS)
+    return next(enough, IMAGE_SCALES[-1])
+
+
+def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
+    speed = case.speed.at(image_scale)
+    seconds = FULL_SHARE * case.usable_seconds / final.rounds - _scoring_seconds(case, speed)
+    return seconds / speed.full_step_seconds
+
+
+def _scoring_seconds(case: _Case, speed: Speed) -> float:
+    """Of a whole network, on all validation images."""
+    return case.val_images / case.batch_size * speed.forward_seconds
+
+
+def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
+    """Of a step of all relaxations, side by side; without an update of the architecture it takes half as long."""
+    mean_seconds = speed.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
+    return CONTENTION * math.ceil(relaxations / case.hardware.workers) * mean_seconds
+
+
+def _first_rung_steps(case: _Case, speed: Speed, proxy_seconds: float) -> int:
+    """As many as let `FEWEST_CANDIDATES` be tried, those that are promoted at further rungs too."""
+    of_first = 1 + sum((REDUCTION**rung - REDUCTION ** (rung - 1)) / REDUCTION**rung for rung in range(1, case.rungs))
+    scorings = sum(1 / REDUCTION**rung for rung in range(case.rungs))
+    scoring_seconds = scorings * case.val_images / case.batch_size * speed.proxy_step_seconds / PASSES_PER_STEP
+    candidates_each = FEWEST_CANDIDATES / case.hardware.workers
+    candidate_seconds = proxy_seconds / CONTENTION / candidates_each - PROXY_OVERHEAD_SECONDS
+    steps = int((candidate_seconds - scoring_seconds) / (of_first * speed.proxy_step_seconds))
+    fewest, most = FIRST_RUNG_STEPS
+    return min(max(steps, fewest), most)
+
+
+def _share_before(case: _Case, seconds: float) -> float:
+    """The share of the budget after which `seconds` are left, and what a plan does not see."""
+    return round(1 - SPARE_SHARE - seconds / case.seconds, 3)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from nasseg.graph import load
+from nasseg.planning.options import COUNTS, DERIVED, GRADIENT, RUNS, SearchOptions
 from tests.cli.conftest import Done
 from tests.jobs.tiny import DATA as TINY_DATA
 from tests.jobs.tiny import SPACE, latency_table
@@ -24,7 +25,8 @@ Refused = Callable[..., str]
         (("--space", "dpc:arms=3"), "unknown option 'arms'; known: branches, backbone"),
         (("--space", "nothing.here:Space"), "nothing.here:Space cannot be imported"),
         (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, tpe, nsga2"),
-        (("--rungs", "60,20"), "rungs are '60,20', but must be rising numbers of steps"),
+        (("--rungs", "60,20"), "rungs are '60,20', but must be rising numbers of steps, like 60,180"),
+        (("--finalists", "0"), "Invalid value for '--finalists'"),
         (("--rungs", "few"), "rungs are 'few', but must be rising numbers of steps"),
         (("--weights", "nothing.pth"), "nothing.pth: no such file"),
         (("--val-split", "dev"), "has no split 'dev'"),
@@ -58,6 +60,43 @@ def test_folders_and_resuming(refused: Refused, tmp_path: Path) -> None:
     assert "holds no config.yaml; give the folder of a search" in refused("search", "--resume", "--out", tmp_path)
     assert "exists already; continue it with --resume" in refused("search", "--out", tmp_path)
     assert "holds no config.yaml; give the folder of a search" in refused("report", tmp_path)
+
+
+def test_every_option_has_its_place_in_the_help(nasseg: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    done = nasseg("search", "--help")
+    assert done.code == 0
+    for name, field in SearchOptions.model_fields.items():
+        line = next(line for line in done.out.splitlines() if f" --{name.replace('_', '-')} " in line)
+        assert (field.description or "").split()[0] in line
+    assert all(panel.panel and panel.panel in done.out for panel in (COUNTS, DERIVED, GRADIENT, RUNS))
+    assert "[default: 30min]" in done.out
+
+
+def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
+    nasseg: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, SearchOptions]] = []
+
+    def begin(out: Path, options: SearchOptions) -> None:
+        asked.append((out, options))
+        raise ValueError("asked")
+
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
+    (tmp_path / "options.yaml").write_text("budget: 5min\nfull_steps: 7\nrungs: 20,60\ninherit: false\nfinalists: 3\n")
+    given = ("--config", tmp_path / "options.yaml", "--finalists", "4", "--strategy", "gradient")
+    memory = ("--no-checkpoint-activations", "--out", tmp_path / "run")
+    assert nasseg("search", *given, *memory).err.endswith("nasseg: asked\n")
+    expected = SearchOptions(
+        budget="5min",
+        full_steps=7,
+        rungs=(20, 60),
+        inherit=False,
+        finalists=4,
+        strategy="gradient",
+        checkpoint_activations=False,
+    )
+    assert asked == [(tmp_path / "run", expected)]
 
 
 @pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db", "no url"])

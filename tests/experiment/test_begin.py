@@ -7,13 +7,25 @@ import nasseg
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, plan_search
 from nasseg.jobs.context import Problem
-from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
+from nasseg.planning.options import SearchOptions
+from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table
+
+
+def asked(**options: Any) -> SearchOptions:
+    return SearchOptions(
+        budget="2min",
+        space=SPACE,
+        data=DATA,
+        runner="in-process",
+        sampler="random",
+        device="cpu",
+        concurrency=1,
+        **options,
+    )
 
 
 def test_a_plan_is_made_from_the_measured_speed() -> None:
-    asked = tiny_config("2min").model_copy(update={"plan": None})
-    plan = plan_search(Problem(asked), {"finalists": 1}, concurrency=1).plan
-    assert plan is not None
+    plan = plan_search(Problem(asked(finalists=1))).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
 
 
@@ -34,8 +46,9 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ({"val_split": "vla"}, "vla"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
         ({"rung": (1, 2)}, "unknown option 'rung'; known: space, "),
+        ({"finalists": "3"}, "finalists is '3', but must be a valid integer"),
         ({"plan": None}, "unknown option 'plan'"),
-        ({"rungs": (6, 2)}, "rungs"),
+        ({"rungs": (6, 2)}, "rungs are (6, 2), but must be rising numbers of steps"),
         ({"full_steps": 0}, "full_steps is 0"),
         ({"cost_weight": 1}, "cost_weight is 1"),
         ({"gpus_per_trial": 0.5, "device": "cpu"}, "gpus_per_trial is 0.5"),
@@ -53,18 +66,16 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    asked = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
+    given = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
-        nasseg.search(tmp_path / "run", **asked)
+        nasseg.search(tmp_path / "run", **given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
-    asked = tiny_config("2min").model_copy(update={"plan": None, "strategy": "gradient"})
-    plan = plan_search(Problem(asked), {"relax_steps": 7, "partial_channels": 2}, concurrency=1).plan
-    assert plan is not None
+    plan = plan_search(Problem(asked(strategy="gradient", relax_steps=7, partial_channels=2))).plan
     assert plan.relax_recipe is not None
     assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (1, 7, 7)
     assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
@@ -83,8 +94,7 @@ def latency(tmp_path: Path) -> Path:
 
 def check(latency: Path | None, size: tuple[int, int] = (64, 96), classes: int = 3, **limits: str) -> None:
     """Check the costs of a search on images of `size` with so many classes."""
-    config = tiny_config().model_copy(update={"latency": None if latency is None else str(latency), **limits})
-    problem = Problem(config)
+    problem = Problem(asked(latency=None if latency is None else str(latency), **limits))
     problem.size, problem.classes = size, classes
     check_costs(problem)
 

@@ -178,7 +178,6 @@ def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
 
 def test_a_relaxation_finds_nothing_before_its_architecture_is_trained(tmp_path: Path) -> None:
     config = gradient_config()
-    assert config.plan is not None
     assert config.plan.relax_recipe is not None
     first = config.plan.relax_recipe.first_architecture_step
     worker = Worker.open(config, tmp_path)
@@ -236,7 +235,6 @@ def test_a_relaxation_that_diverges_is_a_failed_job(tmp_path: Path) -> None:
 
 
 def diverging(config: SearchConfig, part: str, **changes: Any) -> SearchConfig:
-    assert config.plan is not None
     changes = changes or {"learning_rate": 1e30, "warmup_steps": 0}
     recipe = getattr(config.plan, part).model_copy(update=changes)
     return config.model_copy(update={"plan": config.plan.model_copy(update={part: recipe})})
@@ -264,8 +262,3 @@ def test_one_that_diverges_leaves_the_others_of_its_job_alone(folder: Path, monk
     bad, good = proxy(Worker.open(tiny_config(), folder), WIDE, OTHER, stop=2)
     assert (bad.status, bad.step) == ("nonfinite", 0)
     assert good == alone
-
-
-def test_a_worker_needs_a_plan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the config has no plan"):
-        Worker.open(tiny_config().model_copy(update={"plan": None}), tmp_path)

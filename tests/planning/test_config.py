@@ -6,14 +6,12 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from nasseg.planning.budget import Budget
-from nasseg.planning.config import SearchConfig, check_sampler, cores
-from nasseg.planning.limits import Limits
+from nasseg.planning.config import SearchConfig, check_sampler
 from tests.jobs.tiny import tiny_config
 
 
 def test_a_config_is_the_same_when_read_again(tmp_path: Path) -> None:
-    for config in (tiny_config(), SearchConfig(budget=Budget.parse("8cpu-h"), weights="imagenet", cost_weight=0)):
+    for config in (tiny_config(), tiny_config("8cpu-h").model_copy(update={"weights": "imagenet", "cost_weight": 0})):
         config.save(tmp_path)
         assert SearchConfig.load(tmp_path) == config
 
@@ -22,8 +20,10 @@ def test_the_file_is_readable(tmp_path: Path) -> None:
     tiny_config("30min").save(tmp_path)
     data = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (data["budget"], data["sampler"], data["plan"]["rungs"]) == (
-        {"amount": 30.0, "unit": "min"}, "random", [2, 6],
-    )  # fmt: skip
+        {"amount": 30.0, "unit": "min"},
+        "random",
+        [2, 6],
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_file_is_readable(tmp_path: Path) -> None:
         (("budget", "unit"), "potatoes", r"budget\.unit is 'potatoes'"),
         (("cost_weight",), 0.5, r"cost_weight is 0\.5"),
         (("runner",), "slurm", r"runner is 'slurm'"),
-        (("colour",), "blue", "colour is not a known field"),
+        (("colour",), "blue", "unknown option 'colour'; known: space, "),
     ],
 )
 def test_an_error_names_the_file_and_the_field(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
@@ -79,24 +79,10 @@ def test_a_config_does_not_change() -> None:
 
 
 def test_an_unknown_sampler_names_the_known() -> None:
-    assert check_sampler("tpe") == "tpe"
+    check_sampler("tpe")
     with pytest.raises(ValueError, match=r"unknown sampler 'oracle'; known: .*nsga2"):
         check_sampler("oracle")
 
 
 def test_the_device_is_found() -> None:
     assert tiny_config().torch_device == torch.device("cpu")
-    assert cores() >= 1
-
-
-def test_the_sampler_follows_from_the_objective_unless_it_is_given() -> None:
-    budget = Budget.parse("5trials")
-    assert SearchConfig(budget=budget).sampler == "tpe"
-    assert SearchConfig(budget=budget, objective="pareto").sampler == "nsga2"
-    assert SearchConfig(budget=budget, objective="pareto", sampler="random").sampler == "random"
-
-
-def test_limits_are_kept_as_they_were_written() -> None:
-    config = SearchConfig(budget=Budget.parse("5trials"), target_latency="20ms", max_memory="1GiB")
-    assert config.limits == Limits(latency_ms=20, memory_bytes=2**30)
-    assert config.model_dump()["target_latency"] == "20ms"

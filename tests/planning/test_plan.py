@@ -5,14 +5,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from nasseg.data import open_dataset
 from nasseg.jobs.speed import measure_speed
-from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
-from nasseg.planning.plan import IMAGE_SCALES, Dials, Hardware, Speed, derive_plan, search_crop
+from nasseg.planning.machine import Hardware, Speed, cores
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.plan import IMAGE_SCALES, derive_plan
 from nasseg.planning.planner import LEAST_PROXY_SHARE
+from nasseg.planning.trainings import relaxation_options, search_crop
 from nasseg.space.relaxation import RelaxationOptions
 from tests.jobs.tiny import DATA, TinySpace
 
@@ -21,9 +22,20 @@ SPEED = Speed(image_scale=0.5, full_step_seconds=0.4, proxy_step_seconds=0.02, f
 SETTLED: dict[str, Any] = {"finalists": 2, "seeds": 2, "image_scale": 0.5}
 
 
-def plan(budget: str, hardware: Hardware = CPU, speed: Speed = SPEED, **options: Any) -> Plan:
-    options = {"size": (160, 320), "train_images": 256, "val_images": 64, "references": 2, **options}
-    return derive_plan(Budget.parse(budget), speed, hardware, **options)
+def plan(
+    budget: str,
+    hardware: Hardware = CPU,
+    speed: Speed = SPEED,
+    *,
+    size: tuple[int, int] = (160, 320),
+    train_images: int = 256,
+    val_images: int = 64,
+    **options: Any,
+) -> Plan:
+    asked = SearchOptions(budget=budget, **options)
+    return derive_plan(
+        asked, speed, hardware, size=size, train_images=train_images, val_images=val_images, references=2
+    )
 
 
 def test_a_budget_of_trials_has_no_clock() -> None:
@@ -70,10 +82,57 @@ def test_given_dials_are_taken_and_the_rest_follows_from_them() -> None:
     assert plan("10min", rungs=None, full_steps=None) == plan("10min")
 
 
-@pytest.mark.parametrize("dials", [{"rungs": ()}, {"full_steps": 0}, {"image_scale": 1.5}, {"views": 8}])
-def test_dials_that_make_no_sense_are_refused(dials: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(dials))):
-        plan("3trials", **dials)
+GPU = Hardware(device="cuda", cores=16, gpus=1, workers=4, threads=4, gpus_per_trial=0.25)
+MACHINES = {
+    "cpu": (CPU, SPEED.model_copy(update={"relax_step_seconds": 1.5})),
+    "cuda": (
+        GPU,
+        Speed(
+            image_scale=0.5,
+            full_step_seconds=0.12,
+            proxy_step_seconds=0.015,
+            forward_seconds=0.03,
+            relax_step_seconds=0.5,
+        ),
+    ),
+}
+IMAGES: dict[str, Any] = {
+    "cpu": {"size": (160, 320), "train_images": 256, "val_images": 64, "references": 2},
+    "cuda": {"size": (1024, 2048), "train_images": 2975, "val_images": 500, "references": 1},
+}
+# machine, strategy, budget; image scale, rungs, full steps, finalists, seeds, proxy share; relaxations, steps, share
+GOLDEN = [
+    ("cpu", "trials", "40trials", 1.0, (60, 180), 200, 2, 2, 1.0, 0, 0, 1.0),
+    ("cpu", "trials", "90s", 0.25, (41, 123), 69, 2, 2, 0.677, 0, 0, 1.0),
+    ("cpu", "trials", "15min", 0.5, (300, 900), 224, 2, 2, 0.602, 0, 0, 1.0),
+    ("cpu", "trials", "3h", 1.0, (300, 900, 2700), 395, 5, 2, 0.544, 0, 0, 1.0),
+    ("cpu", "trials", "8cpu-h", 1.0, (300, 900, 2700), 528, 5, 2, 0.543, 0, 0, 1.0),
+    ("cpu", "trials", "20h", 1.0, (300, 900, 2700), 1030, 10, 3, 0.502, 0, 0, 1.0),
+    ("cpu", "gradient", "40trials", 1.0, (60, 180), 200, 2, 2, 1.0, 2, 400, 1.0),
+    ("cpu", "gradient", "90s", 0.25, (20, 60), 69, 2, 2, 0.677, 2, 45, 0.513),
+    ("cpu", "gradient", "15min", 0.5, (196, 588), 224, 2, 2, 0.602, 2, 156, 0.378),
+    ("cpu", "gradient", "3h", 1.0, (300, 900, 2700), 395, 5, 2, 0.544, 2, 489, 0.309),
+    ("cpu", "gradient", "8cpu-h", 1.0, (300, 900, 2700), 528, 5, 2, 0.543, 2, 654, 0.308),
+    ("cpu", "gradient", "20h", 1.0, (300, 900, 2700), 1030, 10, 3, 0.502, 2, 3200, 0.257),
+    ("cuda", "trials", "40trials", 0.5, (60, 180), 200, 2, 2, 1.0, 0, 0, 1.0),
+    ("cuda", "trials", "30min", 1.0, (300, 900), 757, 2, 2, 0.715, 0, 0, 1.0),
+    ("cuda", "trials", "8gpu-h", 1.0, (300, 900, 2700), 8247, 5, 2, 0.634, 0, 0, 1.0),
+    ("cuda", "trials", "200gpu-h", 1.0, (300, 900, 2700), 18593, 10, 3, 0.836, 0, 0, 1.0),
+    ("cuda", "gradient", "40trials", 0.5, (60, 180), 200, 2, 2, 1.0, 4, 400, 1.0),
+    ("cuda", "gradient", "30min", 1.0, (258, 774), 757, 2, 2, 0.715, 4, 217, 0.505),
+    ("cuda", "gradient", "8gpu-h", 1.0, (300, 900, 2700), 8247, 5, 2, 0.634, 4, 3935, 0.398),
+    ("cuda", "gradient", "200gpu-h", 1.0, (300, 900, 2700), 18593, 10, 3, 0.836, 4, 18593, 0.24),
+]
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: "-".join(row[:3]))
+def test_plans_are_those_that_searches_were_measured_with(row: tuple[Any, ...]) -> None:
+    machine, strategy, budget, *expected = row
+    hardware, speed = MACHINES[machine]
+    found = derive_plan(SearchOptions(budget=budget, strategy=strategy), speed, hardware, **IMAGES[machine])
+    final = [found.finalists, found.seeds, found.proxy_share]
+    relaxing = [found.relaxations, found.relax_steps, pytest.approx(found.relax_share)]
+    assert expected == [found.image_scale, found.rungs, found.full_steps, *final, *relaxing]
 
 
 minutes = st.floats(0.5, 6000)
@@ -81,15 +140,23 @@ speeds = st.builds(
     lambda full, proxy, forward: Speed(
         image_scale=0.5, full_step_seconds=full, proxy_step_seconds=full * proxy, forward_seconds=full * forward
     ),
-    st.floats(0.002, 20), st.floats(0.01, 1), st.floats(0.1, 0.6),
-)  # fmt: skip
+    st.floats(0.002, 20),
+    st.floats(0.01, 1),
+    st.floats(0.1, 0.6),
+)
 machines = st.builds(
     lambda device, cores, gpus: Hardware(
-        device=device, cores=cores, gpus=gpus if device == "cuda" else 0,
-        workers=4 * gpus if device == "cuda" else cores, threads=1, gpus_per_trial=0.25 if device == "cuda" else 0.0,
+        device=device,
+        cores=cores,
+        gpus=gpus if device == "cuda" else 0,
+        workers=4 * gpus if device == "cuda" else cores,
+        threads=1,
+        gpus_per_trial=0.25 if device == "cuda" else 0.0,
     ),
-    st.sampled_from(["cpu", "cuda"]), st.integers(1, 64), st.integers(1, 8),
-)  # fmt: skip
+    st.sampled_from(["cpu", "cuda"]),
+    st.integers(1, 64),
+    st.integers(1, 8),
+)
 images = st.integers(1, 3000)
 
 
@@ -97,8 +164,7 @@ images = st.integers(1, 3000)
 def test_every_plan_is_valid_and_ends_in_time(
     amount: float, speed: Speed, hardware: Hardware, train: int, val: int
 ) -> None:
-    budget = Budget(amount=amount, unit="min")
-    found = derive_plan(budget, speed, hardware, size=(160, 320), train_images=train, val_images=val, references=2)
+    found = plan(f"{amount:f}min", hardware, speed, train_images=train, val_images=val)
     batch = found.full_recipe.batch_size
     assert found.image_scale in IMAGE_SCALES
     assert 20 <= found.rungs[0] <= 300
@@ -139,6 +205,7 @@ def test_hours_of_devices_are_shared_out() -> None:
 
 def test_a_cpu_has_a_worker_a_core() -> None:
     cpu = torch.device("cpu")
+    assert cores() >= 1
     assert (CPU.workers, CPU.threads, CPU.gpus, CPU.gpus_per_trial) == (2, 1, 0, 0.0)
     assert (Hardware.of(cpu, 8, 2).workers, Hardware.of(cpu, 8, 2).threads) == (2, 4)
     assert (Hardware.of(cpu, 2, 3).workers, Hardware.of(cpu, 2, 3).threads) == (3, 1)
@@ -252,13 +319,14 @@ def test_dials_of_a_relaxation_are_taken() -> None:
     assert short.rungs[0] > long.rungs[0]
 
 
-@pytest.mark.parametrize(("device", "asked", "expected"), [
-    ("cpu", None, False), ("cuda", None, True), ("cpu", True, True), ("cuda", False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [("cpu", None, False), ("cuda", None, True), ("cpu", True, True), ("cuda", False, False)],
+)
 def test_activations_are_computed_again_on_gpus_unless_said_otherwise(
     device: str, asked: bool | None, expected: bool
 ) -> None:
-    options = Dials(checkpoint_activations=asked).relaxation_options(torch.device(device))
+    options = relaxation_options(SearchOptions(strategy="gradient", checkpoint_activations=asked), torch.device(device))
     assert options.checkpoint_activations is expected
 
 
@@ -267,8 +335,7 @@ def test_every_plan_by_gradient_is_valid_and_ends_in_time(
     amount: float, speed: Speed, hardware: Hardware, train: int, val: int, relax: float
 ) -> None:
     speed = speed.model_copy(update={"relax_step_seconds": relax * speed.full_step_seconds})
-    options: dict[str, Any] = {"size": (160, 320), "train_images": train, "val_images": val, "references": 2}
-    found = derive_plan(Budget(amount=amount, unit="min"), speed, hardware, **options, strategy="gradient")
+    found = plan(f"{amount:f}min", hardware, speed, train_images=train, val_images=val, strategy="gradient")
     assert found.relax_steps >= 10
     at, batch = speed.at(found.image_scale), found.full_recipe.batch_size
     full_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds

@@ -187,7 +187,6 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
 @pytest.mark.parametrize(("steps", "warned"), [(99, True), (100, False)])
 def test_a_short_relaxation_is_warned_of(steps: int, warned: bool, tmp_path: Path) -> None:
     config = gradient_config()
-    assert config.plan is not None
     config = config.model_copy(update={"plan": config.plan.model_copy(update={"relax_steps": steps})})
     text = plan_text(experiment(config, tmp_path))
     assert f"relaxations, {steps} steps each" in text

@@ -1,0 +1,71 @@
+"""The machine that a search runs on: how many jobs at once, and how long their steps take."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Hardware(BaseModel):
+    """What a search runs on; `workers` jobs run at once, with `threads` threads each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str
+    cores: int
+    gpus: int
+    workers: int
+    threads: int
+    gpus_per_trial: float = 0.0
+
+    @classmethod
+    def of(
+        cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
+    ) -> Hardware:
+        """One worker a core on a CPU; four share a GPU, whose kernels are small.
+
+        Raises `ValueError` for a share that the GPUs, if there are any, cannot give.
+        """
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        share = gpus_per_trial or (min(1.0, gpus / concurrency) if concurrency else 0.25 if gpus else 0.0)
+        if share > gpus:
+            raise ValueError(f"gpus_per_trial is {share:g}, but the device {device} has {gpus} GPUs; ask for less")
+        most = max(1, int(gpus / share)) if share else cores
+        workers = concurrency or most
+        if gpus:
+            workers = min(workers, most)
+        return cls(
+            device=str(device),
+            cores=cores,
+            gpus=gpus,
+            workers=workers,
+            threads=max(1, cores // workers),
+            gpus_per_trial=share,
+        )
+
+
+class Speed(BaseModel):
+    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image_scale: float
+    full_step_seconds: float
+    proxy_step_seconds: float
+    forward_seconds: float
+    """One batch read and put through the whole network in inference."""
+    relax_step_seconds: float = 0.0
+    """An update of a relaxation's weights and one of its architecture parameters, each with its batch read."""
+
+    def at(self, image_scale: float) -> Speed:
+        """The same at another scale, as time goes with the number of pixels."""
+        factor = (image_scale / self.image_scale) ** 2
+        times = {name: value * factor for name, value in self.model_dump().items() if name != "image_scale"}
+        return Speed(image_scale=image_scale, **times)

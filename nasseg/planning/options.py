@@ -1,0 +1,184 @@
+"""The one list of what a user may ask of a search: the command line, `config.yaml` and Python are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from nasseg.errors import one_line
+from nasseg.planning.budget import Budget
+from nasseg.planning.objective import Aim
+
+if TYPE_CHECKING:
+    import torch
+
+    from nasseg.planning.limits import Limits
+
+Strategy = Literal["trials", "gradient"]
+OF_GRADIENT = ("relaxations", "relax_steps", "partial_channels", "checkpoint_activations")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the command line's help shows an option: its panel, and what it calls the value."""
+
+    panel: str | None = None
+    metavar: str | None = None
+
+
+COUNTS = Shown("What counts")
+RUNS = Shown("Where it runs")
+DERIVED = Shown("Follows from the budget, unless given")
+GRADIENT = Shown("Search by gradient")
+
+
+class SearchOptions(BaseModel):
+    """Everything that a user may ask of a search.
+
+    What is `None` is chosen: the sampler by the strategy and the objective, the rest by the budget and the measured
+    speed. Limits stay as they were written; `rungs` may be written `"60,180"` too, as on the command line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    space: Annotated[str, Field(description="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")] = "dpc"
+    budget: Annotated[Budget | str, Field(description="200gpu-h, 8cpu-h, 2h, 30min or 40trials.")] = Budget(
+        amount=30, unit="min"
+    )
+    data: Annotated[str, Field(description="streets[:OPTIONS] (generated), or folder:PATH."), Shown(metavar="DATA")] = (
+        "streets"
+    )
+    train_split: Annotated[str, Field(description="Split that trials train on.")] = "train"
+    val_split: Annotated[str, Field(description="Split that trials are scored on.")] = "val"
+    weights: Annotated[
+        str | None, Field(description="Backbone weights: a file, or imagenet."), Shown(metavar="FILE|imagenet")
+    ] = None
+    strategy: Annotated[Strategy, Field(description="By trials, or by gradient if the space can be relaxed.")] = (
+        "trials"
+    )
+    sampler: Annotated[
+        str | None,
+        Field(description="tpe; nsga2, taken for a front; neighbourhood, taken by gradient; or random."),
+    ] = None
+    inherit: Annotated[bool, Field(description="Start trials on images from the weights of earlier ones.")] = True
+    seed: Annotated[int, Field(ge=0, description="Seed of everything random.")] = 0
+
+    objective: Annotated[Aim, Field(description="One score, or a front of mIoU and cost."), COUNTS] = "score"
+    cost_weight: Annotated[
+        float,
+        Field(le=0, description="Exponent of relative cost in the score, at most 0, which ignores cost."),
+        COUNTS,
+    ] = -0.07
+    latency: Annotated[
+        str | None,
+        Field(description="Table of nasseg profile: cost is latency, not MAdds."),
+        Shown(COUNTS.panel, "TABLE.json"),
+    ] = None
+    target_latency: Annotated[
+        str | None, Field(description="Most that a network may take by the table, like 20ms."), COUNTS
+    ] = None
+    max_params: Annotated[str | None, Field(description="Most parameters, like 3M."), COUNTS] = None
+    max_madds: Annotated[str | None, Field(description="Most MAdds, like 2G."), COUNTS] = None
+    max_memory: Annotated[str | None, Field(description="Most memory at inference, like 512MiB."), COUNTS] = None
+
+    image_scale: Annotated[
+        float | None, Field(ge=0.05, le=1, description="Scale of images in the search."), DERIVED
+    ] = None
+    rungs: Annotated[
+        tuple[int, ...] | None,
+        Field(description="Steps at which proxy trainings are compared, like 60,180."),
+        Shown(DERIVED.panel, "A,B"),
+    ] = None
+    full_steps: Annotated[int | None, Field(ge=1, description="Steps of an end-to-end training."), DERIVED] = None
+    finalists: Annotated[int | None, Field(ge=1, description="Candidates trained end to end."), DERIVED] = None
+    seeds: Annotated[int | None, Field(ge=1, description="Seeds of each end-to-end training."), DERIVED] = None
+
+    relaxations: Annotated[int | None, Field(ge=1, description="Relaxations trained."), GRADIENT] = None
+    relax_steps: Annotated[int | None, Field(ge=1, description="Steps of a relaxation."), GRADIENT] = None
+    partial_channels: Annotated[
+        int | None,
+        Field(ge=1, description="Relax 1/K of the channels, to save memory."),
+        Shown(GRADIENT.panel, "K"),
+    ] = None
+    checkpoint_activations: Annotated[
+        bool | None,
+        Field(description="Compute a relaxation's activations twice, to save memory; on GPUs by default."),
+        GRADIENT,
+    ] = None
+
+    device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N."), RUNS] = "auto"
+    runner: Annotated[Literal["ray", "in-process"], Field(description="What runs the jobs."), RUNS] = "ray"
+    ray_address: Annotated[str | None, Field(description="Join this Ray cluster."), RUNS] = None
+    concurrency: Annotated[int | None, Field(ge=1, description="Jobs at once."), RUNS] = None
+    gpus_per_trial: Annotated[float | None, Field(ge=0.01, description="Share of a GPU that a job takes."), RUNS] = None
+    storage: Annotated[
+        str | None, Field(description="Optuna database URL instead of the run folder's journal."), RUNS
+    ] = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, object]) -> Self:
+        """Check options by name; raises `ValueError` in one line for an unknown one or a value that is off."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if unknown := [name for name in given if name not in cls.model_fields]:
+            raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(cls.model_fields)}")
+        resolved = {"sampler": None, **given}
+        if isinstance(resolved.get("budget"), str):
+            resolved["budget"] = Budget.parse(resolved["budget"])
+        if resolved.get("rungs") is not None:
+            resolved["rungs"] = _parse_rungs(resolved["rungs"])
+        if resolved["sampler"] is None:
+            resolved["sampler"] = _default_sampler(given.get("strategy"), given.get("objective"))
+        return resolved
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in OF_GRADIENT if getattr(self, name) is not None]
+        if given and self.strategy != "gradient":
+            raise ValueError(f"{given[0]} is for strategy gradient; set that too, or leave it out")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that networks must keep; raises `ValueError` for one that is not written as it must be."""
+        from nasseg.planning.limits import Limits
+
+        return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that trials run on."""
+        from nasseg.train.device import choose_device
+
+        return choose_device(self.device)
+
+
+def _parse_rungs(given: Any) -> tuple[int, ...]:
+    """The steps in `"60,180"` or in a sequence of numbers."""
+    try:
+        steps = tuple(int(step) for step in given.split(",")) if isinstance(given, str) else tuple(given)
+        is_rising = bool(steps) and all(low < high for low, high in pairwise((0, *steps)))
+    except (TypeError, ValueError):
+        is_rising = False
+    if not is_rising:
+        raise ValueError(f"rungs are {given!r}, but must be rising numbers of steps, like 60,180")
+    return steps
+
+
+def _default_sampler(strategy: object, objective: object) -> str:
+    if objective == "pareto":
+        return "nsga2"
+    return "neighbourhood" if strategy == "gradient" else "tpe"
