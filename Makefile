@@ -4,16 +4,27 @@ WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo clean
+.PHONY: help install test test-processors lint demo clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 	@echo "Variables: PYTHON=python3.12 (makes .venv), WORKERS=8 (test processes)"
 
 install: .venv/installed ## make .venv with the pinned versions
 
 test: lint ## lint, type check and run the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+test-processors: install ## run the tests as on older processors, and with two threads (four whole runs)
+	@failed=; run() { \
+		echo "== $$*"; \
+		env "$$@" $(BIN)/pytest -n $(WORKERS) --dist worksteal || failed="$$failed\n  $$*"; \
+	}; \
+	run OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41; \
+	run OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2; \
+	run OMP_NUM_THREADS=1; \
+	run OMP_NUM_THREADS=2; \
+	if [ -n "$$failed" ]; then printf "failed with:$$failed\n" >&2; exit 1; fi
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check

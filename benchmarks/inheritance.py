@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 
 from nasseg.data import open_dataset
-from nasseg.jobs.worker import SearchWorker
+from nasseg.jobs.worker import Worker
 from nasseg.planning.config import SearchConfig
-from nasseg.planning.job import Candidate, Job
+from nasseg.planning.job import Job
 from nasseg.planning.machine import Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
@@ -95,7 +95,7 @@ class Counting(WeightStore):
 
 class Latest(Counting):
     def save(self, network):
-        for file, _ in self._files(network).values():
+        for file, _ in self.files(network).values():
             file.unlink(missing_ok=True)
         super().save(network)
 
@@ -142,23 +142,21 @@ def make_worker(args, folder, store):
         val_images=len(val),
         references=2,
     )
-    worker = SearchWorker(SearchConfig.of(options, plan), folder)
-    if worker.space.shared_stage is not None:
+    worker = Worker.open(SearchConfig.of(options, plan), folder)
+    if worker.context.problem.space.shared_stage is not None:
         raise SystemExit(f"{args.space} has a shared stage, so its trials inherit nothing; give another --space")
-    worker.weights = store and store(folder / "weights")
+    worker.proxy.weights = store and store(folder / "weights")
     return worker
 
 
 def sequence(worker, count, rng):
     """Candidates as a search proposes them: random ones, each followed by a neighbour of one of those before it."""
-    space, choices = worker.space, []
+    problem, choices = worker.context.problem, []
+    space = problem.space
     for index in range(count):
         near = index % 2 and list(space.neighbours(rng.choice(choices)))
         choices.append(space.canonical(rng.choice(near) if near else space.sample(rng)))
-    return [
-        Candidate(key=space.architecture(choice, worker.classes).key, choice=choice.model_dump(mode="json"))
-        for choice in choices
-    ]
+    return [problem.candidate(choice) for choice in choices]
 
 
 def trial(worker, candidate, seed, steps):
@@ -167,7 +165,7 @@ def trial(worker, candidate, seed, steps):
     (outcome,) = worker.run(job).outcomes
     return {
         "miou": outcome.miou or 0.0, "seconds": time.perf_counter() - start,
-        "inherited_share": worker.weights.share if worker.weights else 0.0,
+        "inherited_share": worker.proxy.weights.share if worker.proxy.weights else 0.0,
     }  # fmt: skip
 
 

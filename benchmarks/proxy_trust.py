@@ -32,7 +32,7 @@ from nasseg.data import Augment, FeatureCache, evaluation_batches, normalise, op
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
-from nasseg.jobs.worker import with_image_size
+from nasseg.jobs.features import with_image_size
 from nasseg.planning.trainings import search_crop
 from nasseg.rank_correlation import kendall, spearman
 from nasseg.train.evaluate import evaluate

@@ -80,7 +80,9 @@ def result_file(args, method, seed):
 
 def run_one(args, method, seed):
     os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
-    from nasseg.experiment.experiment import Search, plan_search
+    from nasseg.experiment.begin import plan_search
+    from nasseg.experiment.experiment import Experiment
+    from nasseg.jobs.context import Context, Problem
     from nasseg.planning.options import SearchOptions
     from nasseg.report.search import SearchReporter
 
@@ -106,11 +108,14 @@ def run_one(args, method, seed):
         **METHODS[method],
         **relaxing,
     )
-    config = plan_search(options)
+    problem = Problem(options)
+    config = plan_search(problem)
     plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
     folder = args.out / f"{method}-{seed}"
     folder.mkdir()
-    search = Search(config.model_copy(update={"plan": plan}), folder)
+    config = config.model_copy(update={"plan": plan})
+    config.save(folder)
+    search = Experiment(config, Context(problem, plan, folder))
     with SearchReporter(search) as reporter:
         search.run(threading.Event(), reporter.update)
     result_file(args, method, seed).write_text(json.dumps(result_of(search)))

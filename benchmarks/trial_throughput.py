@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from nasseg.data import Augment, Batch, open_dataset, training_batches
-from nasseg.jobs.worker import SearchWorker
+from nasseg.jobs.features import sampled
+from nasseg.jobs.worker import Worker
 from nasseg.planning.config import SearchConfig
-from nasseg.planning.job import Candidate, Job
+from nasseg.planning.job import Job
 from nasseg.planning.machine import Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
@@ -98,13 +99,12 @@ def make_worker(args, folder):
         val_images=len(val),
         references=2,
     )
-    return SearchWorker(SearchConfig.of(options, plan), folder)
+    return Worker.open(SearchConfig.of(options, plan), folder)
 
 
 def candidate(worker, cell):
-    cell = worker.space.canonical(cell)
-    key = worker.space.architecture(cell, worker.classes).key
-    return Candidate(key=key, choice=cell.model_dump(mode="json"))
+    problem = worker.context.problem
+    return problem.candidate(problem.space.canonical(cell))
 
 
 def prepare(worker, steps):
@@ -119,11 +119,9 @@ def cached(worker, steps):
     parts = {}
     tried = candidate(worker, PUBLISHED)
     start = time.perf_counter()
-    architecture = worker.architecture(tried)
-    network = seeded_network(worker._trained_part(architecture), 0)
-    trainer = Trainer(network, worker.plan.proxy_recipe, steps, worker.device, 0, worker.train.ignore_index)
+    trainer = make_trainer(worker, tried, steps)
     parts["building"] = time.perf_counter() - start
-    batches, reading = worker._training_batches(0, 0), 0.0
+    batches, reading = worker.proxy.training_batches(0, 0), 0.0
     for _ in range(steps):
         start = time.perf_counter()
         batch = next(batches)
@@ -133,31 +131,36 @@ def cached(worker, steps):
         parts["training"] = parts.get("training", 0.0) + time.perf_counter() - start
     parts["reading features"] = reading
     start = time.perf_counter()
-    metrics = worker._score(trainer.ema_network())
+    worker.proxy.score(trainer.ema_network())
     parts["scoring"] = time.perf_counter() - start
-    start = time.perf_counter()
-    worker._outcome(tried, architecture, "ok", steps, metrics)
-    parts["counting the cost"] = time.perf_counter() - start
     return parts
+
+
+def make_trainer(worker, tried, steps):
+    context = worker.context
+    network = seeded_network(worker.proxy.trained_part(context.architecture(tried)), 0)
+    return Trainer(
+        network, context.plan.proxy_recipe, steps, context.problem.device, 0, context.problem.train.ignore_index
+    )
 
 
 def frozen(worker, steps):
     """The same cell trained on images, each step through the frozen backbone."""
     start = time.perf_counter()
-    network = seeded_network(worker._trained_part(worker.architecture(candidate(worker, PUBLISHED))), 0)
-    recipe = worker.plan.proxy_recipe
-    trainer = Trainer(network, recipe, steps, worker.device, 0, worker.train.ignore_index)
-    backbone, _ = worker._shared_part
+    context = worker.context
+    recipe, device = context.plan.proxy_recipe, context.problem.device
+    trainer = make_trainer(worker, candidate(worker, PUBLISHED), steps)
+    backbone, _ = worker.proxy.features.prefix
     augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
-    batches = training_batches(worker.train, augment, recipe.batch_size, 0, 0, worker.device)
+    batches = training_batches(context.train, augment, recipe.batch_size, 0, 0, device)
     for _ in range(steps):
         batch = next(batches)
-        with torch.no_grad(), autocast(worker.device, recipe.amp):
+        with torch.no_grad(), autocast(device, recipe.amp):
             features = backbone.outputs(batch.inputs)
-        masks = worker._sampled(batch.masks)
+        masks = sampled(batch.masks, context.plan.label_stride)
         inputs = {**{k: v.float() for k, v in features.items()}, "image": torch.zeros(1, 1, *masks.shape[1:])}
         trainer.run([Batch(inputs, masks)], trainer.step + 1)
-    worker._score(trainer.ema_network())
+    worker.proxy.score(trainer.ema_network())
     return {"all": time.perf_counter() - start}
 
 

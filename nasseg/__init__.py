@@ -52,15 +52,15 @@ def search(out: Path, options: SearchOptions) -> Architecture:
     """
     import threading
 
-    from nasseg.experiment.experiment import begin
+    from nasseg.experiment.begin import begin
     from nasseg.report.search import SearchReporter
 
     run = begin(out, options)
     with SearchReporter(run) as reporter:
         run.run(threading.Event(), reporter.update)
-    if run.best is None:
+    if run.results.best is None:
         raise ValueError(f"no candidate could be trained within {options.budget}; give a larger budget")
-    return run.architecture(run.best)
+    return run.architecture(run.results.best)
 
 
 def load(path: str | Path) -> Architecture:

@@ -1,4 +1,7 @@
-"""Run folders: new for every run, gone again where a run is refused, with the resolved options in `config.yaml`."""
+"""Run folders: the names of their files, and how they are made, refused and read.
+
+A search and a retraining each have a folder, which holds all that is known of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,27 @@ from nasseg.errors import one_line
 from nasseg.graph import write_atomically
 
 CONFIG_FILE = "config.yaml"
+MODEL_FILE = "model.safetensors"
+TENSORBOARD_FOLDER = "tensorboard"
+
+STUDY_FILE = "study.journal"
+BEST_FILE = "best.json"
+FRONT_FOLDER = "pareto"
+TRIALS_FILE = "trials.csv"
+REPORT_FILE = "report.html"
+LOG_FILE = "log.txt"
+LATENCY_TABLE_FILE = "latency.json"
+"""A copy of the table that the search was given, so that the folder is complete."""
+CHECKPOINTS_FOLDER = "checkpoints"
+FEATURES_FOLDER = "features"
+INHERITED_WEIGHTS_FOLDER = "weights"
+RELAXATION_FOLDER = "relaxation"
+"""Snapshots and drawings of relaxations, by seed."""
+
+ARCHITECTURE_FILE = "architecture.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+METRICS_FILE = "metrics.json"
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -55,3 +79,28 @@ def load_config(kind: type[Config], folder: Path, run: str) -> Config:
     except (ValidationError, yaml.YAMLError) as error:
         detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise ValueError(f"{path}: {detail}") from None
+
+
+def trained_model(folder: Path, key: str, seed: int) -> Path:
+    """The model file of a candidate that a search trained end to end."""
+    return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.safetensors"
+
+
+def unfinished_training(folder: Path, key: str, seed: int) -> Path:
+    """The state of a candidate's training end to end, until it is finished."""
+    return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.pt"
+
+
+def proxy_checkpoint(folder: Path, key: str, step: int) -> Path:
+    """The state of a candidate at a rung. A job that is run again after a kill starts from the same one."""
+    return folder / CHECKPOINTS_FOLDER / f"{key}-proxy{step}.pt"
+
+
+def relaxation_checkpoint(folder: Path, seed: int) -> Path:
+    """The state of a relaxation's training."""
+    return folder / CHECKPOINTS_FOLDER / f"relax{seed}.pt"
+
+
+def relaxation_snapshot(folder: Path, seed: int) -> Path:
+    """Where a relaxation stands, for reports."""
+    return folder / RELAXATION_FOLDER / f"seed{seed}.json"

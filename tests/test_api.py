@@ -108,13 +108,15 @@ def made_up_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sear
         asked.append(options)
         out.mkdir(parents=True)
         save(nasseg.baseline("unet", 2), out / "best.json")
-        return SimpleNamespace(run=lambda *_: None, best=out, architecture=lambda _: nasseg.baseline("unet", 2))
+        return SimpleNamespace(
+            run=lambda *_: None, results=SimpleNamespace(best=out), architecture=lambda _: nasseg.baseline("unet", 2)
+        )
 
     @contextmanager
     def reporter(run: Any) -> Iterator[Any]:
         yield SimpleNamespace(update=None)
 
-    monkeypatch.setattr("nasseg.experiment.experiment.begin", begin)
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
     monkeypatch.setattr("nasseg.report.search.SearchReporter", reporter)
     monkeypatch.chdir(tmp_path)
     return asked

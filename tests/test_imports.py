@@ -105,7 +105,7 @@ def lazy():
 """
     known = {"nasseg", "nasseg.graph", "nasseg.planning", "nasseg.planning.space"}
     expected = {"torch", "nasseg.ops.conv", "nasseg.graph", "nasseg", "nasseg.planning.space", "nasseg.graph.files"}
-    assert {name for _, name in imported(source, "nasseg.experiment.record", False, known)} == expected
+    assert {name for _, name in imported(source, "nasseg.planning.plan", False, known)} == expected
     assert {name for _, name in imported(source, "nasseg.planning", True, known)} == expected
 
 

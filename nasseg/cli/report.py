@@ -15,11 +15,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Rewrite trials.csv and report.html of a search, and print its summary."""
-    from nasseg.experiment.experiment import Search
-    from nasseg.planning.config import SearchConfig
+    from nasseg.experiment.experiment import Experiment
     from nasseg.report.search import SearchReporter
 
-    reporter = SearchReporter(Search(SearchConfig.load(run), run))
+    reporter = SearchReporter(Experiment.open(run))
     reporter.write()
     if as_json:
         print_json(reporter.summary())

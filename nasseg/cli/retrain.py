@@ -46,8 +46,8 @@ def retrain(
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
     from nasseg.report.retrain import RetrainReporter
+    from nasseg.run_folder import MODEL_FILE
     from nasseg.train.fit import Stopped
-    from nasseg.train.model import MODEL_FILE
     from nasseg.train.retrain import Retraining
 
     changes = {

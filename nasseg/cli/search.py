@@ -15,7 +15,7 @@ from nasseg.cli.options import INTERRUPTED, Config, Json, new_run_folder, print_
 from nasseg.planning.options import SearchOptions
 
 if TYPE_CHECKING:
-    from nasseg.experiment.experiment import Search
+    from nasseg.experiment.experiment import Experiment
 
 
 @options_from(SearchOptions)
@@ -42,19 +42,18 @@ def search(
         reporter.print_summary()
 
 
-def _continue(out: Path | None) -> Search:
-    from nasseg.experiment.experiment import Search
-    from nasseg.planning.config import SearchConfig
+def _continue(out: Path | None) -> Experiment:
+    from nasseg.experiment.experiment import Experiment
 
     if out is None:
         raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-    saved = SearchConfig.load(out)
-    say(f"continuing {out}: {saved.space} on {saved.data}, budget {saved.budget}")
-    return Search(saved, out)
+    run = Experiment.open(out)
+    say(f"continuing {out}: {run.config.space} on {run.config.data}, budget {run.config.budget}")
+    return run
 
 
-def _begin(out: Path, given: dict[str, object]) -> Search:
-    from nasseg.experiment.experiment import begin
+def _begin(out: Path, given: dict[str, object]) -> Experiment:
+    from nasseg.experiment.begin import begin
 
     options = SearchOptions.parse(given)
     say("checking the data and measuring the machine's speed …")

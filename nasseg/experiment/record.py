@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Trial
+from nasseg.cost import Latency
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome
 from nasseg.planning.objective import Objective
 from nasseg.planning.samplers.optuna import suggestions
 from nasseg.space import Space
@@ -24,6 +26,9 @@ _LOCK_GRACE_SECONDS = 5
 _STEP = "step "
 _FULL = "full "
 _RELAX = "relax "
+_ELAPSED = "elapsed seconds"
+_BEST_AT = "best at "
+_LATENCY = "latency "
 
 
 class Record:
@@ -35,7 +40,8 @@ class Record:
     rung it reached once `close` says that it will not be, or at once where it breaks a limit and is not trained,
     COMPLETE with the objective's `metrics` once it finished the rung at `top_step`, FAIL once a training failed. Optuna
     does not change finished trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY
-    SEED`, as are the results of relaxations, `relax SEED`.
+    SEED`, as are the results of relaxations, `relax SEED`, the time spent, when the best became known, and the measured
+    latencies.
 
     A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only. Opening a
     record that is there and reading it changes nothing, so that it can be read while a search writes it.
@@ -45,13 +51,13 @@ class Record:
         """Open the study `name` in `storage`, or begin it there."""
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
-            self.study = optuna.load_study(storage=storage, study_name=name)
+            self._study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             names, directions = zip(*objective.metrics.items(), strict=True)
-            self.study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+            self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.set_metric_names(list(names))
+                self._study.set_metric_names(list(names))
         self._study_id = storage.get_study_id_from_name(name)
         self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
 
@@ -95,13 +101,13 @@ class Record:
         """Write the outcomes of a job."""
         self.start(result.job)
         if result.job.task == "relax":
-            self.study.set_user_attr(f"{_RELAX}{result.job.seed}", result.model_dump(mode="json"))
+            self._study.set_user_attr(f"{_RELAX}{result.job.seed}", result.model_dump(mode="json"))
         for candidate, outcome in zip(result.job.candidates, result.outcomes, strict=True):
             if result.job.task == "proxy":
                 self._add_proxy(candidate, outcome, result.job.stop_step)
             else:
                 name = f"{_FULL}{candidate.key} {result.job.seed}"
-                self.study.set_user_attr(name, outcome.model_dump(mode="json"))
+                self._study.set_user_attr(name, outcome.model_dump(mode="json"))
 
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result opens its candidate anew."""
@@ -112,7 +118,7 @@ class Record:
     def load(self) -> list[Trial]:
         """All candidates, in the order in which they were noted, with their outcomes."""
         full: dict[str, dict[int, Outcome]] = {}
-        for name, value in self.study.user_attrs.items():
+        for name, value in self._study.user_attrs.items():
             if name.startswith(_FULL):
                 key, seed = name.removeprefix(_FULL).split(" ")
                 full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
@@ -126,13 +132,51 @@ class Record:
                 for name, value in attributes.items()
                 if name.startswith(_STEP)
             }
-            trials[candidate.key] = Trial(candidate, dict(sorted(proxy.items())), full.get(candidate.key, {}))
+            choice = self._space.canonical(self._space.parse(candidate.choice))
+            trials[candidate.key] = Trial(
+                candidate, choice, proxy=dict(sorted(proxy.items())), full=full.get(candidate.key, {})
+            )
         return list(trials.values())
 
     def relaxations(self) -> list[JobResult]:
         """The results of all `relax` jobs, in the order in which they came in."""
-        attributes = self.study.user_attrs
+        attributes = self._study.user_attrs
         return [JobResult.model_validate(value) for name, value in attributes.items() if name.startswith(_RELAX)]
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Wall clock that the search had spent when its last result came in."""
+        return float(self._study.user_attrs.get(_ELAPSED, 0.0))
+
+    def note_elapsed(self, seconds: float) -> None:
+        """Note what the search has spent."""
+        self._study.set_user_attr(_ELAPSED, seconds)
+
+    @property
+    def history(self) -> list[tuple[float, float]]:
+        """The best candidate's score by the seconds spent when it became known."""
+        attributes = self._study.user_attrs
+        best = {name.removeprefix(_BEST_AT): value for name, value in attributes.items() if name.startswith(_BEST_AT)}
+        return sorted((float(seconds), value) for seconds, value in best.items())
+
+    def note_best(self, seconds: float, score: float) -> None:
+        """Note the score of a new best candidate."""
+        self._study.set_user_attr(f"{_BEST_AT}{seconds:.3f}", score)
+
+    @property
+    def latencies(self) -> dict[str, Latency]:
+        """The measured latencies, as far as there are any, by key."""
+        attributes = self._study.user_attrs
+        return {
+            name.removeprefix(_LATENCY): Latency.model_validate(value)
+            for name, value in attributes.items()
+            if name.startswith(_LATENCY)
+        }
+
+    def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
+        """Write measured latencies, by key."""
+        for key, latency in latencies.items():
+            self._study.set_user_attr(f"{_LATENCY}{key}", latency.model_dump(mode="json"))
 
     def _trials(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from nasseg.planning.job import Trial
+from nasseg.planning.candidates import Trial
 from nasseg.rank_correlation import kendall, spearman
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from nasseg.cost import op_madds, peak_memory_bytes
 from nasseg.cost.describe import Shape
@@ -15,11 +11,7 @@ from nasseg.cost.latency_table import LatencyTable
 from nasseg.graph import Architecture
 from nasseg.ops import Op
 from nasseg.planning.job import Costs
-from nasseg.planning.limits import Limits, require_reachable
-from nasseg.space import Choice, Space
-
-CHECKED = 50
-"""Random networks whose operators a table must have."""
+from nasseg.planning.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -33,9 +25,15 @@ class Pricing:
     size: tuple[int, int]
     limits: Limits = field(default_factory=Limits)
     table: LatencyTable | None = None
+    _known: dict[str, Costs] = field(default_factory=dict, repr=False, compare=False)
 
     def costs(self, architecture: Architecture) -> Costs:
-        """The costs of a network; the latency is `None` where the table lacks one of its operators."""
+        """The costs of a network; the latency is `None` if the table lacks one of its operators."""
+        if architecture.key not in self._known:
+            self._known[architecture.key] = self._count(architecture)
+        return self._known[architecture.key]
+
+    def _count(self, architecture: Architecture) -> Costs:
         description = architecture.describe(self.size)
         latency_ms = memory_bytes = None
         if self.table is not None and not self.table.missing(architecture):
@@ -64,31 +62,3 @@ class Pricing:
     def fixed_cost(self) -> float:
         """What every network costs beside its operators, in the unit of `op_cost`."""
         return 0.0 if self.table is None else self.table.calibration.fixed_ms
-
-
-def check_costs(
-    spec: str, space: Space[Any], classes: int, size: tuple[int, int], limits: Limits, table: str | Path | None
-) -> None:
-    """Raise `ValueError` where a search of `space`, written `spec`, cannot go by that table or keep these limits.
-
-    `table` is a latency table's file; the message says how to make one that fits.
-    """
-    height, width = size
-    profile = f"nasseg profile --space {spec} --size {height}x{width} --classes {classes} --out TABLE.json"
-    prices = None
-    if table is not None:
-        prices, rng = LatencyTable.load(table), random.Random("operators to check")
-        choices = [*space.references().values(), *(space.sample(rng) for _ in range(CHECKED))]
-        try:
-            prices.check(size, prices.conditions.dtype, [space.architecture(choice, classes) for choice in choices])
-        except ValueError as error:
-            raise ValueError(f"{table}: {error}: {profile}") from None
-    elif limits.latency_ms is not None:
-        raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
-    pricing = Pricing(size, limits, prices)
-
-    @cache
-    def costs(choice: Choice) -> Costs:
-        return pricing.costs(space.architecture(choice, classes))
-
-    require_reachable(limits, space, costs)

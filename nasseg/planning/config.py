@@ -9,8 +9,8 @@ from pydantic import Field
 
 from nasseg.planning.budget import Budget
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.planner import PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import load_config, save_config
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe

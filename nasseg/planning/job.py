@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -115,12 +113,3 @@ class Worker(Protocol):
 
     def run(self, job: Job) -> JobResult:
         """Run `job` to its end. A candidate that diverges is an outcome; an exception ends the search."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """All that is known of one candidate: proxy outcomes by the step they reached, full outcomes by seed."""
-
-    candidate: Candidate
-    proxy: Mapping[int, Outcome] = field(default_factory=dict)
-    full: Mapping[int, Outcome] = field(default_factory=dict)

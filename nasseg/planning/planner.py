@@ -4,75 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from random import Random
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import Self
-
+from nasseg.planning.candidates import Candidates, Trial
 from nasseg.planning.halving import Rung
-from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task, Trial
-from nasseg.planning.limits import descend, excess
-from nasseg.planning.relaxation_schedule import Relaxing
-from nasseg.planning.samplers.base import Sampler, Tried
-from nasseg.space import Choice, Space
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
+from nasseg.planning.proposals import Proposals
+from nasseg.planning.relaxation_schedule import RelaxationSchedule
+from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.settings import PlannerSettings
+from nasseg.space import Space
 
 LEAST_PROXY_SHARE = 0.3
 """Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
 """Of the budget, left for what a plan does not see."""
-_TRIES_OF_SAMPLER = 20
-_TRIES_AT_RANDOM = 100
-_TRIES_OF_DESCENT = 200
-
-
-class PlannerSettings(BaseModel):
-    """The part of a plan that decides what is trained next; a `Plan` adds how it is trained.
-
-    `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
-    `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
-    candidate is begun and none promoted, but for the references and as many as the final needs.
-
-    With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
-    `relax_share` of the budget they are not trained any further: then what they have found by then counts.
-
-    `candidates_per_job` are trained by one job, and `concurrency` jobs run at once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rungs: tuple[int, ...] = Field(min_length=1)
-    full_steps: int = Field(gt=0)
-    reduction: int = Field(default=3, ge=2)
-    candidates: int | None = Field(default=None, gt=0)
-    finalists: int = Field(default=3, ge=0)
-    seeds: int = Field(default=2, ge=1)
-    proxy_share: float = Field(default=0.6, ge=0, le=1)
-    candidates_per_job: int = Field(default=1, ge=1)
-    relaxations: int = Field(default=0, ge=0)
-    relax_steps: int = Field(default=0, ge=0)
-    relax_share: float = Field(default=1.0, ge=0, le=1)
-    concurrency: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.rungs[0] <= 0 or any(low >= high for low, high in zip(self.rungs, self.rungs[1:], strict=False)):
-            raise ValueError(f"rungs are {self.rungs}; must be steps above 0 in rising order, like (200, 600, 1800)")
-        return self
-
-
-class _Known:
-    """A candidate and what is known of it; `level` is the number of rungs that it finished."""
-
-    def __init__(self, number: int, candidate: Candidate, choice: Choice) -> None:
-        self.number = number
-        self.candidate = candidate
-        self.choice = choice
-        self.proxy: dict[int, Outcome] = {}
-        self.full: dict[int, Outcome] = {}
-        self.level = 0
-        self.values: tuple[float, ...] | None = None
-        self.failed = False
 
 
 class Planner:
@@ -112,48 +58,41 @@ class Planner:
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
-        self._seed, self._total_seconds = seed, total_seconds
-        self.repeats = 0
-        self._space, self._sampler, self._describe, self._values = space, sampler, describe, values
-        self._candidates: dict[Choice, Candidate] = {}
-        self._known: list[_Known] = []
-        self._by_key: dict[str, _Known] = {}
-        self._tried: list[Tried] = []
-        self._rejected: dict[str, Candidate] = {}
-        self._rejections: list[Tried] = []
+        self._total_seconds = total_seconds
+        self._seed = seed
+        self._space, self._values = space, values
+        self._candidates = Candidates(space, describe)
+        self._proposals = Proposals(space, sampler, self._candidates, seed)
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
         # Searches with other seeds train other relaxations.
         seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
-        self._relaxing = Relaxing(seeds, settings.relax_steps, settings.relax_share)
+        self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
         self._longest_full_seconds = 0.0
         self._proxies_open = True
-        self._waiting_to_start: list[_Known] = []
+        self._waiting_to_start: list[Trial] = []
         self._jobs_handed_out = 0
-        self._exhausted = False
         self._idle = False
 
-        trials: list[Trial] = []
+        recorded: list[tuple[Trial, Trial]] = []
         for trial in history:
-            choice = space.canonical(space.parse(trial.candidate.choice))
             if trial.candidate.feasible or trial.candidate.label is not None:
-                self._learn(choice, trial.candidate)
-                trials.append(trial)
+                recorded.append((trial, self._candidates.add(trial.choice, trial.candidate)))
             else:
-                self._reject(choice, trial.candidate)
-        self._references = [self._reference(label, choice) for label, choice in space.references().items()]
+                self._candidates.reject(trial.choice, trial.candidate)
+        self._references = [self._candidates.add_reference(label, c) for label, c in space.references().items()]
         self._settled = list(self._references)
-        # Where all failed, they are tried again.
+        # If all failed, they are tried again.
         results = list(relaxed)
         for result in results if any(result.message is None for result in results) else ():
             self._relaxing.take_in(result)
         for result in self._relaxing.end(0):
             self._settle(result)
-        for trial in trials:
-            self._replay(trial)
-        self._waiting_to_start = [known for known in self._known if known.level == 0]
+        for was, trial in recorded:
+            self._replay(was, trial)
+        self._waiting_to_start = [trial for trial in self.trials if trial.level == 0]
 
     def next_job(self, spent: float) -> Job | None:
         """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1.
@@ -190,13 +129,13 @@ class Planner:
         if job.task == "relax":
             self._relaxing.take_in(result)
         for outcome in result.outcomes:
-            known = self._by_key[outcome.key]
+            trial = self._candidates[outcome.key]
             if job.task == "proxy":
                 self._proxies_in_flight.discard(outcome.key)
-                self._finish_rung(known, outcome, job.stop_step)
+                self._finish_rung(trial, outcome, job.stop_step)
             else:
                 self._fulls_in_flight.discard((outcome.key, job.seed))
-                known.full[job.seed] = outcome
+                trial.full[job.seed] = outcome
                 if outcome.status == "ok" and (job.task == "full" or self._space.shared_stage is None):
                     self._longest_full_seconds = max(self._longest_full_seconds, result.seconds)
 
@@ -211,14 +150,19 @@ class Planner:
         return tuple(self._in_flight.values())
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All candidates in the order in which they were proposed, with their outcomes."""
-        return tuple(Trial(known.candidate, dict(known.proxy), dict(known.full)) for known in self._known)
+    def trials(self) -> Sequence[Trial]:
+        """All candidates that are trained, in the order in which they were proposed."""
+        return self._candidates.trials
 
     @property
-    def rejected(self) -> tuple[Candidate, ...]:
+    def rejected(self) -> Sequence[Trial]:
         """What the sampler proposed but breaks a limit, in that order."""
-        return tuple(self._rejected.values())
+        return self._candidates.rejected
+
+    @property
+    def repeats(self) -> int:
+        """How often something known was proposed or found."""
+        return self._proposals.repeats
 
     @property
     def finished_at_rungs(self) -> tuple[int, ...]:
@@ -227,7 +171,7 @@ class Planner:
 
     def finalists(self) -> tuple[Candidate, ...]:
         """The best of the top rung, best first, without the references."""
-        return tuple(known.candidate for known in self._finalists())
+        return tuple(trial.candidate for trial in self._finalists())
 
     @property
     def _prepared(self) -> bool:
@@ -242,7 +186,7 @@ class Planner:
         if not self._longest_full_seconds or math.isinf(self._total_seconds):
             return spent
         contenders = settings.finalists + len(self._references)
-        trained = sum(len(known.full) for known in self._known)
+        trained = sum(len(trial.full) for trial in self.trials)
         rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
         final = rounds * self._longest_full_seconds / self._total_seconds
         return spent * settings.proxy_share / max(LEAST_PROXY_SHARE, 1 - SPARE_SHARE - final)
@@ -263,19 +207,16 @@ class Planner:
     def _settle(self, result: JobResult) -> None:
         """Make what a relaxation found a candidate, or what is near it and keeps the limits."""
         for found in result.found:
-            choice = self._space.canonical(self._space.parse(found))
-            if not self._is_feasible(choice):
-                rng = Random(f"{self._seed}/relaxation {result.job.seed}")
-                choice = self._toward_limits(choice, rng, done=self._is_feasible)
-            if not self._is_feasible(choice):
+            choice = self._proposals.found_by_relaxation(self._space.parse(found), result.job.seed)
+            if not self._candidates.is_feasible(choice):
                 continue
-            known = self._learn(choice, self._candidate(choice))
-            if known in self._settled:
-                self.repeats += 1
+            trial = self._candidates.add(choice)
+            if trial in self._settled:
+                self._proposals.repeats += 1
             else:
-                self._settled.append(known)
-                if known.level == 0:
-                    self._waiting_to_start.append(known)
+                self._settled.append(trial)
+                if trial.level == 0:
+                    self._waiting_to_start.append(trial)
 
     def _proxy_job(self) -> Job | None:
         group = self._settled_to_train()
@@ -286,12 +227,12 @@ class Planner:
         if not group:
             return None
         level = group[0].level
-        group = [known for known in group if known.level == level][: self.settings.candidates_per_job]
-        for known in group:
+        group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
+        for trial in group:
             if level == 0:
-                self._waiting_to_start.remove(known)
+                self._waiting_to_start.remove(trial)
             else:
-                self._rungs[level - 1].promote(known.number)
+                self._rungs[level - 1].promote(trial.number)
         steps = (0, *self.settings.rungs)
         return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
 
@@ -301,155 +242,82 @@ class Planner:
         The references need not wait for the trainings by which finalists are found, nor for the one of them that is
         trained first.
         """
-        references = [known for known in self._references if not known.failed]
+        references = [trial for trial in self._references if not trial.failed]
         finding = self._proxies_in_flight or not self._relaxing.is_over
         contenders = references if finding else [*self._finalists(), *references]
         for seed in range(self.settings.seeds):
-            for known in contenders:
-                if seed not in known.full and (known.candidate.key, seed) not in self._fulls_in_flight:
-                    return self._job("full", [known], stop_step=self.settings.full_steps, seed=seed)
+            for trial in contenders:
+                if seed not in trial.full and (trial.key, seed) not in self._fulls_in_flight:
+                    return self._job("full", [trial], stop_step=self.settings.full_steps, seed=seed)
         return None
 
-    def _job(self, task: Task, group: Sequence[_Known], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
+    def _job(self, task: Task, group: Sequence[Trial], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
         self._jobs_handed_out += 1
         return Job(
             number=self._jobs_handed_out,
             task=task,
-            candidates=tuple(known.candidate for known in group),
+            candidates=tuple(trial.candidate for trial in group),
             seed=seed,
             start_step=start_step,
             stop_step=stop_step,
         )
 
-    def _settled_to_train(self) -> list[_Known]:
+    def _settled_to_train(self) -> list[Trial]:
         """Of those that are trained up to the top rung in any case, the references first, those that are not there."""
         top = len(self._rungs)
         return [
-            known
-            for known in self._settled
-            if known.level < top and not known.failed and known.candidate.key not in self._proxies_in_flight
+            trial
+            for trial in self._settled
+            if trial.level < top and not trial.failed and trial.key not in self._proxies_in_flight
         ]
 
-    def _promotable(self) -> list[_Known]:
+    def _promotable(self) -> list[Trial]:
         for rung in reversed(self._rungs[:-1]):
             if numbers := rung.promotable(self.settings.candidates_per_job):
-                return [self._known[number] for number in numbers]
+                return [self.trials[number] for number in numbers]
         return []
 
-    def _to_start(self) -> list[_Known]:
+    def _to_start(self) -> list[Trial]:
         """Up to a job's worth of candidates that an interruption left without a result, or that are new."""
         limit = self.settings.candidates
         while len(self._waiting_to_start) < self.settings.candidates_per_job:
-            choice = self._new_choice() if limit is None or len(self._known) < limit else None
+            choice = self._proposals.next() if limit is None or len(self.trials) < limit else None
             if choice is None:
                 break
-            self._waiting_to_start.append(self._learn(choice, self._candidate(choice)))
+            self._waiting_to_start.append(self._candidates.add(choice))
         return self._waiting_to_start
 
-    def _missing_finalists(self) -> list[_Known]:
+    def _missing_finalists(self) -> list[Trial]:
         """Those to promote beyond the halving, so that the final has its finalists even where few were tried."""
         missing = self.settings.finalists - len(self._finalists())
         for rung in reversed(self._rungs[:-1]):
-            waiting = [self._known[number] for number in rung.waiting()]
+            waiting = [self.trials[number] for number in rung.waiting()]
             if waiting and missing > 0:
                 return waiting[:missing]
         return []
 
-    def _finalists(self) -> list[_Known]:
-        best = [self._known[number] for number in self._rungs[-1].ranking()]
-        return [known for known in best if known not in self._references][: self.settings.finalists]
+    def _finalists(self) -> list[Trial]:
+        best = [self.trials[number] for number in self._rungs[-1].ranking()]
+        return [trial for trial in best if trial not in self._references][: self.settings.finalists]
 
-    def _new_choice(self) -> Choice | None:
-        """A choice that is not known, or `None` where the space has no other.
+    def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
+        ok = outcome.status == "ok"
+        trial.proxy[step] = outcome
+        trial.level = self.settings.rungs.index(step) + 1
+        trial.values = self._values(outcome) if ok else None
+        trial.final = not ok or trial.level == len(self._rungs)
+        self._rungs[trial.level - 1].finish(trial.number, trial.values)
 
-        Each try has a generator of its own, derived from the number of known candidates, so that an interruption does
-        not change what is proposed.
-        """
-        if self._exhausted:
-            return None
-        for attempt in range(_TRIES_OF_SAMPLER + _TRIES_AT_RANDOM):
-            rng = Random(f"{self._seed}/{len(self._known)}/{attempt}")
-            if attempt < _TRIES_OF_SAMPLER:
-                choice = self._proposal(rng)
-            else:
-                choice = self._space.canonical(self._space.sample(rng))
-            if self._is_open(choice):
-                return choice
-            self.repeats += 1
-        near = (self._space.canonical(other) for known in self._known for other in self._space.neighbours(known.choice))
-        found = next(filter(self._is_open, near), None)
-        self._exhausted = found is None
-        return found
-
-    def _proposal(self, rng: Random) -> Choice:
-        """What the sampler proposes, or what is near it and keeps the limits, where such a choice is found."""
-        choice: Choice = self._space.canonical(self._sampler.propose([*self._rejections, *self._tried], rng))
-        if self._is_feasible(choice):
-            return choice
-        self._reject(choice, self._candidate(choice))
-        return self._toward_limits(choice, rng, done=self._is_open)
-
-    def _toward_limits(self, choice: Choice, rng: Random, done: Callable[[Choice], bool]) -> Choice:
-        def beyond(near: Choice) -> float:
-            return excess(self._candidate(near).constraints)
-
-        found: Choice = descend(self._space, choice, beyond, rng, _TRIES_OF_DESCENT, done)
-        return found
-
-    def _is_open(self, choice: Choice) -> bool:
-        """Whether it may be tried: it keeps the limits and is not known."""
-        return self._is_feasible(choice) and self._candidate(choice).key not in self._by_key
-
-    def _is_feasible(self, choice: Choice) -> bool:
-        return self._candidate(choice).feasible
-
-    def _candidate(self, choice: Choice) -> Candidate:
-        if choice not in self._candidates:
-            self._candidates[choice] = self._describe(choice)
-        return self._candidates[choice]
-
-    def _reference(self, label: str, choice: Choice) -> _Known:
-        choice = self._space.canonical(choice)
-        return self._learn(choice, self._candidate(choice).model_copy(update={"label": label}))
-
-    def _learn(self, choice: Choice, candidate: Candidate) -> _Known:
-        if candidate.key not in self._by_key:
-            known = _Known(len(self._known), candidate, choice)
-            self._by_key[candidate.key] = known
-            self._known.append(known)
-            self._tried.append(self._as_tried(known))
-        return self._by_key[candidate.key]
-
-    def _reject(self, choice: Choice, candidate: Candidate) -> None:
-        if candidate.key not in self._rejected:
-            self._rejected[candidate.key] = candidate
-            constraints = tuple(candidate.constraints.values())
-            self._rejections.append(Tried(choice, rung=0, values=None, final=True, constraints=constraints))
-
-    def _as_tried(self, known: _Known) -> Tried:
-        final = known.failed or known.level == len(self._rungs)
-        constraints = tuple(known.candidate.constraints.values())
-        return Tried(known.choice, known.level, known.values, final, constraints)
-
-    def _finish_rung(self, known: _Known, outcome: Outcome, step: int) -> None:
-        known.proxy[step] = outcome
-        known.level = self.settings.rungs.index(step) + 1
-        known.failed = outcome.status != "ok"
-        known.values = None if known.failed else self._values(outcome)
-        self._rungs[known.level - 1].finish(known.number, known.values)
-        self._tried[known.number] = self._as_tried(known)
-
-    def _replay(self, trial: Trial) -> None:
-        known = self._by_key[trial.candidate.key]
-        for step, outcome in sorted(trial.proxy.items()):
+    def _replay(self, recorded: Trial, trial: Trial) -> None:
+        for step, outcome in sorted(recorded.proxy.items()):
             if step not in self.settings.rungs:
                 raise ValueError(f"rungs are {self.settings.rungs}; must hold {step}, at which a trial is recorded")
-            if known.level:
-                self._rungs[known.level - 1].promote(known.number)
-            self._finish_rung(known, outcome, step)
+            if trial.level:
+                self._rungs[trial.level - 1].promote(trial.number)
+            self._finish_rung(trial, outcome, step)
         # A preparation that failed is tried again.
-        known.full = {
+        trial.full = {
             seed: outcome
-            for seed, outcome in trial.full.items()
-            if outcome.status == "ok" or seed != 0 or known is not self._references[0]
+            for seed, outcome in recorded.full.items()
+            if outcome.status == "ok" or seed != 0 or trial is not self._references[0]
         }

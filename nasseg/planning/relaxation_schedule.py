@@ -10,7 +10,7 @@ PARTS = 10
 """Jobs that a relaxation is trained in, so that the budget can end it between them."""
 
 
-class Relaxing:
+class RelaxationSchedule:
     """The relaxations of a search by gradient, one a seed, trained for `steps` each.
 
     One ends when its steps do, when a part fails, or between parts once `share` of the budget is spent: then what it

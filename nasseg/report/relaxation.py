@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from nasseg.report.figures.figure import FORMATS, save
 from nasseg.report.figures.weighted_graph import draw_weights
 from nasseg.report.tensorboard import RelaxationBoard
+from nasseg.run_folder import RELAXATION_FOLDER, TENSORBOARD_FOLDER
 from nasseg.train.relaxation.trainer import RelaxationSnapshot
 
-FOLDER = "relaxation"
-"""Where a run folder has the snapshots."""
 DRAW_EVERY_SECONDS = 30.0
 
 
@@ -57,21 +56,23 @@ class RelaxationReporter:
         if seed in self._boards and step < self._shown[seed]:
             self._boards.pop(seed).close()
         if seed not in self._boards:
-            self._boards[seed] = RelaxationBoard(self._folder / "tensorboard" / FOLDER / f"seed{seed}", step)
+            self._boards[seed] = RelaxationBoard(
+                self._folder / TENSORBOARD_FOLDER / RELAXATION_FOLDER / f"seed{seed}", step
+            )
         return self._boards[seed]
 
     def _draw(self, snapshot: RelaxationSnapshot) -> None:
         figures = draw_snapshot(snapshot)
         for name, figure in figures.items():
             for suffix in FORMATS:
-                save(figure, self._folder / FOLDER / f"{name}-seed{snapshot.seed}{suffix}")
+                save(figure, self._folder / RELAXATION_FOLDER / f"{name}-seed{snapshot.seed}{suffix}")
         self._boards[snapshot.seed].add_figures(figures, snapshot.step)
         self._drawn[snapshot.seed] = snapshot.step
 
 
 def snapshots(folder: str | Path) -> list[RelaxationSnapshot]:
     """The last snapshot of each relaxation in a run folder, by seed."""
-    files = (Path(folder) / FOLDER).glob("seed*.json")
+    files = (Path(folder) / RELAXATION_FOLDER).glob("seed*.json")
     found = [RelaxationSnapshot.model_validate_json(file.read_bytes()) for file in files]
     return sorted(found, key=lambda snapshot: snapshot.seed)
 

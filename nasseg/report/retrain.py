@@ -12,6 +12,7 @@ from typing_extensions import Self
 from nasseg.graph import write_atomically
 from nasseg.report.live import duration_text
 from nasseg.report.tensorboard import TrainBoard
+from nasseg.run_folder import METRICS_FILE, TENSORBOARD_FOLDER
 from nasseg.train.fit import Stopped
 from nasseg.train.metrics import Metrics
 from nasseg.train.retrain import Retraining
@@ -25,7 +26,7 @@ class RetrainReporter:
 
     def __init__(self, retraining: Retraining, stop: threading.Event) -> None:
         self._retraining, self._stop = retraining, stop
-        self._board = TrainBoard(retraining.folder / "tensorboard")
+        self._board = TrainBoard(retraining.folder / TENSORBOARD_FOLDER)
         self._console = Console(stderr=True)
         self._start, self._first_step, self._printed = time.monotonic(), -1, 0.0
 
@@ -57,4 +58,4 @@ class RetrainReporter:
         classes = self._retraining.dataset.classes
         self._board.add_validation(step, metrics.miou, metrics.class_iou, classes)
         self._console.print(f"step {step}: mIoU {metrics.miou:.4f}", soft_wrap=True)
-        write_atomically(self._retraining.folder / "metrics.json", metrics.model_dump_json(indent=1) + "\n")
+        write_atomically(self._retraining.folder / METRICS_FILE, metrics.model_dump_json(indent=1) + "\n")

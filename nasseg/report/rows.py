@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from nasseg.planning.job import Candidate, Trial
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate
 
 if TYPE_CHECKING:
     from nasseg.cost.latency import Latency
 
 RowStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
-Score = Callable[[Trial], float | None]
-"""The objective's value of a trial, from the best that is known of it."""
 
 
 @dataclass(frozen=True)
@@ -76,43 +75,38 @@ def name_of(candidate: Candidate) -> str:
     return candidate.label or candidate.key[:10]
 
 
-def make_rows(
-    trials: Sequence[Trial],
-    rungs: Sequence[int],
-    score: Score,
-    latency: Mapping[str, Latency] | None = None,
-) -> list[Row]:
-    """The rows of `trials`, in their order; `latency` is by key, as far as it was measured."""
-    return [_row(trial, max(rungs), score, (latency or {}).get(trial.candidate.key)) for trial in trials]
+def status_of(trial: Trial, top: int) -> RowStatus:
+    """How far a candidate came on the way to the rung at step `top`."""
+    outcomes = [*trial.proxy.values(), *trial.full.values()]
+    broken = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
+    if broken is not None:
+        return "nonfinite" if broken.status == "nonfinite" else "failed"
+    if not outcomes:
+        return "running"
+    return "complete" if top in trial.proxy else "stopped"
 
 
-def _row(trial: Trial, top: int, score: Score, latency: Latency | None) -> Row:
+def make_row(trial: Trial, top: int, score: float | None, latency: Latency | None) -> Row:
+    """The row of a candidate, on the way to the rung at step `top`; its latency if it was measured."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     proxy = {step: o.miou for step, o in sorted(trial.proxy.items()) if o.status == "ok" and o.miou is not None}
     full = {seed: o.miou for seed, o in sorted(trial.full.items()) if o.status == "ok" and o.miou is not None}
     broken = next((o for o in outcomes if o.status != "ok"), None)
-    status: RowStatus
-    if broken is not None:
-        status = "nonfinite" if broken.status == "nonfinite" else "failed"
-    elif proxy or full:
-        status = "complete" if top in proxy else "stopped"
-    else:
-        status = "running"
     class_ious = [trial.full[seed].class_iou for seed in full] or [trial.proxy[step].class_iou for step in proxy][-1:]
     return Row(
         key=trial.candidate.key,
         label=trial.candidate.label,
         choice=trial.candidate.choice,
-        status=status,
+        status=status_of(trial, top),
         proxy=proxy,
         full=full,
         class_iou=_mean_by_class(class_ious),
-        params=next((o.params for o in outcomes if o.params is not None), None),
-        madds=next((o.madds for o in outcomes if o.madds is not None), None),
-        predicted_latency_ms=next((o.latency_ms for o in outcomes if o.latency_ms is not None), None),
+        params=trial.costs.params,
+        madds=trial.costs.madds,
+        predicted_latency_ms=trial.costs.latency_ms,
         feasible=trial.candidate.feasible,
         latency=latency,
-        score=score(trial),
+        score=score,
         message=None if broken is None else broken.message,
     )
 

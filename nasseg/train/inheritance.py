@@ -38,7 +38,7 @@ class WeightStore:
 
     def save(self, network: Network) -> None:
         """Keep the weights of each node that none are kept of yet."""
-        for file, module in self._files(network).values():
+        for file, module in self.files(network).values():
             if not file.exists():
                 tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
                 write_atomically(file, safetensors.torch.save(tensors))
@@ -47,7 +47,7 @@ class WeightStore:
     def load_into(self, network: Network) -> set[str]:
         """Give each node the weights that are kept of it; the names of the nodes that had some."""
         found = set()
-        for name, (file, module) in self._files(network).items():
+        for name, (file, module) in self.files(network).items():
             try:
                 os.utime(file)
                 module.load_state_dict(safetensors.torch.load(file.read_bytes()))
@@ -66,8 +66,8 @@ class WeightStore:
             for node in architecture.nodes
         }
 
-    def _files(self, network: Network) -> dict[str, tuple[Path, nn.Module]]:
-        """The file and the module of each node that has weights."""
+    def files(self, network: Network) -> dict[str, tuple[Path, nn.Module]]:
+        """The file and the module of each node that has weights, by name."""
         return {
             name: (self.folder / f"{key}.safetensors", module)
             for name, key in self.keys(network.architecture).items()

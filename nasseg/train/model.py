@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, write_atomically
 from nasseg.network import Network
+from nasseg.run_folder import MODEL_FILE
 from nasseg.train.provenance import Provenance
 
-MODEL_FILE = "model.safetensors"
 _HEADER = "nasseg.architecture"
 
 

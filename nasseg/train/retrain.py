@@ -12,12 +12,20 @@ from nasseg import plugins
 from nasseg.data import Dataset, evaluation_batches, open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, load, save
-from nasseg.run_folder import check_new, load_config, new_folder, save_config
+from nasseg.run_folder import (
+    ARCHITECTURE_FILE,
+    CHECKPOINT_FILE,
+    MODEL_FILE,
+    check_new,
+    load_config,
+    new_folder,
+    save_config,
+)
 from nasseg.train.device import choose_device
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.metrics import Metrics
-from nasseg.train.model import MODEL_FILE, save_model
+from nasseg.train.model import save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
 from nasseg.train.recipes import paper_recipe
@@ -25,7 +33,6 @@ from nasseg.train.recipes import recipe as named_recipe
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights import WeightsReport, load_pretrained
 
-ARCHITECTURE_FILE, CHECKPOINT_FILE = "architecture.json", "checkpoint.pt"
 EVALUATION_BATCH = 4
 SCORES_IN_A_RUN = 10
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from nasseg import plugins
 from nasseg.data import Batch
@@ -13,11 +14,16 @@ from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer
 
 CLASSES = 3
-BLOCK = 32
+IGNORED = 255
+BLOCK, BORDER = 32, 4
 
 
 def four_images() -> Batch:
-    """64x96 images of six coloured blocks each, whose classes are drawn by lot, with some noise."""
+    """64x96 images of six coloured blocks each, whose classes are drawn by lot, with some noise.
+
+    Pixels beside another block are not labelled: logits at a stride of 4 or 8 cannot follow the edges between blocks,
+    and how near they come is a matter of luck.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def blocks(values: torch.Tensor) -> torch.Tensor:
@@ -25,7 +31,9 @@ def four_images() -> Batch:
 
     colours = blocks(torch.randn(4, 3, 2, 3, generator=generator))
     images = colours + 0.1 * torch.randn(colours.shape, generator=generator)
-    return Batch({"image": images}, blocks(torch.randint(CLASSES, (4, 2, 3), generator=generator)))
+    masks = blocks(torch.randint(CLASSES, (4, 2, 3), generator=generator))
+    inside = F.pad(torch.ones(BLOCK - 2 * BORDER, BLOCK - 2 * BORDER, dtype=torch.bool), [BORDER] * 4)
+    return Batch({"image": images}, masks.where(inside.repeat(2, 3), IGNORED))
 
 
 @pytest.mark.slow
@@ -36,11 +44,11 @@ def four_images() -> Batch:
 def test_four_images_are_learnt_by_heart(name: str, steps: int, learning_rate: float) -> None:
     cpu, batch = torch.device("cpu"), four_images()
     recipe = Recipe(steps=steps, learning_rate=learning_rate, warmup_steps=5, weight_decay=0, ema_decay=0.7)
-    trainer = Trainer(seeded_network(plugins.baseline(name, CLASSES), 0), recipe, steps, cpu, 0, 255)
+    trainer = Trainer(seeded_network(plugins.baseline(name, CLASSES), 0), recipe, steps, cpu, 0, IGNORED)
 
     def batches() -> Iterator[Batch]:
         while True:
             yield batch
 
     trainer.run(batches(), steps)
-    assert evaluate(trainer.ema_network(), [batch], CLASSES, 255, cpu).miou > 0.95
+    assert evaluate(trainer.ema_network(), [batch], CLASSES, IGNORED, cpu).miou > 0.95

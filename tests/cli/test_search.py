@@ -82,7 +82,7 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
         asked.append((out, options))
         raise ValueError("asked")
 
-    monkeypatch.setattr("nasseg.experiment.experiment.begin", begin)
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
     (tmp_path / "options.yaml").write_text("budget: 5min\nfull_steps: 7\nrungs: 20,60\ninherit: false\nfinalists: 3\n")
     given = ("--config", tmp_path / "options.yaml", "--finalists", "4", "--strategy", "gradient")
     memory = ("--no-checkpoint-activations", "--out", tmp_path / "run")

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from made_up import Cell, CellSpace, MadeUpWorker, key_of
 from optuna.trial import TrialState
 
 from nasseg.experiment.record import Record
-from nasseg.planning.job import Candidate, Job, JobResult, Task, Trial
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.objective import Objective
+from tests.planning.made_up import Cell, CellSpace, MadeUpWorker, key_of
 
 SPACE = CellSpace()
 TOP = 30
@@ -16,6 +16,17 @@ TOP = 30
 def candidate(*branches: int, label: str | None = None) -> Candidate:
     cell = Cell(branches=branches)
     return Candidate(key=key_of(cell), choice=cell.model_dump(mode="json"), label=label)
+
+
+Known = tuple[Candidate, dict[int, Outcome], dict[int, Outcome]]
+
+
+def known(candidate: Candidate, proxy: dict[int, Outcome] = {}, full: dict[int, Outcome] = {}) -> Known:  # noqa: B006
+    return candidate, proxy, full
+
+
+def recorded(record: Record) -> list[Known]:
+    return [(trial.candidate, trial.proxy, trial.full) for trial in record.load()]
 
 
 MIOU = Objective(weight=0, reference_cost=1)
@@ -33,11 +44,15 @@ def open_record(folder: Path, objective: Objective = MIOU) -> Record:
     return Record.open_journal(folder / "study.journal", SPACE, TOP, objective)
 
 
-def states(folder: Path) -> dict[str, tuple[TrialState, dict[int, float], float | None]]:
-    """What a reader that knows nothing of this package finds in the journal, the last trial of each key."""
+def study_in(folder: Path) -> optuna.Study:
+    """What a reader that knows nothing of this package finds in the journal."""
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
-    study = optuna.load_study(study_name="nasseg", storage=optuna.storages.JournalStorage(backend))
-    return {t.user_attrs["key"]: (t.state, t.intermediate_values, t.value) for t in study.trials}
+    return optuna.load_study(study_name="nasseg", storage=optuna.storages.JournalStorage(backend))
+
+
+def states(folder: Path) -> dict[str, tuple[TrialState, dict[int, float], float | None]]:
+    """The last trial of each key."""
+    return {t.user_attrs["key"]: (t.state, t.intermediate_values, t.value) for t in study_in(folder).trials}
 
 
 def test_trials_are_told_as_what_they_are(tmp_path: Path) -> None:
@@ -53,7 +68,7 @@ def test_trials_are_told_as_what_they_are(tmp_path: Path) -> None:
     }
     record.close()
     assert states(tmp_path)[low.key][0] == TrialState.PRUNED
-    assert record.study.best_trial.params == {"op_0": "0", "op_1": "1", "op_2": "2"}
+    assert study_in(tmp_path).best_trial.params == {"op_0": "0", "op_1": "1", "op_2": "2"}
 
 
 def test_a_front_has_two_values_and_no_intermediate_ones(tmp_path: Path) -> None:
@@ -63,13 +78,13 @@ def test_a_front_has_two_values_and_no_intermediate_ones(tmp_path: Path) -> None
     run(record, "proxy", top, low)
     values = run(record, "proxy", top, start=10, stop=TOP).outcomes[0]
     record.close()
-    for study in (record.study, open_record(tmp_path, objective).study):
-        assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-        assert study.metric_names == ["mIoU", "MAdds"]
-        assert [(t.state.name, t.values, t.intermediate_values) for t in study.trials] == [
-            ("COMPLETE", [values.miou, 100.0], {}),
-            ("PRUNED", None, {}),
-        ]
+    study = study_in(tmp_path)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["mIoU", "MAdds"]
+    assert [(t.state.name, t.values, t.intermediate_values) for t in study.trials] == [
+        ("COMPLETE", [values.miou, 100.0], {}),
+        ("PRUNED", None, {}),
+    ]
 
 
 def test_limits_are_optunas_constraints(tmp_path: Path) -> None:
@@ -82,13 +97,13 @@ def test_limits_are_optunas_constraints(tmp_path: Path) -> None:
         record.reject([over])
     outcomes = run(record, "proxy", reference, kept, stop=TOP).outcomes
     record = open_record(tmp_path)
-    assert record.load() == [Trial(over), Trial(reference, {TOP: outcomes[0]}), Trial(kept, {TOP: outcomes[1]})]
-    assert [(t.state.name, t.constraints) for t in record.study.trials] == [
+    assert recorded(record) == [known(over), known(reference, {TOP: outcomes[0]}), known(kept, {TOP: outcomes[1]})]
+    assert [(t.state.name, t.constraints) for t in study_in(tmp_path).trials] == [
         ("PRUNED", {"params": 0.5}),
         ("COMPLETE", {"params": 0.1}),
         ("COMPLETE", {"params": -0.25}),
     ]
-    assert record.study.best_trial.user_attrs["key"] == kept.key
+    assert study_in(tmp_path).best_trial.user_attrs["key"] == kept.key
 
 
 def test_load_gives_back_what_was_added(tmp_path: Path) -> None:
@@ -99,12 +114,12 @@ def test_load_gives_back_what_was_added(tmp_path: Path) -> None:
     full = run(record, "full", other, stop=100, seed=1).outcomes[0]
     record.start(Job(number=1, task="proxy", candidates=(candidate(1, 1, 1),), seed=0, start_step=0, stop_step=10))
     expected = [
-        Trial(aspp, {10: proxy[0]}, {0: prepared}),
-        Trial(other, {10: proxy[1]}, {1: full}),
-        Trial(candidate(1, 1, 1)),
+        known(aspp, {10: proxy[0]}, {0: prepared}),
+        known(other, {10: proxy[1]}, {1: full}),
+        known(candidate(1, 1, 1)),
     ]
-    assert record.load() == expected
-    assert open_record(tmp_path).load() == expected
+    assert recorded(record) == expected
+    assert recorded(open_record(tmp_path)) == expected
 
 
 def test_a_pruned_candidate_can_be_taken_up_again(tmp_path: Path) -> None:
@@ -114,7 +129,7 @@ def test_a_pruned_candidate_can_be_taken_up_again(tmp_path: Path) -> None:
     record.close()
     record = open_record(tmp_path)
     top = run(record, "proxy", first, start=10, stop=TOP).outcomes[0]
-    assert record.load() == [Trial(first, {10: low[0], TOP: top}), Trial(second, {10: low[1]})]
+    assert recorded(record) == [known(first, {10: low[0], TOP: top}), known(second, {10: low[1]})]
     assert states(tmp_path)[first.key] == (TrialState.COMPLETE, {10: low[0].miou, TOP: top.miou}, top.miou)
 
 
@@ -124,7 +139,7 @@ def test_looking_at_a_record_changes_nothing_even_where_its_last_line_is_unfinis
     journal = tmp_path / "study.journal"
     journal.write_bytes(journal.read_bytes() + b'{"op_code": 8, "worker')
     before = journal.read_bytes()
-    assert open_record(tmp_path).load() == record.load()
+    assert recorded(open_record(tmp_path)) == recorded(record)
     assert journal.read_bytes() == before
 
 
@@ -139,10 +154,10 @@ def test_a_journal_cut_anywhere_goes_on_from_what_is_whole(tmp_path: Path) -> No
         folder.mkdir()
         (folder / "study.journal").write_bytes(whole[:cut])
         resumed = open_record(folder)
-        known = resumed.load()
-        assert [t.candidate for t in known] == trials[: len(known)]
+        found = resumed.load()
+        assert [t.candidate for t in found] == trials[: len(found)]
         added = run(resumed, "proxy", trials[2])
-        assert open_record(folder).load()[-1] == Trial(trials[2], {10: added.outcomes[0]})
+        assert recorded(open_record(folder))[-1] == known(trials[2], {10: added.outcomes[0]})
 
 
 @pytest.mark.slow
@@ -158,7 +173,7 @@ def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: 
 def test_a_database_by_url_holds_the_same(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/search.db"
     outcome = run(Record.open_url(url, "run", SPACE, TOP, MIOU), "proxy", candidate(0, 1, 2)).outcomes[0]
-    assert Record.open_url(url, "run", SPACE, TOP, MIOU).load() == [Trial(candidate(0, 1, 2), {10: outcome})]
+    assert recorded(Record.open_url(url, "run", SPACE, TOP, MIOU)) == [known(candidate(0, 1, 2), {10: outcome})]
 
 
 def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from nasseg.experiment.trust import measure_trust, pooled_deviation
-from nasseg.planning.job import Candidate, Outcome, Trial
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate, Outcome
+from tests.planning.made_up import Cell
+
+CHOICE = Cell(branches=(0,))
 
 
 def test_pooled_deviation_is_the_root_of_the_mean_variance() -> None:
@@ -24,8 +28,10 @@ def test_each_rung_is_compared_over_the_candidates_that_reached_both() -> None:
         if i:
             proxy[30] = outcome(str(i), 30, 0.5 - i / 10)
         full = {seed: outcome(str(i), 99, i / 10 + seed / 100) for seed in range(2)} if i > 1 else {}
-        trials.append(Trial(Candidate(key=str(i), choice={}), proxy, full))
-    trials.append(Trial(Candidate(key="x", choice={}), {10: Outcome(key="x", status="nonfinite", step=3)}))
+        trials.append(Trial(Candidate(key=str(i), choice={}), CHOICE, proxy=proxy, full=full))
+    trials.append(
+        Trial(Candidate(key="x", choice={}), CHOICE, proxy={10: Outcome(key="x", status="nonfinite", step=3)})
+    )
     trust = measure_trust(trials, (10, 30))
     found = {(a.lower, a.upper): (a.points, a.spearman) for a in trust.agreements}
     assert found == {

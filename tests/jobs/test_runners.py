@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import CellSpace, MadeUpWorker, candidate_of
 
 from nasseg.jobs.runners import in_process
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.planner import Planner, PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
+from tests.planning.made_up import CellSpace, MadeUpWorker, candidate_of
 
 SPACE = CellSpace(branches=3, operators=5)
 

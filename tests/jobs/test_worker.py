@@ -8,10 +8,11 @@ import torch
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
 from nasseg.jobs.runners.dispatch import run_guarded
-from nasseg.jobs.worker import LATENCY_TABLE, SearchWorker
+from nasseg.jobs.worker import Worker
 from nasseg.ops import Conv
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Candidate, Job, Outcome, Task
+from nasseg.run_folder import LATENCY_TABLE_FILE, trained_model
 from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import load_model
@@ -34,7 +35,7 @@ def job(task: Task, *candidates: Candidate, start: int = 0, stop: int = 4, seed:
     return Job(number=1, task=task, candidates=candidates, seed=seed, start_step=start, stop_step=stop)
 
 
-def proxy(worker: SearchWorker, *candidates: Candidate, start: int = 0, stop: int) -> tuple[Outcome, ...]:
+def proxy(worker: Worker, *candidates: Candidate, start: int = 0, stop: int) -> tuple[Outcome, ...]:
     return worker.run(job("proxy", *candidates, start=start, stop=stop)).outcomes
 
 
@@ -47,7 +48,7 @@ def weights(folder: Path, key: str, step: int) -> dict[str, torch.Tensor]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after the first job."""
     folder = tmp_path_factory.mktemp("prepared")
-    (outcome,) = SearchWorker(tiny_config(), folder).run(job("prepare", PLAIN)).outcomes
+    (outcome,) = Worker.open(tiny_config(), folder).run(job("prepare", PLAIN)).outcomes
     assert outcome.status == "ok"
     return folder
 
@@ -59,31 +60,37 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
 
 
 def test_the_first_job_trains_the_reference_and_stores_its_features(folder: Path) -> None:
-    worker = SearchWorker(tiny_config(), folder)
-    network, provenance = load_model(worker.model_file(PLAIN.key, 0))
+    worker = Worker.open(tiny_config(), folder)
+    network, provenance = load_model(trained_model(worker.context.folder, PLAIN.key, 0))
     assert network.architecture.choice == PLAIN.choice
-    assert (provenance.data.spec, provenance.data.size, provenance.budget) == (worker.dataset.spec, (64, 96), "5trials")
-    val = worker.dataset.split("val")
+    assert (provenance.data.spec, provenance.data.size, provenance.budget) == (
+        worker.context.problem.dataset.spec,
+        (64, 96),
+        "5trials",
+    )
+    features = worker.proxy.features
+    assert features is not None
+    val = worker.context.problem.dataset.split("val")
     prefix = network.architecture.cut("backbone")[0].network().eval()
     prefix.load_state_dict({name: network.state_dict()[name] for name in prefix.state_dict()})
     with torch.inference_mode():
         expected = prefix.outputs({"image": normalise(torch.stack([val[i].image for i in range(4)]))})
-    (batch,) = worker.features("val").sequential(8)
-    for name, features in expected.items():
-        torch.testing.assert_close(batch.inputs[name], features, rtol=2e-2, atol=2e-2)
+    (batch,) = features.cache("val").sequential(8)
+    for name, stored in expected.items():
+        torch.testing.assert_close(batch.inputs[name], stored, rtol=2e-2, atol=2e-2)
     assert torch.equal(batch.masks, torch.stack([val[i].mask for i in range(4)])[:, 2::4, 2::4].long())
-    assert (worker.features("train").samples, worker.features("train").views) == (8, 2)
+    assert (features.cache("train").samples, features.cache("train").views) == (8, 2)
 
 
 def test_features_are_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SearchWorker, "_write_features", None)
-    assert proxy(SearchWorker(tiny_config(), folder), OTHER, stop=2)[0].status == "ok"
+    monkeypatch.setattr("nasseg.jobs.features.place", None)
+    assert proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)[0].status == "ok"
 
 
 def test_a_network_trained_end_to_end_is_kept_with_its_score(folder: Path) -> None:
-    worker = SearchWorker(tiny_config(), folder)
+    worker = Worker.open(tiny_config(), folder)
     (outcome,) = worker.run(job("full", OTHER, seed=1)).outcomes
-    network, provenance = load_model(worker.model_file(OTHER.key, 1))
+    network, provenance = load_model(trained_model(worker.context.folder, OTHER.key, 1))
     assert (outcome.status, outcome.step, outcome.key) == ("ok", 4, OTHER.key)
     assert provenance.miou == {"search": outcome.miou}
     cost = network.architecture.describe((64, 96))
@@ -92,11 +99,11 @@ def test_a_network_trained_end_to_end_is_kept_with_its_score(folder: Path) -> No
 
 
 def test_seeds_change_trainings_and_equal_seeds_do_not(folder: Path) -> None:
-    worker = SearchWorker(tiny_config(), folder)
+    worker = Worker.open(tiny_config(), folder)
     files = []
     for seed in (1, 2, 1):
         worker.run(job("full", OTHER, seed=seed))
-        files.append(load_model(worker.model_file(OTHER.key, seed))[0].state_dict())
+        files.append(load_model(trained_model(worker.context.folder, OTHER.key, seed))[0].state_dict())
     first, other, again = files
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.logits.weight"], other["head.logits.weight"])
@@ -104,11 +111,11 @@ def test_seeds_change_trainings_and_equal_seeds_do_not(folder: Path) -> None:
 
 def test_a_promotion_goes_on_as_if_there_had_been_no_break(folder: Path) -> None:
     three_rungs = tiny_config(rungs=(2, 4, 6))
-    worker = SearchWorker(three_rungs, folder)
+    worker = Worker.open(three_rungs, folder)
     (unbroken,) = proxy(worker, OTHER, stop=4)
     expected = weights(folder, OTHER.key, 4)
-    proxy(SearchWorker(three_rungs, folder), OTHER, stop=2)
-    (promoted,) = proxy(SearchWorker(three_rungs, folder), OTHER, start=2, stop=4)
+    proxy(Worker.open(three_rungs, folder), OTHER, stop=2)
+    (promoted,) = proxy(Worker.open(three_rungs, folder), OTHER, start=2, stop=4)
     found = weights(folder, OTHER.key, 4)
     assert promoted == unbroken
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -116,31 +123,31 @@ def test_a_promotion_goes_on_as_if_there_had_been_no_break(folder: Path) -> None
 
 
 def test_the_top_rung_leaves_no_checkpoint(folder: Path) -> None:
-    proxy(SearchWorker(tiny_config(), folder), OTHER, stop=6)
+    proxy(Worker.open(tiny_config(), folder), OTHER, stop=6)
     assert not list((folder / "checkpoints").glob("*-proxy6.pt"))
 
 
 def test_a_job_whose_result_was_lost_gives_the_same_again(folder: Path) -> None:
-    proxy(SearchWorker(tiny_config(rungs=(2, 4, 6)), folder), OTHER, stop=2)
-    first = proxy(SearchWorker(tiny_config(rungs=(2, 4, 6)), folder), OTHER, start=2, stop=4)
+    proxy(Worker.open(tiny_config(rungs=(2, 4, 6)), folder), OTHER, stop=2)
+    first = proxy(Worker.open(tiny_config(rungs=(2, 4, 6)), folder), OTHER, start=2, stop=4)
     assert (folder / "checkpoints" / f"{OTHER.key}-proxy4.pt").exists()
-    assert proxy(SearchWorker(tiny_config(rungs=(2, 4, 6)), folder), OTHER, start=2, stop=4) == first
+    assert proxy(Worker.open(tiny_config(rungs=(2, 4, 6)), folder), OTHER, start=2, stop=4) == first
 
 
 def test_candidates_trained_side_by_side_do_not_touch_each_other(folder: Path) -> None:
-    worker = SearchWorker(tiny_config(), folder)
+    worker = Worker.open(tiny_config(), folder)
     together = proxy(worker, PLAIN, OTHER, WIDE, stop=2)
     assert together == tuple(proxy(worker, one, stop=2)[0] for one in (PLAIN, OTHER, WIDE))
 
 
 def test_only_what_follows_the_shared_stage_is_trained(folder: Path) -> None:
-    proxy(SearchWorker(tiny_config(), folder), OTHER, stop=2)
+    proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
     names = set(weights(folder, OTHER.key, 2))
     assert {name.split(".")[0] for name in names} == {"cell", "head"}
 
 
 def test_a_space_without_a_shared_stage_trains_whole_networks_on_images(tmp_path: Path) -> None:
-    worker = SearchWorker(tiny_config(space=f"{SPACE}:shared=false"), tmp_path)
+    worker = Worker.open(tiny_config(space=f"{SPACE}:shared=false"), tmp_path)
     worker.run(job("prepare", PLAIN))
     (outcome,) = proxy(worker, OTHER, stop=2)
     assert outcome.status == "ok"
@@ -156,7 +163,7 @@ def snapshot(folder: Path, seed: int) -> RelaxationSnapshot:
 
 
 def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
-    result = SearchWorker(gradient_config(), tmp_path).run(job("relax", seed=3))
+    result = Worker.open(gradient_config(), tmp_path).run(job("relax", seed=3))
     (found,) = result.found
     assert Head.model_validate(found).channels == 16
     shown = snapshot(tmp_path, 3)
@@ -164,17 +171,16 @@ def test_a_relaxation_is_trained_and_decoded(tmp_path: Path) -> None:
     cheapest, dearest = (12 * 16 * kernel**2 * 8 * 12 for kernel in (1, 5))
     assert cheapest < shown.expected_cost < dearest
     assert sum(edge.weight for edge in shown.graphs[0].edges) == pytest.approx(1)
-    again = SearchWorker(gradient_config(), tmp_path).run(job("relax", seed=3))  # as where its result was lost
+    again = Worker.open(gradient_config(), tmp_path).run(job("relax", seed=3))  # as where its result was lost
     assert again.found == result.found
     assert snapshot(tmp_path, 3) == shown
 
 
 def test_a_relaxation_finds_nothing_before_its_architecture_is_trained(tmp_path: Path) -> None:
     config = gradient_config()
-    assert config.plan is not None
     assert config.plan.relax_recipe is not None
     first = config.plan.relax_recipe.first_architecture_step
-    worker = SearchWorker(config, tmp_path)
+    worker = Worker.open(config, tmp_path)
     for start, stop, finds in [(0, first, 0), (first, first + 1, 1)]:
         result = worker.run(job("relax", start=start, stop=stop))
         assert (len(result.found), result.message) == (finds, None)
@@ -182,10 +188,10 @@ def test_a_relaxation_finds_nothing_before_its_architecture_is_trained(tmp_path:
 
 def test_a_relaxation_is_trained_against_all_of_a_table_s_latency(tmp_path: Path) -> None:
     config = gradient_config()
-    worker = SearchWorker(config, tmp_path)
-    table = latency_table(worker.provenance.data.size, worker.classes)
-    table.save(tmp_path / LATENCY_TABLE)
-    SearchWorker(config, tmp_path).run(job("relax"))
+    worker = Worker.open(config, tmp_path)
+    table = latency_table(worker.context.problem.size, worker.context.problem.classes)
+    table.save(tmp_path / LATENCY_TABLE_FILE)
+    Worker.open(config, tmp_path).run(job("relax"))
     conv = [table.op_ms(Conv(out_channels=16, kernel=kernel), [(12, 8, 12)]) for kernel in KERNELS]
     fixed_ms = table.calibration.fixed_ms
     assert fixed_ms == 1
@@ -196,7 +202,7 @@ def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatc
     folders = [tmp_path / name for name in ("unbroken", "broken")]
     for folder in folders:
         folder.mkdir()
-    unbroken = SearchWorker(gradient_config(), folders[0]).run(job("relax"))
+    unbroken = Worker.open(gradient_config(), folders[0]).run(job("relax"))
     monkeypatch.setattr("nasseg.train.relaxation.trainer.SAVE_EVERY_SECONDS", -1)
     steps = 0
     update = RelaxationTrainer._update_weights
@@ -210,15 +216,15 @@ def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(RelaxationTrainer, "_update_weights", killed)
     with pytest.raises(KeyboardInterrupt):
-        SearchWorker(gradient_config(), folders[1]).run(job("relax"))
-    resumed = SearchWorker(gradient_config(), folders[1]).run(job("relax"))
+        Worker.open(gradient_config(), folders[1]).run(job("relax"))
+    resumed = Worker.open(gradient_config(), folders[1]).run(job("relax"))
     assert steps == 5
     assert resumed.found == unbroken.found
     assert snapshot(folders[1], 0) == snapshot(folders[0], 0)
 
 
 def test_a_relaxation_that_diverges_is_a_failed_job(tmp_path: Path) -> None:
-    worker = SearchWorker(diverging(gradient_config(), "relax_recipe", learning_rate=1e30), tmp_path)
+    worker = Worker.open(diverging(gradient_config(), "relax_recipe", learning_rate=1e30), tmp_path)
     result = run_guarded(worker, job("relax"))
     assert result.found == ()
     assert "the relaxation's loss is not finite in step" in (result.message or "")
@@ -229,23 +235,22 @@ def test_a_relaxation_that_diverges_is_a_failed_job(tmp_path: Path) -> None:
 
 
 def diverging(config: SearchConfig, part: str, **changes: Any) -> SearchConfig:
-    assert config.plan is not None
     changes = changes or {"learning_rate": 1e30, "warmup_steps": 0}
     recipe = getattr(config.plan, part).model_copy(update=changes)
     return config.model_copy(update={"plan": config.plan.model_copy(update={part: recipe})})
 
 
 def test_a_training_that_diverges_is_an_outcome(folder: Path) -> None:
-    worker = SearchWorker(diverging(diverging(tiny_config(), "proxy_recipe"), "full_recipe"), folder)
+    worker = Worker.open(diverging(diverging(tiny_config(), "proxy_recipe"), "full_recipe"), folder)
     for outcome in (*proxy(worker, OTHER, WIDE, stop=6), *worker.run(job("full", OTHER)).outcomes):
         assert (outcome.status, outcome.miou) == ("nonfinite", None)
         assert 0 < outcome.step < 6
         assert outcome.madds is not None
-    assert not worker.model_file(OTHER.key, 0).exists()
+    assert not trained_model(worker.context.folder, OTHER.key, 0).exists()
 
 
 def test_one_that_diverges_leaves_the_others_of_its_job_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (alone,) = proxy(SearchWorker(tiny_config(), folder), OTHER, stop=2)
+    (alone,) = proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
 
     def spoilt(architecture, seed):  # type: ignore[no-untyped-def]
         network = seeded_network(architecture, seed)
@@ -253,12 +258,12 @@ def test_one_that_diverges_leaves_the_others_of_its_job_alone(folder: Path, monk
             network.get_parameter("head.logits.weight").data.fill_(float("inf"))
         return network
 
-    monkeypatch.setattr("nasseg.jobs.worker.seeded_network", spoilt)
-    bad, good = proxy(SearchWorker(tiny_config(), folder), WIDE, OTHER, stop=2)
+    monkeypatch.setattr("nasseg.jobs.proxy.seeded_network", spoilt)
+    bad, good = proxy(Worker.open(tiny_config(), folder), WIDE, OTHER, stop=2)
     assert (bad.status, bad.step) == ("nonfinite", 0)
     assert good == alone
 
 
 def test_a_worker_needs_a_plan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs a config with a plan"):
-        SearchWorker(tiny_config().model_copy(update={"plan": None}), tmp_path)
+    with pytest.raises(ValueError, match="the config has no plan"):
+        Worker.open(tiny_config().model_copy(update={"plan": None}), tmp_path)

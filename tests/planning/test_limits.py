@@ -4,10 +4,10 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import Cell, CellSpace
 
 from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits, descend, excess, require_reachable
+from tests.planning.made_up import Cell, CellSpace
 
 SPACE = CellSpace(branches=3, operators=5)
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
 from pydantic import ValidationError
 
 from nasseg.pareto import non_dominated_ranks
-from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Trial
-from nasseg.planning.planner import Planner, PlannerSettings
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome
+from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
-from nasseg.planning.samplers.base import Tried
+from nasseg.planning.settings import PlannerSettings
+from tests.planning.made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
 
 SPACE = CellSpace(branches=3, operators=5)
 REFERENCES = ("0-0-0", "4-4-4")
@@ -87,6 +88,14 @@ def run_in_parallel(
         planner.tell(result)
 
 
+def outcomes(planner: Planner) -> list[tuple[Any, ...]]:
+    return [(trial.candidate, trial.proxy, trial.full, trial.level, trial.values) for trial in planner.trials]
+
+
+def candidates(trials: Sequence[Trial]) -> list[Candidate]:
+    return [trial.candidate for trial in trials]
+
+
 def trainings(jobs: list[Job]) -> Counter[tuple[str, str, int, int]]:
     return Counter((job.task, c.key, job.stop_step, job.seed) for job in jobs for c in job.candidates)
 
@@ -150,7 +159,7 @@ def test_a_finite_space_is_tried_to_its_end() -> None:
 
 def test_a_sampler_that_repeats_itself_is_replaced_by_samples() -> None:
     class Stubborn:
-        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+        def propose(self, history: Sequence[Trial], rng: Random) -> Cell:
             return Cell(branches=(4, 0, 2))
 
     plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=6)
@@ -272,7 +281,7 @@ def test_killed_anywhere_and_rebuilt_it_trains_what_an_unbroken_search_trains(
     rebuilt = make(**options, history=[t for t in broken.trials if t.candidate.key in started])
     after = run(rebuilt)
     assert trainings(before) + trainings(after) == trainings(expected)
-    assert rebuilt.trials == unbroken.trials
+    assert outcomes(rebuilt) == outcomes(unbroken)
 
 
 @settings(deadline=None, max_examples=20)
@@ -340,7 +349,7 @@ def accurate_and_cheap(outcome: Outcome) -> tuple[float, float]:
 
 def whole_history(planner: Planner) -> list[Trial]:
     """What a record has of a search."""
-    return [*map(Trial, planner.rejected), *planner.trials]
+    return [*planner.rejected, *planner.trials]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -351,7 +360,7 @@ def test_what_breaks_a_limit_is_not_trained_but_for_the_references(sampler: str)
     keys = set(proxies(jobs, 10))
     assert len(keys) == 40
     assert {key for key in keys if cost_of(key) > 11} == {"8-8-8-8-8"}
-    assert all(cost_of(candidate.key) > 11 for candidate in planner.rejected)
+    assert all(cost_of(trial.key) > 11 for trial in planner.rejected)
     assert planner.rejected
     assert planner.done
 
@@ -380,20 +389,20 @@ def test_candidates_are_found_where_one_network_in_two_hundred_keeps_the_limits(
 
 
 def test_an_infeasible_reference_is_no_finalist_and_samplers_know_that_it_is() -> None:
-    seen: list[Sequence[Tried]] = []
+    seen: list[Sequence[Trial]] = []
 
     class Spy:
-        def propose(self, history: Sequence[Tried], rng: Random) -> Cell:
+        def propose(self, history: Sequence[Trial], rng: Random) -> Cell:
             seen.append(history)
             return SPACE.sample(rng)
 
     plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=8)
     run(Planner(SPACE, Spy(), plan, describe=within(7), values=values))
     reference = next(tried for tried in seen[-1] if tried.choice.branches == (4, 4, 4))
-    assert (reference.feasible, reference.final, reference.rung) == (False, True, 1)
-    rejected = [tried for tried in seen[-1] if tried.rung == 0 and tried.final]
+    assert (reference.candidate.feasible, reference.final, reference.level) == (False, True, 1)
+    rejected = [tried for tried in seen[-1] if tried.level == 0 and tried.final]
     assert rejected
-    assert all(tried.values is None and not tried.feasible for tried in rejected)
+    assert all(tried.values is None and not tried.candidate.feasible for tried in rejected)
 
 
 @pytest.mark.parametrize("sampler", ["random", "neighbourhood", "nsga2"])
@@ -432,15 +441,13 @@ def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_o
     broken = make(**options)
     before = run(broken, jobs=kill_after)
     started = {c.key for job in before for c in job.candidates}
-    rejected = broken.rejected
-    rebuilt = make(
-        **options, history=[t for t in whole_history(broken) if t.candidate in rejected or t.candidate.key in started]
-    )
+    rejected = list(broken.rejected)
+    rebuilt = make(**options, history=[t for t in whole_history(broken) if t in rejected or t.candidate.key in started])
     after = run(rebuilt)
     assert trainings(before) + trainings(after) == trainings(expected)
-    assert rebuilt.trials == unbroken.trials
+    assert outcomes(rebuilt) == outcomes(unbroken)
     # Where nothing is left to try, a rebuilt search looks for it once more.
-    assert rebuilt.rejected[: len(unbroken.rejected)] == unbroken.rejected
+    assert candidates(rebuilt.rejected)[: len(unbroken.rejected)] == candidates(unbroken.rejected)
 
 
 # --- by gradient -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from nasseg.planning.job import Job, JobResult
-from nasseg.planning.relaxation_schedule import Relaxing
+from nasseg.planning.relaxation_schedule import RelaxationSchedule
 
 
 def result(seed: int, start: int, stop: int, found: bool = True) -> JobResult:
@@ -14,7 +14,7 @@ def result(seed: int, start: int, stop: int, found: bool = True) -> JobResult:
 
 
 def test_each_seed_is_trained_in_ten_parts() -> None:
-    relaxing = Relaxing(range(3, 5), steps=25, share=1.0)
+    relaxing = RelaxationSchedule(range(3, 5), steps=25, share=1.0)
     parts = []
     while (part := relaxing.next_part(0.0)) is not None:
         parts.append(part)
@@ -27,12 +27,12 @@ def test_each_seed_is_trained_in_ten_parts() -> None:
 
 
 def test_seeds_are_trained_side_by_side() -> None:
-    relaxing = Relaxing(range(2), steps=10, share=1.0)
+    relaxing = RelaxationSchedule(range(2), steps=10, share=1.0)
     assert [relaxing.next_part(0.0) for _ in range(3)] == [(0, 0, 1), (1, 0, 1), None]
 
 
 def test_after_its_share_of_the_budget_what_was_found_counts() -> None:
-    relaxing = Relaxing(range(1), steps=10, share=0.5)
+    relaxing = RelaxationSchedule(range(1), steps=10, share=0.5)
     relaxing.take_in(result(0, 0, 4))
     assert relaxing.end(0.4) == []
     assert relaxing.next_part(0.4) == (0, 4, 5)
@@ -44,11 +44,11 @@ def test_after_its_share_of_the_budget_what_was_found_counts() -> None:
 
 
 def test_a_first_part_is_trained_however_late() -> None:
-    assert Relaxing(range(1), steps=10, share=0.5).next_part(0.9) == (0, 0, 1)
+    assert RelaxationSchedule(range(1), steps=10, share=0.5).next_part(0.9) == (0, 0, 1)
 
 
 def test_a_failed_part_ends_its_relaxation_and_all_failed_end_the_search() -> None:
-    relaxing = Relaxing(range(2), steps=10, share=1.0)
+    relaxing = RelaxationSchedule(range(2), steps=10, share=1.0)
     relaxing.take_in(result(0, 0, 1, found=False))
     assert relaxing.end(0.0) == [result(0, 0, 1, found=False)]
     assert relaxing.next_part(0.0) == (1, 0, 1)
@@ -58,7 +58,7 @@ def test_a_failed_part_ends_its_relaxation_and_all_failed_end_the_search() -> No
 
 
 def test_parts_that_found_nothing_yet_are_no_failures() -> None:
-    relaxing = Relaxing(range(1), steps=20, share=0.5)
+    relaxing = RelaxationSchedule(range(1), steps=20, share=0.5)
     assert relaxing.next_part(0.0) == (0, 0, 2)
     relaxing.take_in(result(0, 0, 2).model_copy(update={"found": ()}))
     assert relaxing.end(0.4) == []
@@ -70,6 +70,6 @@ def test_parts_that_found_nothing_yet_are_no_failures() -> None:
 
 
 def test_without_relaxations_nothing_is_to_do() -> None:
-    relaxing = Relaxing(range(0), steps=0, share=1.0)
+    relaxing = RelaxationSchedule(range(0), steps=0, share=1.0)
     assert relaxing.is_over
     assert relaxing.next_part(0.0) is None

@@ -4,8 +4,9 @@ import math
 import random
 
 from nasseg.cost.latency import Latency
-from nasseg.planning.job import Candidate, Outcome, Trial
-from nasseg.report.rows import Row, make_rows
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate, Outcome
+from nasseg.report.rows import Row, make_row
 from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
 from nasseg.train.relaxation.trainer import RelaxationSnapshot
 from search_spaces.auto_deeplab.operators import OPERATORS
@@ -32,17 +33,19 @@ def make_trials() -> list[Trial]:
     return [
         Trial(
             candidate(ASPP, aspp, "aspp"),
-            {100: ok(aspp, 100, 0.5), 300: ok(aspp, 300, 0.6)},
-            {0: ok(aspp, 900, 0.7), 1: ok(aspp, 900, 0.72)},
+            ASPP,
+            proxy={100: ok(aspp, 100, 0.5), 300: ok(aspp, 300, 0.6)},
+            full={0: ok(aspp, 900, 0.7), 1: ok(aspp, 900, 0.72)},
         ),
         Trial(
             candidate(found, best),
-            {100: ok(best, 100, 0.55, 1_000_000_000), 300: ok(best, 300, 0.65, 1_000_000_000)},
-            {0: ok(best, 900, 0.75, 1_000_000_000), 1: ok(best, 900, 0.77, 1_000_000_000)},
+            found,
+            proxy={100: ok(best, 100, 0.55, 1_000_000_000), 300: ok(best, 300, 0.65, 1_000_000_000)},
+            full={0: ok(best, 900, 0.75, 1_000_000_000), 1: ok(best, 900, 0.77, 1_000_000_000)},
         ),
-        Trial(candidate(PUBLISHED, stopped), {100: ok(stopped, 100, 0.4)}),
-        Trial(candidate(SPACE.canonical(PUBLISHED), broken), {37: nan}),
-        Trial(candidate(PUBLISHED, "e" * 20)),
+        Trial(candidate(PUBLISHED, stopped), PUBLISHED, proxy={100: ok(stopped, 100, 0.4)}),
+        Trial(candidate(SPACE.canonical(PUBLISHED), broken), PUBLISHED, proxy={37: nan}),
+        Trial(candidate(PUBLISHED, "e" * 20), PUBLISHED),
     ]
 
 
@@ -53,15 +56,9 @@ def latency(median_ms: float) -> Latency:
     )  # fmt: skip
 
 
-def score(trial: Trial) -> float | None:
-    """The mean end-to-end mIoU, else the proxy's."""
-    full = [o.miou for o in trial.full.values() if o.miou is not None]
-    proxy = [o.miou for o in trial.proxy.values() if o.miou is not None]
-    return sum(full) / len(full) if full else proxy[-1] if proxy else None
-
-
 def rows() -> list[Row]:
-    return make_rows(make_trials(), RUNGS, score, {"a" * 20: latency(30.0), "b" * 20: latency(20.0)})
+    latencies = {"a" * 20: latency(30.0), "b" * 20: latency(20.0)}
+    return [make_row(trial, RUNGS[-1], trial.miou, latencies.get(trial.key)) for trial in make_trials()]
 
 
 def trellis(layers: int = 12, levels: int = 4, seed: int = 0) -> WeightedGraph:

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from nasseg.report.rows import make_rows
-from tests.report.made_up import RUNGS, make_trials, rows, score
+from nasseg.report.rows import make_row
+from tests.report.made_up import RUNGS, make_trials, rows
 
 
 def test_rows_say_how_far_each_candidate_came() -> None:
@@ -28,12 +30,12 @@ def test_what_was_predicted_and_which_limit_is_broken_is_known() -> None:
     trial = make_trials()[0]
     outcome = trial.proxy[100].model_copy(update={"latency_ms": 9.5})
     candidate = trial.candidate.model_copy(update={"constraints": {"params": 0.5}})
-    (row,) = make_rows([type(trial)(candidate, {100: outcome})], RUNGS, score)
+    row = make_row(replace(trial, candidate=candidate, proxy={100: outcome}), RUNGS[-1], None, None)
     assert (row.predicted_latency_ms, row.feasible) == (9.5, False)
     assert (rows()[0].predicted_latency_ms, rows()[0].feasible) == (None, True)
 
 
 def test_one_seed_has_no_deviation() -> None:
     trial = make_trials()[0]
-    (row,) = make_rows([type(trial)(trial.candidate, trial.proxy, {0: trial.full[0]})], RUNGS, score)
+    row = make_row(replace(trial, full={0: trial.full[0]}), RUNGS[-1], None, None)
     assert (row.full_miou, row.full_miou_deviation, row.latency) == (0.7, None, None)

@@ -8,24 +8,32 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nasseg.experiment.experiment import Search
+from nasseg.experiment.experiment import Experiment
+from nasseg.jobs.context import Context
 from nasseg.planning.config import SearchConfig
-from nasseg.report.search import SearchReporter, at_this_time, plan_text, progress
+from nasseg.report.plan_text import plan_text
+from nasseg.report.progress import at_this_time, progress
+from nasseg.report.search import SearchReporter, example_predictions
 from tests.jobs.tiny import DATA, SPACE, gradient_config, tiny_config
 from tests.report.made_up import snapshot
+
+
+def experiment(config: SearchConfig, folder: Path) -> Experiment:
+    config.save(folder)
+    return Experiment(config, Context.open(config, folder))
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run(search: Search, stop_after: int | None = None) -> SearchReporter:
+def run(search: Experiment, stop_after: int | None = None) -> SearchReporter:
     stop = threading.Event()
     with SearchReporter(search) as reporter:
 
-        def update(search: Search) -> None:
+        def update(search: Experiment) -> None:
             reporter.update(search)
-            if sum(len(t.proxy) + len(t.full) for t in search.trials) == stop_after:
+            if sum(len(t.proxy) + len(t.full) for t in search.results.trials) == stop_after:
                 stop.set()
 
         search.run(stop, update)
@@ -34,11 +42,11 @@ def run(search: Search, stop_after: int | None = None) -> SearchReporter:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> SearchReporter:
-    return run(Search(tiny_config(), tmp_path_factory.mktemp("run")))
+    return run(experiment(tiny_config(), tmp_path_factory.mktemp("run")))
 
 
-def search_of(reporter: SearchReporter) -> Search:
-    return reporter._search
+def search_of(reporter: SearchReporter) -> Experiment:
+    return reporter.search
 
 
 def test_the_board_ends_with_the_final_front_the_best_cell_and_predictions(done: SearchReporter) -> None:
@@ -47,17 +55,17 @@ def test_the_board_ends_with_the_final_front_the_best_cell_and_predictions(done:
     board.Reload()
     assert {"best/mIoU against cost", "best/cell", "predictions"} <= set(board.Tags()["images"])
     scores = [event.value for event in board.Scalars("best/score against budget spent")]
-    assert scores[-1] == pytest.approx(search.best_score)
+    assert scores[-1] == pytest.approx(search.results.best_score)
     folders = {path.name for path in (search.folder / "tensorboard" / "trials").iterdir()}
     assert folders == {row.name for row in done.rows}
 
 
 def test_the_page_and_the_table_name_the_best(done: SearchReporter) -> None:
     search = search_of(done)
-    assert search.best is not None
+    assert search.results.best is not None
     page = (search.folder / "report.html").read_text()
-    assert f"{SPACE} on {search.dataset.spec}" in page
-    assert done.compared()[0].key == search.best.candidate.key
+    assert f"{SPACE} on {search.problem.dataset.spec}" in page
+    assert done.compared()[0].key == search.results.best.key
     assert {row.label for row in done.compared()} >= {"plain", "wide"}
 
 
@@ -80,7 +88,7 @@ def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: 
     before = content(folder)
     for name in ("trials.csv", "report.html"):
         (folder / name).unlink()
-    again = SearchReporter(Search(SearchConfig.load(folder), folder))
+    again = SearchReporter(Experiment.open(folder))
     again.write()
     after = content(folder)
     assert set(after) == set(before)
@@ -95,7 +103,7 @@ def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
     (tmp_path / "relaxation").mkdir()
     (tmp_path / "relaxation" / "seed0.json").write_text(snapshot().model_dump_json())
     picture = tmp_path / "relaxation" / "cell-seed0.png"
-    with SearchReporter(Search(tiny_config(), tmp_path)):
+    with SearchReporter(experiment(tiny_config(), tmp_path)):
         deadline = time.monotonic() + 60
         while not picture.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -111,11 +119,11 @@ def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
 
 
 def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:
-    run(Search(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
-    search = Search(SearchConfig.load(tmp_path), tmp_path)
+    run(experiment(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
+    search = Experiment.open(tmp_path)
     run(search)
     lines = [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
-    assert len(lines) == len(set(lines)) == sum(len(t.proxy) + len(t.full) for t in search.trials)
+    assert len(lines) == len(set(lines)) == sum(len(t.proxy) + len(t.full) for t in search.results.trials)
 
 
 def test_a_search_that_was_stopped_before_any_result_reports_nothing(
@@ -123,7 +131,7 @@ def test_a_search_that_was_stopped_before_any_result_reports_nothing(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    search = Search(tiny_config(), tmp_path)
+    search = experiment(tiny_config(), tmp_path)
     with SearchReporter(search) as reporter:
         search.run(stop, reporter.update)
     assert (reporter.summary()["best"], reporter.baseline) == (None, None)
@@ -144,18 +152,19 @@ def test_progress_counts_candidates_and_compares_the_best_with_the_reference(don
 
 
 def test_progress_of_a_budget_of_time_has_a_clock(tmp_path: Path) -> None:
-    search = Search(tiny_config("10min"), tmp_path)
+    search = experiment(tiny_config("10min"), tmp_path)
     shown = progress(search)
     assert (shown.budget, shown.unit) == (10, "min")
     assert shown.seconds_left == pytest.approx(600, abs=60)
-    search._elapsed_before = 300
+    search.record.note_elapsed(300)
+    search = Experiment.open(tmp_path)
     later = at_this_time(shown, search)
     assert later.spent == pytest.approx(5, abs=1)
     assert later.seconds_left == pytest.approx(300, abs=60)
 
 
 def test_the_phase_is_the_earliest_of_the_jobs_in_flight(tmp_path: Path) -> None:
-    search = Search(tiny_config(), tmp_path)
+    search = experiment(tiny_config(), tmp_path)
     assert progress(search).phase == "proxy trials"
     jobs = [search.planner.next_job(0) for _ in range(2)]
     assert [job.task for job in jobs if job is not None] == ["prepare", "full"]
@@ -178,16 +187,17 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
 @pytest.mark.parametrize(("steps", "warned"), [(99, True), (100, False)])
 def test_a_short_relaxation_is_warned_of(steps: int, warned: bool, tmp_path: Path) -> None:
     config = gradient_config()
-    assert config.plan is not None
     config = config.model_copy(update={"plan": config.plan.model_copy(update={"relax_steps": steps})})
-    text = plan_text(Search(config, tmp_path))
+    text = plan_text(experiment(config, tmp_path))
     assert f"relaxations, {steps} steps each" in text
     assert ("too few steps" in text) == warned
 
 
 def test_predictions_are_of_the_same_images_each_time(done: SearchReporter) -> None:
-    network = search_of(done).best_network()
-    first, again = done._examples(network), done._examples(network)
+    search = search_of(done)
+    network = search.best_network()
+    assert network is not None
+    first, again = (example_predictions(search.problem.val, network) for _ in range(2))
     assert [example.name for example in first] == [example.name for example in again]
     assert len(first) == 3
     for a, b in zip(first, again, strict=True):

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,15 +30,27 @@ def test_global_random_state_is_left_alone(cpu: torch.device) -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-@pytest.mark.parametrize(("has_instructions", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_processors_train_in_bfloat16_if_they_have_it(
-    cpu: torch.device, monkeypatch: pytest.MonkeyPatch, has_instructions: bool, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("has_instructions", "may_use_them", "dtype"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_processors_train_in_bfloat16_if_they_have_it_and_may_use_it(
+    cpu: torch.device, monkeypatch: pytest.MonkeyPatch, has_instructions: bool, may_use_them: bool, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: may_use_them)
     with autocast(cpu, amp=True):
         assert tiny_network()(torch.rand(1, 3, 4, 4)).dtype == dtype
     with autocast(cpu, amp=False):
         assert tiny_network()(torch.rand(1, 3, 4, 4)).dtype == torch.float32
+
+
+def test_bfloat16_is_not_emulated() -> None:
+    """oneDNN reads once, when it loads, what it may use: hence a process of its own."""
+    code = "import torch; from nasseg.train.device import mixed_precision_dtype as d; print(d(torch.device('cpu')))"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None"]
 
 
 def test_inputs_become_float32_channels_last(cpu: torch.device) -> None:

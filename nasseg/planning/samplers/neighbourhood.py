@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from nasseg.pareto import non_dominated_ranks
-from nasseg.planning.samplers.base import Tried
+from nasseg.planning.candidates import Trial
 from nasseg.space import Choice, Space
 
 
@@ -23,15 +23,15 @@ class NeighbourhoodSampler:
         self._space = space
         self._uniform_share = uniform_share
 
-    def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
+    def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """A uniform sample or a neighbour of the best."""
-        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.feasible]
+        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.candidate.feasible]
         choice: Choice
         if not scored or rng.random() < self._uniform_share:
             choice = self._space.sample(rng)
         else:
-            highest = max(tried.rung for tried, _ in scored)
-            furthest = [(tried, values) for tried, values in scored if tried.rung == highest]
+            highest = max(tried.level for tried, _ in scored)
+            furthest = [(tried, values) for tried, values in scored if tried.level == highest]
             ranks = non_dominated_ranks([values for _, values in furthest])
             best = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
             choice = rng.choice(list(self._space.neighbours(best.choice)))

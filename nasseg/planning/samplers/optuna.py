@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from nasseg.planning.samplers.base import Tried
+from nasseg.planning.candidates import Trial
 from nasseg.space import Choice, Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -32,9 +32,9 @@ class OptunaSampler:
         """`make(seed)` makes the Optuna sampler, a fresh one for each proposal."""
         self._space = space
         self._make = make
-        self._frozen: dict[Tried, FrozenTrial] = {}
+        self._frozen: dict[tuple[str, int, bool], FrozenTrial] = {}
 
-    def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
+    def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """The next choice to try, given all that were tried, in their order."""
         view = _View([self._freeze(tried) for tried in history])
         objectives = max((len(tried.values) for tried in history if tried.values), default=1)
@@ -46,10 +46,11 @@ class OptunaSampler:
             choice: Choice = self._space.suggest(study.ask())
         return choice
 
-    def _freeze(self, tried: Tried) -> FrozenTrial:
-        if tried not in self._frozen:
-            self._frozen[tried] = as_trial(self._space, tried)
-        return self._frozen[tried]
+    def _freeze(self, tried: Trial) -> FrozenTrial:
+        known = tried.key, tried.level, tried.final
+        if known not in self._frozen:
+            self._frozen[known] = as_trial(self._space, tried)
+        return self._frozen[known]
 
 
 def tpe(space: Space[Any]) -> OptunaSampler:
@@ -72,13 +73,13 @@ def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Any], dict
     return trial.params, trial.distributions
 
 
-def as_trial(space: Space[Any], tried: Tried) -> FrozenTrial:
+def as_trial(space: Space[Any], tried: Trial) -> FrozenTrial:
     """The Optuna trial that tells the truth about `tried`."""
     one = tried.values[0] if tried.values and len(tried.values) == 1 else None
     if not tried.final:
         state = TrialState.RUNNING if one is None else TrialState.PRUNED
     elif tried.values is None:
-        state = TrialState.FAIL if tried.rung else TrialState.PRUNED
+        state = TrialState.FAIL if tried.level else TrialState.PRUNED
     else:
         state = TrialState.COMPLETE
     params, distributions = suggestions(space, tried.choice)
@@ -87,8 +88,8 @@ def as_trial(space: Space[Any], tried: Tried) -> FrozenTrial:
         values=tried.values if tried.final else None,
         params=params,
         distributions=distributions,
-        intermediate_values={} if one is None else {tried.rung: one},
-        constraints={str(place): value for place, value in enumerate(tried.constraints)},
+        intermediate_values={} if one is None else {tried.level: one},
+        constraints={str(place): value for place, value in enumerate(tried.candidate.constraints.values())},
         # With all of them in generation 0, NSGA-II needs no memory of when a generation began.
         system_attrs={"NSGAIISampler:generation": 0},
     )

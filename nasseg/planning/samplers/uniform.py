@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from nasseg.planning.samplers.base import Tried
+from nasseg.planning.candidates import Trial
 from nasseg.space import Choice, Space
 
 
@@ -16,7 +16,7 @@ class RandomSampler:
     def __init__(self, space: Space[Any]) -> None:
         self._space = space
 
-    def propose(self, history: Sequence[Tried], rng: Random) -> Choice:
+    def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """A uniform sample."""
         choice: Choice = self._space.sample(rng)
         return choice

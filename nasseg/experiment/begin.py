@@ -1,0 +1,107 @@
+"""Beginning a search: what was asked for is checked, the machine is timed, the plan made, the folder filled."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nasseg import plugins
+from nasseg.experiment.experiment import Experiment
+from nasseg.jobs.context import Context, Problem
+from nasseg.jobs.speed import measure_speed
+from nasseg.planning.budget import Budget
+from nasseg.planning.config import SearchConfig, check_sampler
+from nasseg.planning.limits import require_reachable
+from nasseg.planning.machine import Hardware, cores
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.plan import derive_plan
+from nasseg.planning.trainings import relaxation_options
+from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
+from nasseg.space import Space
+from nasseg.space.relaxation import Relaxable
+from nasseg.train.fit import seeded_network
+from nasseg.train.weights import load_pretrained
+
+CHECKED = 50
+"""Random networks whose operators a latency table must have."""
+REHEARSAL_SCALE = 0.5
+"""Images are this share of their size while the speed is measured."""
+
+
+def plan_search(problem: Problem) -> SearchConfig:
+    """Check what a search was asked for, time the machine, and make the plan.
+
+    Raises `ValueError` for anything that could not work later: data, space, weights, sampler, budget.
+    """
+    options, space, references = problem.options, problem.space, problem.space.references()
+    by_gradient = options.strategy == "gradient"
+    if by_gradient:
+        _check_relaxable(options.space, space)
+    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial)
+    Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
+    problem.train.check()
+    problem.val.check()
+    if options.weights is not None:
+        first = problem.architecture(next(iter(references.values())))
+        load_pretrained(seeded_network(first, 0), options.weights)
+    check_costs(problem)
+    relaxation = relaxation_options(options, problem.device) if by_gradient else None
+    speed = measure_speed(space, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
+    plan = derive_plan(
+        options,
+        speed,
+        hardware,
+        size=problem.size,
+        train_images=len(problem.train),
+        val_images=len(problem.val),
+        references=len(references),
+    )
+    return SearchConfig.of(options, plan)
+
+
+def check_costs(problem: Problem) -> None:
+    """Raise `ValueError` if a search cannot go by its latency table or keep its limits.
+
+    The message says how to make a table that fits.
+    """
+    options, space = problem.options, problem.space
+    height, width = problem.size
+    profile = (
+        f"nasseg profile --space {options.space} --size {height}x{width} --classes {problem.classes} --out TABLE.json"
+    )
+    table = problem.pricing.table
+    if table is not None:
+        rng = random.Random("operators to check")
+        choices = [*space.references().values(), *(space.sample(rng) for _ in range(CHECKED))]
+        try:
+            table.check(problem.size, table.conditions.dtype, [problem.architecture(choice) for choice in choices])
+        except ValueError as error:
+            raise ValueError(f"{options.latency}: {error}: {profile}") from None
+    elif options.limits.latency_ms is not None:
+        raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
+    require_reachable(options.limits, space, lambda choice: problem.pricing.costs(problem.architecture(choice)))
+
+
+def begin(out: Path, options: SearchOptions) -> Experiment:
+    """Plan a search, as `plan_search` does, and make its run folder `out`.
+
+    Raises `ValueError` for anything that could not work later, and then leaves nothing behind.
+    """
+    check_new(out)
+    check_sampler(options.sampler)
+    problem = Problem(options)
+    config = plan_search(problem)
+    with new_folder(out):
+        config.save(out)
+        if config.latency is not None:
+            shutil.copyfile(config.latency, out / LATENCY_TABLE_FILE)
+        return Experiment(config, Context(problem, config.plan, out))
+
+
+def _check_relaxable(name: str, space: Space[Any]) -> None:
+    if not isinstance(space, Relaxable):
+        spaces = plugins.names(plugins.SPACES)
+        able = [name for name in spaces if hasattr(plugins.loaded(plugins.SPACES, name), "relaxation")]
+        raise ValueError(f"space {name!r} cannot be searched by gradient; those that can: {', '.join(able)}")

@@ -1,0 +1,84 @@
+"""Where a search stands: its candidates ranked, the best, and the front of accuracy and cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from nasseg.cost import Latency
+from nasseg.experiment.trust import Trust, measure_trust
+from nasseg.pareto import non_dominated
+from nasseg.planning.candidates import Trial
+from nasseg.planning.objective import Objective
+
+
+class Results:
+    """What follows from the `trials` of a search so far.
+
+    `latencies` are measured, by key, and may grow. If those of all candidates that could be on the front are there and
+    `by_measurement`, the front is by them, else by the objective's cost.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        objective: Objective,
+        rungs: Sequence[int],
+        latencies: Mapping[str, Latency],
+        by_measurement: bool,
+    ) -> None:
+        self.trials = [trial for trial in trials if trial.proxy or trial.full]
+        """All candidates with an outcome, in the order in which they were proposed."""
+        self.latencies = latencies
+        self._objective, self._rungs, self._by_measurement = objective, rungs, by_measurement
+
+    @cached_property
+    def references(self) -> dict[str, Trial]:
+        """The handcrafted references by name, the baseline first."""
+        return {trial.candidate.label: trial for trial in self.trials if trial.candidate.label}
+
+    @cached_property
+    def ranked(self) -> list[Trial]:
+        """The candidates with a score that keep all limits, best first.
+
+        Those trained end to end come before the others, and those of a higher rung before those of a lower. A search
+        that ends with fewer seeds of its references than of its finalists still compares them by their means.
+        """
+        feasible = [trial for trial in self.trials if trial.candidate.feasible and trial.standing is not None]
+        return sorted(feasible, key=lambda trial: (trial.standing, self.score(trial)), reverse=True)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best candidate so far."""
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def best_score(self) -> float | None:
+        """The best candidate's score."""
+        return None if self.best is None else self.score(self.best)
+
+    def score(self, trial: Trial) -> float | None:
+        """Score a candidate: the mean over its decisive outcomes; `None` as long as it has none."""
+        scores = [self._objective.score(o.miou, self._objective.cost(o)) for o in trial.decisive if o.miou is not None]
+        return statistics.mean(scores) if scores else None
+
+    @cached_property
+    def trained_furthest(self) -> list[Trial]:
+        """The candidates that keep the limits and were trained as far as the best, so that scores have one measure."""
+        return [trial for trial in self.ranked if trial.standing == self.ranked[0].standing]
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """Of those trained furthest, the ones that no other beats in both mIoU and cost, cheapest first."""
+        tried = self.trained_furthest
+        costs = [self._objective.cost(trial.costs) for trial in tried]
+        if self._by_measurement and all(trial.key in self.latencies for trial in tried):
+            costs = [self.latencies[trial.key].median_ms for trial in tried]
+        points = [(cost, trial.miou or 0.0) for cost, trial in zip(costs, tried, strict=True)]
+        return [tried[index] for index in non_dominated(points)]
+
+    @cached_property
+    def trust(self) -> Trust:
+        """How well the proxy ranks."""
+        return measure_trust(self.trials, self._rungs)

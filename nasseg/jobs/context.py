@@ -1,0 +1,111 @@
+"""What all jobs of a search share, opened once in a process: the data, the space, what networks cost."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from typing_extensions import Self
+
+from nasseg import plugins
+from nasseg.cost.latency_table import LatencyTable
+from nasseg.data import Split, open_dataset
+from nasseg.data.resized import Resized
+from nasseg.graph import Architecture
+from nasseg.jobs.pricing import Pricing
+from nasseg.planning.config import Plan, SearchConfig
+from nasseg.planning.job import Candidate, Outcome, Status
+from nasseg.planning.options import SearchOptions
+from nasseg.run_folder import LATENCY_TABLE_FILE
+from nasseg.space import Choice
+from nasseg.train.metrics import Metrics
+from nasseg.train.provenance import DataInfo, Provenance, versions
+
+KEPT_ARCHITECTURES = 256
+"""Networks that stay built; a candidate is priced, trained and written within that many of each other."""
+
+
+class Problem:
+    """What a search is about: data, space, limits and costs.
+
+    Raises `ValueError` for data, a space or a latency table that cannot be opened.
+    """
+
+    def __init__(self, options: SearchOptions) -> None:
+        self.options = options
+        self.device = options.torch_device
+        self.space = plugins.space(options.space)
+        self.dataset = open_dataset(options.data)
+        self.train: Split = self.dataset.split(options.train_split)
+        self.val: Split = self.dataset.split(options.val_split)
+        self.classes = len(self.dataset.classes)
+        self._build = lru_cache(KEPT_ARCHITECTURES)(self._built)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the first image of the validation split, in pixels."""
+        height, width = self.val[0].mask.shape
+        return height, width
+
+    @cached_property
+    def pricing(self) -> Pricing:
+        """What networks cost, by the latency table if there is one."""
+        table = self.options.latency
+        return Pricing(self.size, self.options.limits, None if table is None else LatencyTable.load(table))
+
+    def architecture(self, choice: Choice) -> Architecture:
+        """The network of a choice, which says which point of which space it is."""
+        return self._build(choice)
+
+    def candidate(self, choice: Choice) -> Candidate:
+        """The candidate of a choice, with how far its network is from the limits."""
+        architecture = self.architecture(choice)
+        return Candidate(
+            key=architecture.key,
+            choice=choice.model_dump(mode="json"),
+            constraints=self.pricing.constraints(architecture),
+        )
+
+    def _built(self, choice: Choice) -> Architecture:
+        architecture = self.space.architecture(choice, self.classes)
+        return architecture.replace(space=self.options.space, choice=choice.model_dump(mode="json"))
+
+
+class Context:
+    """A problem with the plan of its search and the run folder."""
+
+    def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
+        self.problem, self.plan, self.folder = problem, plan, folder
+        self.train = Resized(problem.train, plan.image_scale)
+        self.val = Resized(problem.val, plan.image_scale)
+
+    @classmethod
+    def open(cls, config: SearchConfig, folder: Path) -> Self:
+        """Open the data, the space and the run folder's latency table in a process that has nothing open yet."""
+        table = folder / LATENCY_TABLE_FILE
+        options = config.model_copy(update={"latency": str(table) if table.exists() else None})
+        return cls(Problem(options), config.plan, folder)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Where the architectures and models of the search come from, without scores."""
+        problem, options = self.problem, self.problem.options
+        data = DataInfo.of(problem.dataset, options.train_split, options.val_split, problem.size)
+        return Provenance(
+            data=data, weights=options.weights, budget=str(options.budget), seed=options.seed, versions=versions()
+        )
+
+    def architecture(self, candidate: Candidate) -> Architecture:
+        """The network of a candidate."""
+        return self.problem.architecture(self.problem.space.parse(candidate.choice))
+
+    def outcome(self, candidate: Candidate, status: Status, step: int, metrics: Metrics | None = None) -> Outcome:
+        """The outcome of a training that reached `step`, with what the candidate costs."""
+        return Outcome(
+            key=candidate.key,
+            status=status,
+            step=step,
+            miou=metrics.miou if metrics else None,
+            class_iou=metrics.class_iou if metrics else (),
+            **self.problem.pricing.costs(self.architecture(candidate)).model_dump(),
+        )

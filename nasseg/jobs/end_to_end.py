@@ -1,0 +1,47 @@
+"""Training a candidate end to end on images: the reference that is prepared, and the finalists."""
+
+from __future__ import annotations
+
+from nasseg.data import evaluation_batches
+from nasseg.jobs.context import Context
+from nasseg.network import Network
+from nasseg.planning.job import Candidate, Outcome
+from nasseg.run_folder import trained_model, unfinished_training
+from nasseg.train.evaluate import evaluate
+from nasseg.train.fit import fit, seeded_network
+from nasseg.train.metrics import Metrics
+from nasseg.train.model import save_model
+from nasseg.train.weights import load_pretrained
+
+EVALUATION_BATCH = 8
+
+
+def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outcome:
+    """Train a candidate on images, from its checkpoint if there is one, score it and keep its model file."""
+    network = seeded_network(context.architecture(candidate), seed)
+    if context.problem.options.weights is not None:
+        load_pretrained(network, context.problem.options.weights)
+    checkpoint = unfinished_training(context.folder, candidate.key, seed)
+    trainer, log = fit(
+        network,
+        context.plan.full_recipe,
+        context.train,
+        device=context.problem.device,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+    if log.status == "nonfinite":
+        return context.outcome(candidate, "nonfinite", log.step)
+    averaged = trainer.ema_network()
+    metrics = score_on_images(context, averaged)
+    provenance = context.provenance.model_copy(update={"miou": {"search": metrics.miou}})
+    save_model(trained_model(context.folder, candidate.key, seed), averaged, provenance)
+    checkpoint.unlink(missing_ok=True)
+    return context.outcome(candidate, "ok", log.step, metrics)
+
+
+def score_on_images(context: Context, network: Network) -> Metrics:
+    """Score a network on the whole images of the validation split."""
+    split = context.val
+    batches = (batch for batch, _ in evaluation_batches(split, EVALUATION_BATCH, context.problem.device))
+    return evaluate(network, batches, context.problem.classes, split.ignore_index, context.problem.device)

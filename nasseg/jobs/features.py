@@ -1,0 +1,127 @@
+"""The features that all candidates of a space with a shared stage are trained on, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split
+from nasseg.data.augment import normalise
+from nasseg.data.batches import seeded
+from nasseg.jobs.context import Context
+from nasseg.jobs.end_to_end import EVALUATION_BATCH
+from nasseg.network import Network
+from nasseg.run_folder import FEATURES_FOLDER, trained_model
+from nasseg.train.device import autocast, place
+
+Part = Literal["train", "val"]
+
+
+class SharedFeatures:
+    """The outputs of the shared stage as trained with the first reference, on both splits.
+
+    Of the training images, several augmented views are kept, of the validation images the images as they are. Masks
+    are sampled at the plan's `label_stride`.
+    """
+
+    def __init__(self, context: Context, stage: str) -> None:
+        self._context, self._stage = context, stage
+        self._caches: dict[Part, FeatureCache] = {}
+
+    def store(self) -> None:
+        """Compute all features, unless they are there already."""
+        self.cache("train")
+        self.cache("val")
+
+    def training_batches(self, seed: int, start_step: int) -> Iterator[Batch]:
+        """Endless shuffled batches for the part of a network after the shared stage."""
+        size, device = self._context.plan.proxy_recipe.batch_size, self._context.problem.device
+        return map(with_image_size, self.cache("train").batches(size, seed, start_step, device))
+
+    def evaluation_batches(self) -> Iterator[Batch]:
+        """The validation images once, in order."""
+        return map(with_image_size, self.cache("val").sequential(EVALUATION_BATCH, self._context.problem.device))
+
+    def cache(self, part: Part) -> FeatureCache:
+        """The stored features of a split."""
+        if part not in self._caches:
+            context, (network, weights) = self._context, self.prefix
+            split = context.train if part == "train" else context.val
+            key = {
+                "prefix": network.architecture.key,
+                "weights": weights,
+                "data": split.fingerprint,
+                "views": context.plan.views if part == "train" else 0,
+                "augment": self._augment.model_dump(mode="json"),
+                "label_stride": context.plan.label_stride,
+                "seed": context.problem.options.seed,
+            }
+            self._caches[part] = FeatureCache.open_or_build(
+                context.folder / FEATURES_FOLDER, key, lambda writer: self._write(writer, part, split)
+            )
+        return self._caches[part]
+
+    @cached_property
+    def prefix(self) -> tuple[Network, str]:
+        """The trained reference's layers up to the end of the shared stage, and the hash of their weights."""
+        space = self._context.problem.space
+        first = space.canonical(next(iter(space.references().values())))
+        architecture = self._context.problem.architecture(first)
+        weights = safetensors.torch.load_file(trained_model(self._context.folder, architecture.key, 0))
+        network = Network(architecture.cut(self._stage)[0])
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        digest = hashlib.sha256()
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+        return network.eval(), digest.hexdigest()
+
+    @property
+    def _augment(self) -> Augment:
+        recipe = self._context.plan.proxy_recipe
+        return Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
+
+    def _write(self, writer: CacheWriter, part: Part, split: Split) -> None:
+        network, _ = self.prefix
+        context = self._context
+        place(network, context.problem.device)
+        for view in range(context.plan.views if part == "train" else 1):
+            for images, masks in self._images(split, view, augmented=part == "train"):
+                with torch.inference_mode(), autocast(context.problem.device, context.plan.proxy_recipe.amp):
+                    features = network.outputs({"image": images.contiguous(memory_format=torch.channels_last)})
+                writer.add(features, sampled(masks, context.plan.label_stride), view)
+
+    def _images(self, split: Split, view: int, *, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every sample once, in order and in batches of one size: a view, or the image as it is.
+
+        Images of many sizes are scored on a fixed crop of each, as cached features must have one shape.
+        """
+        device = self._context.problem.device
+        whole = not augmented and len({split[index].mask.shape for index in range(len(split))}) == 1
+        for start in range(0, len(split), EVALUATION_BATCH):
+            samples = [split[index] for index in range(start, min(start + EVALUATION_BATCH, len(split)))]
+            images = [sample.image.to(device) for sample in samples]
+            masks = [sample.mask.to(device) for sample in samples]
+            if whole:
+                yield normalise(torch.stack(images)), torch.stack(masks).long()
+            else:
+                augment = self._augment if augmented else Augment(crop=self._augment.crop)
+                generator = seeded(self._context.problem.options.seed, view, start)
+                yield augment(images, masks, generator, split.ignore_index)
+
+
+def sampled(masks: Tensor, stride: int) -> Tensor:
+    """Masks (N, H, W) at `stride`, sampled at the middle of each square."""
+    return masks[:, stride // 2 :: stride, stride // 2 :: stride]
+
+
+def with_image_size(batch: Batch) -> Batch:
+    """The batch with an empty image of the masks' size: the logits take their size from it, and nothing else."""
+    size = batch.masks.shape[-2:]
+    return Batch({**batch.inputs, "image": torch.zeros(1, 1, *size, device=batch.masks.device)}, batch.masks)

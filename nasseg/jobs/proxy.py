@@ -1,0 +1,96 @@
+"""Short trainings that rank candidates: on stored features, or end to end from inherited weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nasseg.data import Augment, Batch, training_batches
+from nasseg.graph import Architecture
+from nasseg.jobs.context import Context
+from nasseg.jobs.end_to_end import score_on_images
+from nasseg.jobs.features import SharedFeatures
+from nasseg.network import Network
+from nasseg.planning.job import Candidate, Job, Outcome
+from nasseg.run_folder import INHERITED_WEIGHTS_FOLDER, proxy_checkpoint
+from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.evaluate import evaluate
+from nasseg.train.fit import seeded_network
+from nasseg.train.inheritance import WeightStore
+from nasseg.train.metrics import Metrics
+from nasseg.train.trainer import Trainer
+
+
+class Proxy:
+    """Trains candidates from rung to rung.
+
+    If the space has a shared stage, only what follows it is trained, on `features`. If it has none, whole networks are
+    trained on images, from the weights of earlier ones (`weights`) unless the search goes without. On stored features
+    nothing is inherited: a head is cheap to train, and how far that proxy can be trusted was measured without.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        stage = context.problem.space.shared_stage
+        self.features = SharedFeatures(context, stage) if stage else None
+        inherits = context.problem.options.inherit and not stage
+        self.weights = WeightStore(context.folder / INHERITED_WEIGHTS_FOLDER) if inherits else None
+
+    def train(self, job: Job) -> tuple[Outcome, ...]:
+        """Train the job's candidates side by side, each batch read once for all of them, and score them.
+
+        A candidate whose loss is not finite leaves the others alone.
+        """
+        trainers = [self._trainer(candidate, job) for candidate in job.candidates]
+        alive = list(trainers)
+        batches = self.training_batches(job.seed, job.start_step)
+        for _ in range(job.start_step, job.stop_step):
+            batch = next(batches)
+            alive = [trainer for trainer in alive if trainer.run([batch], trainer.step + 1).status != "nonfinite"]
+        return tuple(
+            self._finished(candidate, trainer, job.stop_step)
+            if trainer in alive
+            else self._context.outcome(candidate, "nonfinite", trainer.step)
+            for candidate, trainer in zip(job.candidates, trainers, strict=True)
+        )
+
+    def trained_part(self, architecture: Architecture) -> Architecture:
+        """The part of a network that is trained: what follows the shared stage, or all of it."""
+        stage = self._context.problem.space.shared_stage
+        return architecture.cut(stage)[1] if stage else architecture
+
+    def training_batches(self, seed: int, start_step: int) -> Iterator[Batch]:
+        """Endless batches for the part that is trained, which depend on seed and step alone."""
+        if self.features is not None:
+            return self.features.training_batches(seed, start_step)
+        context, recipe = self._context, self._context.plan.proxy_recipe
+        augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
+        return training_batches(context.train, augment, recipe.batch_size, seed, start_step, context.problem.device)
+
+    def score(self, network: Network) -> Metrics:
+        """Score the part that is trained on the validation split."""
+        context = self._context
+        if self.features is None:
+            return score_on_images(context, network)
+        batches, ignore_index = self.features.evaluation_batches(), context.val.ignore_index
+        return evaluate(network, batches, context.problem.classes, ignore_index, context.problem.device)
+
+    def _trainer(self, candidate: Candidate, job: Job) -> Trainer:
+        context, recipe = self._context, self._context.plan.proxy_recipe
+        network = seeded_network(self.trained_part(context.architecture(candidate)), job.seed)
+        if self.weights and not job.start_step:
+            self.weights.load_into(network)
+        ignore_index = context.train.ignore_index
+        trainer = Trainer(network, recipe, recipe.steps, context.problem.device, job.seed, ignore_index)
+        if job.start_step:
+            checkpoint = proxy_checkpoint(context.folder, candidate.key, job.start_step)
+            trainer.load_state_dict(load_checkpoint(checkpoint, context.problem.device))
+        return trainer
+
+    def _finished(self, candidate: Candidate, trainer: Trainer, step: int) -> Outcome:
+        metrics = self.score(trainer.ema_network())
+        if self.weights:
+            self.weights.save(trainer.network)
+        if step < self._context.plan.rungs[-1]:
+            checkpoint = proxy_checkpoint(self._context.folder, candidate.key, step)
+            save_checkpoint(checkpoint, trainer.state_dict())
+        return self._context.outcome(candidate, "ok", trainer.step, metrics)

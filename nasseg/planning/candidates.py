@@ -1,0 +1,132 @@
+"""The candidates of a search: what is known of each, and which were turned down."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nasseg.planning.job import Candidate, Costs, Outcome
+from nasseg.space import Choice, Space
+
+
+class Standing(NamedTuple):
+    """How far a candidate was trained: end to end counts for more than any rung, a higher rung for more than a lower.
+
+    `step` is the rung's, 0 end to end.
+    """
+
+    end_to_end: bool
+    step: int
+
+
+@dataclass(eq=False)
+class Trial:
+    """A candidate and all that is known of it; `number` is its place in the order in which candidates were proposed.
+
+    `proxy` holds its outcomes by the step they reached, `full` those of its trainings end to end by seed. `level` is
+    the number of rungs that it finished, `values` what the objectives were at the last of them, to be maximised: 0 and
+    `None` while the first is still in training. It is `final` once no rung is left for it: at the top rung, or without
+    values, because it failed or, at level 0, because it breaks a limit and is not trained.
+    """
+
+    candidate: Candidate
+    choice: Choice
+    number: int = 0
+    proxy: dict[int, Outcome] = field(default_factory=dict)
+    full: dict[int, Outcome] = field(default_factory=dict)
+    level: int = 0
+    values: tuple[float, ...] | None = None
+    final: bool = False
+
+    @property
+    def key(self) -> str:
+        """The candidate's key."""
+        return self.candidate.key
+
+    @property
+    def failed(self) -> bool:
+        """Whether a training of it at a rung failed."""
+        return self.final and self.level > 0 and self.values is None
+
+    @property
+    def decisive(self) -> list[Outcome]:
+        """The outcomes that count: those end to end, one per seed, else that of the highest rung."""
+        full = [outcome for outcome in self.full.values() if outcome.miou is not None]
+        proxy = [outcome for outcome in self.proxy.values() if outcome.miou is not None]
+        return full or sorted(proxy, key=lambda outcome: outcome.step)[-1:]
+
+    @property
+    def standing(self) -> Standing | None:
+        """How far it was trained; `None` as long as it has no mIoU."""
+        if any(outcome.miou is not None for outcome in self.full.values()):
+            return Standing(end_to_end=True, step=0)
+        return Standing(end_to_end=False, step=self.decisive[0].step) if self.decisive else None
+
+    @property
+    def miou(self) -> float | None:
+        """Mean over the decisive outcomes."""
+        mious = [outcome.miou for outcome in self.decisive if outcome.miou is not None]
+        return statistics.mean(mious) if mious else None
+
+    @property
+    def costs(self) -> Costs:
+        """What its network costs; nothing as long as no training told it."""
+        outcomes = [*self.proxy.values(), *self.full.values()]
+        return next((outcome for outcome in outcomes if outcome.madds is not None), Costs())
+
+
+class Candidates:
+    """All candidates of a search by key, in the order in which they were proposed, and those that break a limit.
+
+    `describe` gives the candidate of a choice; it is asked once for each.
+    """
+
+    def __init__(self, space: Space[Any], describe: Callable[[Any], Candidate]) -> None:
+        self._space, self._describe = space, describe
+        self._described: dict[Choice, Candidate] = {}
+        self._by_key: dict[str, Trial] = {}
+        self._rejected: dict[str, Trial] = {}
+        self.trials: list[Trial] = []
+        """Those that are trained."""
+
+    @property
+    def rejected(self) -> list[Trial]:
+        """Those that are not trained, as they break a limit."""
+        return list(self._rejected.values())
+
+    def __getitem__(self, key: str) -> Trial:
+        return self._by_key[key]
+
+    def describe(self, choice: Choice) -> Candidate:
+        """The candidate of a choice."""
+        if choice not in self._described:
+            self._described[choice] = self._describe(choice)
+        return self._described[choice]
+
+    def is_feasible(self, choice: Choice) -> bool:
+        """Whether the choice keeps all limits."""
+        return self.describe(choice).feasible
+
+    def is_open(self, choice: Choice) -> bool:
+        """Whether the choice may be tried: it keeps the limits and is not known."""
+        return self.is_feasible(choice) and self.describe(choice).key not in self._by_key
+
+    def add(self, choice: Choice, candidate: Candidate | None = None) -> Trial:
+        """The trial of a choice, a new one if its network was not known."""
+        candidate = candidate or self.describe(choice)
+        if candidate.key not in self._by_key:
+            self._by_key[candidate.key] = Trial(candidate, choice, len(self.trials))
+            self.trials.append(self._by_key[candidate.key])
+        return self._by_key[candidate.key]
+
+    def add_reference(self, label: str, choice: Choice) -> Trial:
+        """The trial of a handcrafted point of the space, under its name."""
+        choice = self._space.canonical(choice)
+        return self.add(choice, self.describe(choice).model_copy(update={"label": label}))
+
+    def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:
+        """Note a choice that breaks a limit."""
+        candidate = candidate or self.describe(choice)
+        self._rejected.setdefault(candidate.key, Trial(candidate, choice, final=True))

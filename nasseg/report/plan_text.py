@@ -1,0 +1,47 @@
+"""The plan of a search in words."""
+
+from __future__ import annotations
+
+from nasseg.experiment.experiment import Experiment
+
+FEWEST_RELAX_STEPS = 100
+"""Steps of a relaxation below which its plan comes with a warning."""
+
+
+def plan_text(search: Experiment) -> str:
+    """Tell the dials of a search in a few lines, before it starts."""
+    plan, config = search.plan, search.config
+    candidates = f"{plan.candidates} candidates" if plan.candidates else "as many candidates as the time allows"
+    gradient = ""
+    if plan.relax_recipe is not None:
+        count, start = plan.relaxations, plan.relax_recipe.first_architecture_step
+        candidates += ", the references and what the gradient finds first"
+        gradient = (
+            f"gradient: {count} relaxation{'s' * (count > 1)}, {plan.relax_steps} steps each, "
+            f"the architecture from step {start} on\n"
+        )
+        if plan.relax_steps < FEWEST_RELAX_STEPS:
+            gradient += "too few steps to learn much: give a larger --budget, or a smaller space (see its options)\n"
+    return (
+        f"space {config.space} ({search.problem.space.size():,} points), data {config.data}, budget {config.budget}\n"
+        f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
+        f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {search.problem.device}\n"
+        f"{gradient}"
+        f"proxy: {candidates}, compared at steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on\n"
+        f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
+        f"{_goal_text(search)}\n"
+        f"run folder {search.folder}"
+    )
+
+
+def _goal_text(search: Experiment) -> str:
+    """Tell what is maximised, and within which limits."""
+    objective, limits, table = search.objective, search.config.limits, search.problem.pricing.table
+    if table is None:
+        name, cost, unit = "MAdds", objective.reference_cost / 1e9, "G MAdds"
+    else:
+        name, cost, unit = "latency", objective.reference_cost, f"ms on {table.conditions.device}"
+    against = "target" if limits.latency_ms else f"reference {next(iter(search.problem.space.references()))}"
+    score = f"{against}: {cost:.2f} {unit}; score = mIoU · ({name} / {against.split()[0]})^{objective.weight:g}"
+    aim = f"a front of mIoU and {name}; the best of it by {score}" if objective.aim == "pareto" else score
+    return f"{aim}\nlimits: {limits}" if limits.given else aim

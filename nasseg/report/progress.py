@@ -1,0 +1,49 @@
+"""Where a search stands, for its live display."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nasseg.experiment.experiment import Experiment
+from nasseg.report.live import Progress
+from nasseg.report.rows import name_of, status_of
+
+PHASES = {
+    "prepare": "training the handcrafted reference",
+    "relax": "training relaxations",
+    "proxy": "proxy trials",
+    "full": "training end to end",
+}
+
+
+def progress(search: Experiment) -> Progress:
+    """Count the candidates of a search, and compare the best with the handcrafted reference."""
+    in_flight, results, budget = search.planner.in_flight, search.results, search.config.budget
+    tasks = {job.task for job in in_flight}
+    waiting = "finishing" if search.planner.done else PHASES["proxy"]
+    statuses = [status_of(trial, search.plan.rungs[-1]) for trial in results.trials]
+    baseline = next(iter(results.references.values()), None)
+    timed = budget.trials is None
+    shown = Progress(
+        phase=next((text for task, text in PHASES.items() if task in tasks), waiting),
+        spent=len(statuses),
+        budget=search.total_seconds / 60 if timed else budget.amount,
+        unit="min" if timed else "trials",
+        done=statuses.count("complete"),
+        running=sum(max(1, len(job.candidates)) for job in in_flight),
+        stopped=statuses.count("stopped"),
+        failed=statuses.count("nonfinite") + statuses.count("failed"),
+        best=results.best.miou if results.best else None,
+        best_name=name_of(results.best.candidate) if results.best else None,
+        baseline=baseline.miou if baseline else None,
+        baseline_name=name_of(baseline.candidate) if baseline else None,
+    )
+    return at_this_time(shown, search)
+
+
+def at_this_time(shown: Progress, search: Experiment) -> Progress:
+    """Bring the clock of a budget of time up to date."""
+    if shown.unit != "min":
+        return shown
+    left = max(0.0, search.total_seconds - search.elapsed_seconds)
+    return replace(shown, spent=search.elapsed_seconds / 60, seconds_left=left)

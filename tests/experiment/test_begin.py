@@ -1,0 +1,123 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nasseg
+from nasseg.cost.latency_table import LatencyTable
+from nasseg.experiment.begin import check_costs, plan_search
+from nasseg.jobs.context import Problem
+from nasseg.planning.options import SearchOptions
+from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
+
+ASKED: dict[str, Any] = {"budget": "2min", "space": SPACE, "data": DATA, "device": "cpu", "concurrency": 1}
+
+
+def test_a_plan_is_made_from_the_measured_speed() -> None:
+    plan = plan_search(Problem(SearchOptions(**ASKED, finalists=1))).plan
+    assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
+
+
+def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="exists already"):
+        nasseg.search(tmp_path, space="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": "200potatoes"}, "200potatoes"),
+        ({"budget": "1gpu-h", "device": "cpu"}, "needs a GPU"),
+        ({"space": "nowhere"}, "unknown search space 'nowhere'"),
+        ({"sampler": "oracle"}, "unknown sampler 'oracle'"),
+        ({"data": "folder:/nowhere"}, "/nowhere"),
+        ({"val_split": "vla"}, "vla"),
+        ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
+        ({"rung": (1, 2)}, "unknown option 'rung'; known: space, "),
+        ({"plan": None}, "unknown option 'plan'"),
+        ({"finalists": "3"}, "finalists is '3', but must be a valid integer"),
+        ({"rungs": (6, 2)}, "rungs are (6, 2), but must be rising numbers of steps"),
+        ({"full_steps": 0}, "full_steps is 0"),
+        ({"cost_weight": 1}, "cost_weight is 1"),
+        ({"gpus_per_trial": 0.5, "device": "cpu"}, "gpus_per_trial is 0.5"),
+        (
+            {"strategy": "gradient", "space": "dpc"},
+            "'dpc' cannot be searched by gradient; those that can: auto_deeplab",
+        ),
+        ({"relax_steps": 5}, "relax_steps is for strategy gradient"),
+        ({"strategy": "magic"}, "strategy is 'magic'"),
+        ({"objective": "beauty"}, "objective is 'beauty'"),
+        ({"max_params": "few"}, "max_params is 'few', but must be a number above 0"),
+        ({"max_params": "1"}, "max_params is 0.000 M parameters, but the smallest network found in the space has"),
+        ({"target_latency": "20ms"}, "target_latency needs a latency table"),
+        ({"latency": "/nowhere.json"}, "/nowhere.json: no such file; give a table of nasseg profile"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    asked = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
+        nasseg.search(tmp_path / "run", **asked)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
+    asked = SearchOptions(**ASKED, strategy="gradient", relax_steps=7, partial_channels=2)
+    plan = plan_search(Problem(asked)).plan
+    assert plan.relax_recipe is not None
+    assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (1, 7, 7)
+    assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
+
+
+# --- latency tables ---
+
+
+@pytest.fixture
+def latency(tmp_path: Path) -> Path:
+    """A table of the tiny space with three classes."""
+    path = tmp_path / "table.json"
+    latency_table((64, 96), classes=3).save(path)
+    return path
+
+
+def check(latency: Path | None, size: tuple[int, int] = (64, 96), classes: int = 3, **limits: str) -> None:
+    """Check the costs of a search on images of `size` with so many classes."""
+    config = tiny_config().model_copy(update={"latency": None if latency is None else str(latency), **limits})
+    problem = Problem(config)
+    problem.size, problem.classes = size, classes
+    check_costs(problem)
+
+
+def test_a_table_that_fits_is_taken(latency: Path) -> None:
+    check(latency)
+    check(latency, target_latency="1s")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (32, 48)}, "table is for images of 64x96, but 32x48 is needed.* --size 32x48 --classes 3"),
+        ({"classes": 4}, r"lacks \d+ operators: .* --size 64x96 --classes 4"),
+        ({"target_latency": "1us"}, r"target_latency is 0.00 ms, but the fastest network found in the space has \d"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_way_out(latency: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(latency, **options)
+
+
+def test_a_target_needs_a_table() -> None:
+    with pytest.raises(ValueError, match="target_latency needs a latency table") as caught:
+        check(None, target_latency="10ms")
+    assert f"nasseg profile --space {SPACE} --size 64x96 --classes 3 --out TABLE.json" in str(caught.value)
+
+
+def test_the_fastest_of_the_space_is_told(latency: Path) -> None:
+    space, loaded = TinySpace(), LatencyTable.load(latency)
+    every = [Head(kernel=kernel, channels=channels) for kernel in (1, 3, 5) for channels in range(1, 17)]
+    fastest = min(loaded.latency_ms(space.architecture(choice, 3)) for choice in every)
+    with pytest.raises(ValueError, match=f"has {fastest:.2f} ms"):
+        check(latency, target_latency=f"{fastest * 0.99}ms")
+    check(latency, target_latency=f"{fastest * 1.01}ms")

@@ -1,0 +1,80 @@
+from typing import Any
+
+import pytest
+
+from nasseg.cost import Latency
+from nasseg.experiment.results import Results
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate, Outcome
+from nasseg.planning.objective import Objective
+from tests.planning.made_up import Cell
+
+COST = 1000
+OBJECTIVE = Objective(reference_cost=COST)
+LOST = Outcome(key="", status="failed", step=0, message="its process died")
+
+
+def ok(score: float, step: int = 4, madds: int = COST) -> Outcome:
+    return Outcome(key="", status="ok", step=step, miou=score, madds=madds, params=1)
+
+
+def made(proxy: dict[int, Any], full: dict[int, Any], key: str = "", **candidate: Any) -> Trial:
+    """A trial with mIoU or outcomes by step, and by seed end to end."""
+    return Trial(
+        Candidate(key=key, choice={}, **candidate),
+        Cell(branches=(0,)),
+        proxy={step: v if isinstance(v, Outcome) else ok(v, step) for step, v in proxy.items()},
+        full={seed: v if isinstance(v, Outcome) else ok(v) for seed, v in full.items()},
+    )
+
+
+def results(*trials: Trial, latencies: dict[str, Latency] | None = None, by_measurement: bool = False) -> Results:
+    return Results(trials, OBJECTIVE, (2, 6), latencies or {}, by_measurement)
+
+
+def test_those_trained_end_to_end_rank_by_their_means_then_the_others_by_rung() -> None:
+    trials: list[tuple[dict[int, Any], dict[int, Any]]] = [
+        ({2: 0.9}, {}),
+        ({2: 0.1, 6: 0.2}, {}),
+        ({}, {0: 0.8}),
+        ({6: 0.9}, {0: 0.3, 1: 0.5}),
+        ({6: 0.1}, {0: 0.5, 1: 0.4}),
+        ({}, {}),
+        ({2: LOST}, {}),
+        ({6: 0.3}, {0: LOST}),
+    ]
+    found = results(*(made(proxy, full, str(key)) for key, (proxy, full) in enumerate(trials)))
+    assert [trial.key for trial in found.ranked] == ["2", "4", "3", "7", "1", "0"]
+    assert found.best_score == pytest.approx(0.8)
+    assert [trial.key for trial in found.front] == ["2"]
+    assert [trial.key for trial in found.trials] == ["0", "1", "2", "3", "4", "6", "7"]
+
+
+def test_one_that_breaks_a_limit_cannot_win_but_is_a_reference() -> None:
+    beyond = made({2: 0.9}, {}, "a", label="plain", constraints={"params": 0.1})
+    within = made({2: 0.1}, {}, "b", constraints={"params": -0.1})
+    found = results(beyond, within)
+    assert found.ranked == found.front == [within]
+    assert found.references == {"plain": beyond}
+
+
+def test_without_scores_there_is_no_best() -> None:
+    found = results(made({}, {}), made({2: LOST}, {}))
+    assert (found.best, found.best_score, found.ranked, found.front) == (None, None, [], [])
+
+
+def test_costs_and_accuracies_survive_a_failed_training() -> None:
+    trial = made({2: ok(0.2, 2, madds=7), 6: ok(0.3, 6, madds=7)}, {0: LOST})
+    assert (trial.costs.madds, trial.miou) == (7, 0.3)
+
+
+def test_the_front_is_by_latency_once_all_were_measured_on_the_tables_device() -> None:
+    cheap, dear = made({6: ok(0.5, 6, madds=10)}, {}, "a"), made({6: ok(0.6, 6, madds=20)}, {}, "b")
+    one = Latency(
+        median_ms=2, p95_ms=2, runs=9, device="a phone", dtype="float32", batch=1, size=(8, 8), threads=1, torch="2"
+    )
+    measured = {"a": one, "b": one.model_copy(update={"median_ms": 1})}
+    assert results(cheap, dear).front == [cheap, dear]
+    assert results(cheap, dear, latencies=measured).front == [cheap, dear]
+    assert results(cheap, dear, latencies={"b": measured["b"]}, by_measurement=True).front == [cheap, dear]
+    assert results(cheap, dear, latencies=measured, by_measurement=True).front == [dear]
