@@ -262,8 +262,3 @@ def test_one_that_diverges_leaves_the_others_of_its_job_alone(folder: Path, monk
     bad, good = proxy(Worker.open(tiny_config(), folder), WIDE, OTHER, stop=2)
     assert (bad.status, bad.step) == ("nonfinite", 0)
     assert good == alone
-
-
-def test_a_worker_needs_a_plan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the config has no plan"):
-        Worker.open(tiny_config().model_copy(update={"plan": None}), tmp_path)
