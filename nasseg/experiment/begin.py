@@ -16,8 +16,7 @@ from nasseg.planning.config import SearchConfig, check_sampler
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import derive_plan
-from nasseg.planning.trainings import relaxation_options
+from nasseg.planning.plan import derive_plan, relaxation_options
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable
