@@ -69,7 +69,10 @@ options = dict(
     space="dpc:filters=16", data="streets:size=64x96,train=8,val=4,test=4", budget=f"{trials}trials", rungs=(2, 4),
     full_steps=4, finalists=2, seeds=2, image_scale=1.0, runner="in-process", device="cpu", sampler=sampler,
 )
-search = begin(folder, SearchOptions(**options)) if new else begin_with(folder, concurrency=None, **options)
+if new:
+    search = begin(folder, SearchOptions.parse(options))
+else:
+    search = begin_with(folder, concurrency=None, **options)
 stamps = []
 
 

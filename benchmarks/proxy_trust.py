@@ -33,7 +33,7 @@ from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
 from nasseg.jobs.features import with_image_size
-from nasseg.planning.trainings import search_crop
+from nasseg.planning.plan import search_crop
 from nasseg.rank_correlation import kendall, spearman
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network

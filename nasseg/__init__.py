@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasseg.planning.keywords import keywords_from
+from nasseg.experiment.keywords import keywords_from
 from nasseg.planning.options import SearchOptions
 
 if TYPE_CHECKING:

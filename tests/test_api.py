@@ -108,8 +108,9 @@ def made_up_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sear
         asked.append(options)
         out.mkdir(parents=True)
         save(nasseg.baseline("unet", 2), out / "best.json")
-        results = SimpleNamespace(best=out)
-        return SimpleNamespace(run=lambda *_: None, results=results, architecture=lambda _: nasseg.baseline("unet", 2))
+        return SimpleNamespace(
+            run=lambda *_: None, results=SimpleNamespace(best=out), architecture=lambda _: nasseg.baseline("unet", 2)
+        )
 
     @contextmanager
     def reporter(run: Any) -> Iterator[Any]:

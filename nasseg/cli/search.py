@@ -47,9 +47,9 @@ def _continue(out: Path | None) -> Experiment:
 
     if out is None:
         raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-    search = Experiment.open(out)
-    say(f"continuing {out}: {search.config.space} on {search.config.data}, budget {search.config.budget}")
-    return search
+    run = Experiment.open(out)
+    say(f"continuing {out}: {run.config.space} on {run.config.data}, budget {run.config.budget}")
+    return run
 
 
 def _begin(out: Path, given: dict[str, object]) -> Experiment:

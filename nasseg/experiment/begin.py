@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nasseg import plugins
 from nasseg.experiment.experiment import Experiment
@@ -15,10 +16,10 @@ from nasseg.planning.config import SearchConfig, check_sampler
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import derive_plan
-from nasseg.planning.trainings import relaxation_options
+from nasseg.planning.plan import derive_plan, relaxation_options
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
-from nasseg.space.relaxation import Relaxable, RelaxationOptions
+from nasseg.space import Space
+from nasseg.space.relaxation import Relaxable
 from nasseg.train.fit import seeded_network
 from nasseg.train.weights import load_pretrained
 
@@ -33,17 +34,19 @@ def plan_search(problem: Problem) -> SearchConfig:
 
     Raises `ValueError` for anything that could not work later: data, space, weights, sampler, budget.
     """
-    options, space = problem.options, problem.space
-    relaxation = _relaxation_options(problem)
+    options, space, references = problem.options, problem.space, problem.space.references()
+    by_gradient = options.strategy == "gradient"
+    if by_gradient:
+        _check_relaxable(options.space, space)
     hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial)
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
     problem.train.check()
     problem.val.check()
-    references = space.references()
     if options.weights is not None:
         first = problem.architecture(next(iter(references.values())))
         load_pretrained(seeded_network(first, 0), options.weights)
     check_costs(problem)
+    relaxation = relaxation_options(options, problem.device) if by_gradient else None
     speed = measure_speed(space, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
     plan = derive_plan(
         options,
@@ -91,18 +94,13 @@ def begin(out: Path, options: SearchOptions) -> Experiment:
     config = plan_search(problem)
     with new_folder(out):
         config.save(out)
-        if options.latency is not None:
-            shutil.copyfile(options.latency, out / LATENCY_TABLE_FILE)
+        if config.latency is not None:
+            shutil.copyfile(config.latency, out / LATENCY_TABLE_FILE)
         return Experiment(config, Context(problem, config.plan, out))
 
 
-def _relaxation_options(problem: Problem) -> RelaxationOptions | None:
-    """What a search by gradient gives its relaxations; `None` for any other."""
-    options = problem.options
-    if options.strategy != "gradient":
-        return None
-    if not isinstance(problem.space, Relaxable):
+def _check_relaxable(name: str, space: Space[Any]) -> None:
+    if not isinstance(space, Relaxable):
         spaces = plugins.names(plugins.SPACES)
         able = [name for name in spaces if hasattr(plugins.loaded(plugins.SPACES, name), "relaxation")]
-        raise ValueError(f"space {options.space!r} cannot be searched by gradient; those that can: {', '.join(able)}")
-    return relaxation_options(options, problem.device)
+        raise ValueError(f"space {name!r} cannot be searched by gradient; those that can: {', '.join(able)}")

@@ -11,7 +11,7 @@ import torch
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.resized import Resized, scaled
 from nasseg.planning.machine import Speed
-from nasseg.planning.trainings import LABEL_STRIDE, batch_size, relax_recipe, search_crop
+from nasseg.planning.plan import LABEL_STRIDE, batch_size, relax_recipe, search_crop
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable, RelaxationOptions
 from nasseg.train.fit import seeded_network

@@ -46,85 +46,78 @@ class SearchOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    space: Annotated[str, Field(description="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")] = "dpc"
-    budget: Annotated[Budget | str, Field(description="200gpu-h, 8cpu-h, 2h, 30min or 40trials.")] = Budget(
-        amount=30, unit="min"
+    space: str = Field(default="dpc", description="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")
+    budget: Budget | str = Field(
+        default=Budget(amount=30, unit="min"), description="200gpu-h, 8cpu-h, 2h, 30min or 40trials."
     )
-    data: Annotated[str, Field(description="streets[:OPTIONS] (generated), or folder:PATH."), Shown(metavar="DATA")] = (
-        "streets"
+    data: Annotated[str, Shown(metavar="DATA")] = Field(
+        default="streets", description="streets[:OPTIONS] (generated), or folder:PATH."
     )
-    train_split: Annotated[str, Field(description="Split that trials train on.")] = "train"
-    val_split: Annotated[str, Field(description="Split that trials are scored on.")] = "val"
-    weights: Annotated[
-        str | None, Field(description="Backbone weights: a file, or imagenet."), Shown(metavar="FILE|imagenet")
-    ] = None
-    strategy: Annotated[Strategy, Field(description="By trials, or by gradient if the space can be relaxed.")] = (
-        "trials"
+    train_split: str = Field(default="train", description="Split that trials train on.")
+    val_split: str = Field(default="val", description="Split that trials are scored on.")
+    weights: Annotated[str | None, Shown(metavar="FILE|imagenet")] = Field(
+        default=None, description="Backbone weights: a file, or imagenet."
     )
-    sampler: Annotated[
-        str | None,
-        Field(description="tpe; nsga2, taken for a front; neighbourhood, taken by gradient; or random."),
-    ] = None
-    inherit: Annotated[bool, Field(description="Start trials on images from the weights of earlier ones.")] = True
-    seed: Annotated[int, Field(ge=0, description="Seed of everything random.")] = 0
+    strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
+    sampler: str | None = Field(
+        default=None, description="tpe; nsga2, taken for a front; neighbourhood, taken by gradient; or random."
+    )
+    inherit: bool = Field(default=True, description="Start trials on images from the weights of earlier ones.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
 
-    objective: Annotated[Aim, Field(description="One score, or a front of mIoU and cost."), COUNTS] = "score"
-    cost_weight: Annotated[
-        float,
-        Field(le=0, description="Exponent of relative cost in the score, at most 0, which ignores cost."),
-        COUNTS,
-    ] = -0.07
-    latency: Annotated[
-        str | None,
-        Field(description="Table of nasseg profile: cost is latency, not MAdds."),
-        Shown(COUNTS.panel, "TABLE.json"),
-    ] = None
-    target_latency: Annotated[
-        str | None, Field(description="Most that a network may take by the table, like 20ms."), COUNTS
-    ] = None
-    max_params: Annotated[str | None, Field(description="Most parameters, like 3M."), COUNTS] = None
-    max_madds: Annotated[str | None, Field(description="Most MAdds, like 2G."), COUNTS] = None
-    max_memory: Annotated[str | None, Field(description="Most memory at inference, like 512MiB."), COUNTS] = None
+    objective: Annotated[Aim, COUNTS] = Field(default="score", description="One score, or a front of mIoU and cost.")
+    cost_weight: Annotated[float, COUNTS] = Field(
+        default=-0.07, le=0, description="Exponent of relative cost in the score, at most 0, which ignores cost."
+    )
+    latency: Annotated[str | None, Shown(COUNTS.panel, "TABLE.json")] = Field(
+        default=None, description="Table of nasseg profile: cost is latency, not MAdds."
+    )
+    target_latency: Annotated[str | None, COUNTS] = Field(
+        default=None, description="Most that a network may take by the table, like 20ms."
+    )
+    max_params: Annotated[str | None, COUNTS] = Field(default=None, description="Most parameters, like 3M.")
+    max_madds: Annotated[str | None, COUNTS] = Field(default=None, description="Most MAdds, like 2G.")
+    max_memory: Annotated[str | None, COUNTS] = Field(
+        default=None, description="Most memory at inference, like 512MiB."
+    )
 
-    image_scale: Annotated[
-        float | None, Field(ge=0.05, le=1, description="Scale of images in the search."), DERIVED
-    ] = None
-    rungs: Annotated[
-        tuple[int, ...] | None,
-        Field(description="Steps at which proxy trainings are compared, like 60,180."),
-        Shown(DERIVED.panel, "A,B"),
-    ] = None
-    full_steps: Annotated[int | None, Field(ge=1, description="Steps of an end-to-end training."), DERIVED] = None
-    finalists: Annotated[int | None, Field(ge=1, description="Candidates trained end to end."), DERIVED] = None
-    seeds: Annotated[int | None, Field(ge=1, description="Seeds of each end-to-end training."), DERIVED] = None
+    image_scale: Annotated[float | None, DERIVED] = Field(
+        default=None, ge=0.05, le=1, description="Scale of images in the search."
+    )
+    rungs: Annotated[tuple[int, ...] | None, Shown(DERIVED.panel, "A,B")] = Field(
+        default=None, description="Steps at which proxy trainings are compared, like 60,180."
+    )
+    full_steps: Annotated[int | None, DERIVED] = Field(
+        default=None, ge=1, description="Steps of an end-to-end training."
+    )
+    finalists: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Candidates trained end to end.")
+    seeds: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Seeds of each end-to-end training.")
 
-    relaxations: Annotated[int | None, Field(ge=1, description="Relaxations trained."), GRADIENT] = None
-    relax_steps: Annotated[int | None, Field(ge=1, description="Steps of a relaxation."), GRADIENT] = None
-    partial_channels: Annotated[
-        int | None,
-        Field(ge=1, description="Relax 1/K of the channels, to save memory."),
-        Shown(GRADIENT.panel, "K"),
-    ] = None
-    checkpoint_activations: Annotated[
-        bool | None,
-        Field(description="Compute a relaxation's activations twice, to save memory; on GPUs by default."),
-        GRADIENT,
-    ] = None
+    relaxations: Annotated[int | None, GRADIENT] = Field(default=None, ge=1, description="Relaxations trained.")
+    relax_steps: Annotated[int | None, GRADIENT] = Field(default=None, ge=1, description="Steps of a relaxation.")
+    partial_channels: Annotated[int | None, Shown(GRADIENT.panel, "K")] = Field(
+        default=None, ge=1, description="Relax 1/K of the channels, to save memory."
+    )
+    checkpoint_activations: Annotated[bool | None, GRADIENT] = Field(
+        default=None, description="Compute a relaxation's activations twice, to save memory; on GPUs by default."
+    )
 
-    device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N."), RUNS] = "auto"
-    runner: Annotated[Literal["ray", "in-process"], Field(description="What runs the jobs."), RUNS] = "ray"
-    ray_address: Annotated[str | None, Field(description="Join this Ray cluster."), RUNS] = None
-    concurrency: Annotated[int | None, Field(ge=1, description="Jobs at once."), RUNS] = None
-    gpus_per_trial: Annotated[float | None, Field(ge=0.01, description="Share of a GPU that a job takes."), RUNS] = None
-    storage: Annotated[
-        str | None, Field(description="Optuna database URL instead of the run folder's journal."), RUNS
-    ] = None
+    device: Annotated[str, RUNS] = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    runner: Annotated[Literal["ray", "in-process"], RUNS] = Field(default="ray", description="What runs the jobs.")
+    ray_address: Annotated[str | None, RUNS] = Field(default=None, description="Join this Ray cluster.")
+    concurrency: Annotated[int | None, RUNS] = Field(default=None, ge=1, description="Jobs at once.")
+    gpus_per_trial: Annotated[float | None, RUNS] = Field(
+        default=None, ge=0.01, description="Share of a GPU that a job takes."
+    )
+    storage: Annotated[str | None, RUNS] = Field(
+        default=None, description="Optuna database URL instead of the run folder's journal."
+    )
 
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
         """Check options by name; raises `ValueError` in one line for an unknown one or a value that is off."""
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(dict(given))
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -135,12 +128,12 @@ class SearchOptions(BaseModel):
             return given
         if unknown := [name for name in given if name not in cls.model_fields]:
             raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(cls.model_fields)}")
-        resolved = {"sampler": None, **given}
+        resolved = dict(given)
         if isinstance(resolved.get("budget"), str):
             resolved["budget"] = Budget.parse(resolved["budget"])
         if resolved.get("rungs") is not None:
             resolved["rungs"] = _parse_rungs(resolved["rungs"])
-        if resolved["sampler"] is None:
+        if resolved.get("sampler") is None:
             resolved["sampler"] = _default_sampler(given.get("strategy"), given.get("objective"))
         return resolved
 

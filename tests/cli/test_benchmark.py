@@ -24,9 +24,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_has_a_result_for_each_network(nasseg: Run, arch: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.json"
     done = nasseg(
-        "benchmark", arch, "stdc1", "--size", "32x64", "--batch", 2, "--json", "--out", out, "--device", "cpu",
-        "--processes", 2,
-    )  # fmt: skip
+        "benchmark",
+        arch,
+        "stdc1",
+        "--size",
+        "32x64",
+        "--batch",
+        2,
+        "--json",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--processes",
+        2,
+    )
     small, stdc1 = done.document
     assert (small["arch"], small["name"], small["madds"]) == (str(arch), "small", 16 * 32 * (216 + 64 + 104))
     assert stdc1["name"] == stdc1["arch"] == "stdc1"
@@ -57,9 +69,21 @@ def test_it_says_when_a_repetition_may_differ(
     nasseg: Run, arch: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], line: str | None
 ) -> None:
     quiet = Latency(
-        median_ms=10, p95_ms=11, low_ms=9.95, high_ms=10.05, settled=True, drift=0.01, runs=20, device="TestChip 9",
-        dtype="float32", batch=1, size=(32, 64), threads=1, torch="2.13", others_load=0.0,
-    )  # fmt: skip
+        median_ms=10,
+        p95_ms=11,
+        low_ms=9.95,
+        high_ms=10.05,
+        settled=True,
+        drift=0.01,
+        runs=20,
+        device="TestChip 9",
+        dtype="float32",
+        batch=1,
+        size=(32, 64),
+        threads=1,
+        torch="2.13",
+        others_load=0.0,
+    )
     monkeypatch.setattr(latency, "measure_latency_afresh", lambda *_, **__: {"a": quiet.model_copy(update=changes)})
     monkeypatch.chdir(arch.parent)
     arch.rename("a")

@@ -8,24 +8,13 @@ from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, plan_search
 from nasseg.jobs.context import Problem
 from nasseg.planning.options import SearchOptions
-from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table
+from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
 
-
-def asked(**options: Any) -> SearchOptions:
-    return SearchOptions(
-        budget="2min",
-        space=SPACE,
-        data=DATA,
-        runner="in-process",
-        sampler="random",
-        device="cpu",
-        concurrency=1,
-        **options,
-    )
+ASKED: dict[str, Any] = {"budget": "2min", "space": SPACE, "data": DATA, "device": "cpu", "concurrency": 1}
 
 
 def test_a_plan_is_made_from_the_measured_speed() -> None:
-    plan = plan_search(Problem(asked(finalists=1))).plan
+    plan = plan_search(Problem(SearchOptions(**ASKED, finalists=1))).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
 
 
@@ -46,8 +35,8 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ({"val_split": "vla"}, "vla"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
         ({"rung": (1, 2)}, "unknown option 'rung'; known: space, "),
-        ({"finalists": "3"}, "finalists is '3', but must be a valid integer"),
         ({"plan": None}, "unknown option 'plan'"),
+        ({"finalists": "3"}, "finalists is '3', but must be a valid integer"),
         ({"rungs": (6, 2)}, "rungs are (6, 2), but must be rising numbers of steps"),
         ({"full_steps": 0}, "full_steps is 0"),
         ({"cost_weight": 1}, "cost_weight is 1"),
@@ -66,16 +55,17 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    given = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
+    asked = {"budget": "2trials", "space": SPACE, "data": DATA, "device": "cpu", **options}
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
-        nasseg.search(tmp_path / "run", **given)
+        nasseg.search(tmp_path / "run", **asked)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_by_gradient_has_the_dials_that_are_given() -> None:
-    plan = plan_search(Problem(asked(strategy="gradient", relax_steps=7, partial_channels=2))).plan
+    asked = SearchOptions(**ASKED, strategy="gradient", relax_steps=7, partial_channels=2)
+    plan = plan_search(Problem(asked)).plan
     assert plan.relax_recipe is not None
     assert (plan.relaxations, plan.relax_steps, plan.relax_recipe.steps) == (1, 7, 7)
     assert (plan.relax_recipe.cost_weight, plan.relax_recipe.options.partial_channels) == (-0.07, 2)
@@ -94,7 +84,8 @@ def latency(tmp_path: Path) -> Path:
 
 def check(latency: Path | None, size: tuple[int, int] = (64, 96), classes: int = 3, **limits: str) -> None:
     """Check the costs of a search on images of `size` with so many classes."""
-    problem = Problem(asked(latency=None if latency is None else str(latency), **limits))
+    config = tiny_config().model_copy(update={"latency": None if latency is None else str(latency), **limits})
+    problem = Problem(config)
     problem.size, problem.classes = size, classes
     check_costs(problem)
 

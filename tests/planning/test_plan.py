@@ -11,9 +11,8 @@ from nasseg.jobs.speed import measure_speed
 from nasseg.planning.config import Plan
 from nasseg.planning.machine import Hardware, Speed, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import IMAGE_SCALES, derive_plan
+from nasseg.planning.plan import IMAGE_SCALES, derive_plan, relaxation_options, search_crop
 from nasseg.planning.planner import LEAST_PROXY_SHARE
-from nasseg.planning.trainings import relaxation_options, search_crop
 from nasseg.space.relaxation import RelaxationOptions
 from tests.jobs.tiny import DATA, TinySpace
 
