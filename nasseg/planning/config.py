@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nasseg.planning.budget import Budget
 from nasseg.planning.limits import Limits
 from nasseg.planning.objective import Aim
-from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.samplers import find_sampler
 from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import load_config, save_config
 from nasseg.train.device import choose_device
@@ -104,6 +104,5 @@ def cores() -> int:
 
 def check_sampler(name: str) -> str:
     """The sampler's name; raises `ValueError` for an unknown one."""
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+    find_sampler(name)
     return name
