@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from nasseg.search.trust import pooled_deviation
+from nasseg.experiment.trust import pooled_deviation
 
 from nasseg import plugins
 from nasseg.data import Augment, Batch, evaluation_batches, open_dataset, training_batches

@@ -37,7 +37,7 @@ from optuna.trial import TrialState, create_trial
 
 from nasseg.pareto import hypervolume
 from nasseg.planning.halving import Rung
-from nasseg.planning.samplers.optuna import _View
+from nasseg.planning.samplers.optuna import View
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -87,7 +87,7 @@ class Search:
         if sum(trial.state in self.states for trial in self.trials.values()) < self.startup:
             network = self.rng.choice(np.flatnonzero(self.untried).tolist())
         else:
-            sampler, view = self.make_sampler(self.rng.getrandbits(32)), _View(list(self.trials.values()))
+            sampler, view = self.make_sampler(self.rng.getrandbits(32)), View(list(self.trials.values()))
             study = optuna.create_study(storage=view, sampler=sampler, directions=["maximize", "maximize"])
             proposed = list(study.ask(self.table.distributions).params.values())
             distance = (((self.table.levels - proposed) / self.table.highest) ** 2).sum(axis=1)

@@ -21,12 +21,9 @@ def one_line(error: ValidationError, where: str = "") -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    path, before = "", None
+    path = ""
     for part in location:
-        # After a field `op`, pydantic gives the kind of the operator too, which is no part of the path in the file.
-        if before != "op":
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-        before = part
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
 

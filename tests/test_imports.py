@@ -30,6 +30,7 @@ ORDER = (
     "nasseg.jobs",
     "nasseg.experiment",
     "nasseg.report",
+    "nasseg.testing",
     "nasseg.cli",
 )
 PLUGINS = {

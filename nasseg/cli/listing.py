@@ -38,12 +38,12 @@ def _rows(what: str) -> list[tuple[str, str]]:
         group = plugins.BASELINES
         return [(name, _summary(plugins.loaded(group, name))) for name in plugins.names(group)]
     if what == "datasets":
-        from nasseg.data import DATASETS
+        from nasseg.data import datasets
 
-        return [(name, _summary(make)) for name, make in DATASETS.items()]
-    from nasseg.ops import OPS
+        return [(name, _summary(make)) for name, make in datasets().items()]
+    from nasseg.ops import operators
 
-    return [(name, _summary(op)) for name, op in OPS.items()]
+    return [(name, _summary(op)) for name, op in operators().items()]
 
 
 def _summary(thing: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from nasseg import plugins
 from nasseg.data.augment import Augment, normalise
 from nasseg.data.batches import Batch, evaluation_batches, training_batches
 from nasseg.data.cache import CacheWriter, FeatureCache
@@ -10,19 +11,30 @@ from nasseg.data.folder import FolderDataset
 from nasseg.data.streets import Streets
 
 DATASETS: dict[str, Callable[[str], Dataset]] = {"streets": Streets.parse, "folder": FolderDataset}
-"""Every data set by name: from the text after the colon of `--data` to the data set."""
+"""The built-in data sets by name: from the text after the colon of `--data` to the data set."""
+
+ENTRY_POINTS = "nasseg.datasets"
+"""Group of entry points in which installed packages give data sets of their own, each called like those above."""
+
+
+def datasets() -> dict[str, Callable[[str], Dataset]]:
+    """Every data set by name: the built-in ones, then those of installed packages."""
+    installed = {name: plugins.loaded(ENTRY_POINTS, name) for name in plugins.names(ENTRY_POINTS)}
+    return DATASETS | installed | DATASETS
 
 
 def open_dataset(text: str) -> Dataset:
     """The data set that `NAME`, `NAME:OPTIONS` or `folder:PATH` names; raises `DataError` where there is none."""
     name, _, options = text.partition(":")
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}: must be one of {', '.join(DATASETS)} (your images: folder:PATH)")
-    return DATASETS[name](options)
+    known = DATASETS if name in DATASETS else datasets()
+    if name not in known:
+        raise DataError(f"unknown data set {name!r}: must be one of {', '.join(known)} (your images: folder:PATH)")
+    return known[name](options)
 
 
 __all__ = [
     "DATASETS",
+    "ENTRY_POINTS",
     "Augment",
     "Batch",
     "CacheWriter",
@@ -33,6 +45,7 @@ __all__ = [
     "Sample",
     "Split",
     "Streets",
+    "datasets",
     "evaluation_batches",
     "normalise",
     "open_dataset",

@@ -56,7 +56,7 @@ class Dataset(ABC):
         """The names of the splits."""
 
     @abstractmethod
-    def _open(self, names: tuple[str, ...]) -> Split:
+    def union(self, names: tuple[str, ...]) -> Split:
         """The union of the named splits, all of which exist."""
 
     def split(self, name: str) -> Split:
@@ -65,7 +65,7 @@ class Dataset(ABC):
         for part in names:
             if part not in self.splits():
                 raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}")
-        split = self._open(names)
+        split = self.union(names)
         if len(split) == 0:
             raise DataError(f"split {name!r} of {self.spec} is empty, but must hold at least one image")
         return split

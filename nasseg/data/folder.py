@@ -72,7 +72,8 @@ class FolderDataset(Dataset):
         folders = {path.name for path in (self.root / "images").glob("*/")}
         return tuple(sorted(folders | {path.stem for path in (self.root / "splits").glob("*.txt")}))
 
-    def _open(self, names: tuple[str, ...]) -> "FolderSplit":
+    def union(self, names: tuple[str, ...]) -> "FolderSplit":
+        """Every image once, in the order of the splits' names; files are opened when they are asked for."""
         items = {item.name: item for name in names for item in self._items(name)}
         return FolderSplit("+".join(names), tuple(items.values()), self)
 

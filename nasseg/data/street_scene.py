@@ -50,10 +50,10 @@ ROOF_HEIGHT = 0.42
 
 def draw(height: int, width: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
     """A scene drawn from `rng`: image (H, W, 3) in RGB and mask (H, W) of class indices."""
-    return _Scene(height, width, rng).finish()
+    return Scene(height, width, rng).finish()
 
 
-class _Scene:
+class Scene:
     """A canvas with the scene's geometry and rules, painted from far to near."""
 
     def __init__(self, height: int, width: int, rng: np.random.Generator) -> None:

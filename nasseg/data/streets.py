@@ -85,7 +85,8 @@ class Streets(Dataset):
         """Three: train, val and test."""
         return ("train", "val", "test")
 
-    def _open(self, names: tuple[str, ...]) -> "StreetsSplit":
+    def union(self, names: tuple[str, ...]) -> "StreetsSplit":
+        """The scenes of each split once."""
         return StreetsSplit(names, self)
 
 

@@ -12,11 +12,12 @@ from nasseg.experiment.experiment import Experiment
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
-from nasseg.planning.config import SearchConfig, check_sampler
+from nasseg.planning.config import SearchConfig
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, relaxation_options
+from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable
@@ -89,7 +90,7 @@ def begin(out: Path, options: SearchOptions) -> Experiment:
     Raises `ValueError` for anything that could not work later, and then leaves nothing behind.
     """
     check_new(out)
-    check_sampler(options.sampler)
+    find_sampler(str(options.sampler))
     problem = Problem(options)
     config = plan_search(problem)
     with new_folder(out):

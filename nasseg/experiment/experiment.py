@@ -26,7 +26,7 @@ from nasseg.planning.job import Job, JobResult
 from nasseg.planning.machine import cores
 from nasseg.planning.objective import Objective
 from nasseg.planning.planner import Planner
-from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, trained_model
 from nasseg.train.model import load_model
 
@@ -43,7 +43,7 @@ class Experiment:
         self.record = self._open_record()
         self.planner = Planner(
             self.problem.space,
-            SAMPLERS[config.sampler](self.problem.space),
+            find_sampler(config.sampler)(self.problem.space),
             self.plan,
             seed=config.seed,
             total_seconds=self.total_seconds,

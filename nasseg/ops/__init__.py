@@ -1,8 +1,11 @@
 """The operator library: every network of nasseg, handcrafted or found, is made of these and of nothing else."""
 
-from typing import TYPE_CHECKING, Annotated, Union
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, SerializeAsAny
+from pydantic_core import PydanticKnownError
 
 from nasseg.ops.base import Op
 from nasseg.ops.conv import Conv, SeparableConv, TransposedConv, atrous3x3, conv1x1, logits1x1
@@ -34,18 +37,76 @@ OPS: dict[str, type[Op]] = {
     "identity": Identity,
     "zero": Zero,
 }
-"""Every operator by its kind; a new one is one line here."""
+"""The library's own operators by kind; a new one is one line here."""
+
+ENTRY_POINTS = "nasseg.ops"
+"""Group of entry points in which installed packages give operators of their own, each named by its kind."""
+
+
+def operators() -> dict[str, type[Op]]:
+    """Every operator by its kind: the library's own, then those of installed packages."""
+    return OPS | {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)} | OPS
+
+
+@cache
+def _operator(kind: str) -> type[Op]:
+    return OPS[kind] if kind in OPS else operators()[kind]
+
+
+def _as_operator(value: object) -> Op:
+    """An operator as it is; from a mapping, one of the kind that its field `op` names. A file imports nothing else."""
+    if isinstance(value, Op):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticKnownError("model_type", {"class_name": "Op"})
+    if "op" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'op'"})
+    kind = str(value["op"])
+    try:
+        found = _operator(kind)
+    except KeyError:
+        known = ", ".join(f"'{name}'" for name in operators())
+        context = {"discriminator": "'op'", "tag": kind, "expected_tags": known}
+        raise PydanticKnownError("union_tag_invalid", context) from None
+    return found.model_validate(value)
 
 
 if TYPE_CHECKING:
     AnyOp = Op
 else:
-    AnyOp = Annotated[Union[tuple(OPS.values())], Field(discriminator="op")]  # noqa: UP007
-    """The type of a pydantic field that holds any operator of the library."""
+    AnyOp = Annotated[SerializeAsAny[Op], BeforeValidator(_as_operator)]
+    """The type of a pydantic field that holds any operator: of the library, or of an installed package."""
 
 
 __all__ = [
-    "OPS", "Activation", "Add", "AnyOp", "AveragePool", "BasicBlock", "Bottleneck", "Concat", "Conv", "Dropout", "Gate",
-    "GlobalPool", "Identity", "Input", "InvertedResidual", "MaxPool", "Multiply", "Op", "PyramidPool", "Resize",
-    "SeparableConv", "StdcModule", "TransposedConv", "Zero", "atrous3x3", "conv1x1", "image_pool", "logits1x1",
-]  # fmt: skip
+    "ENTRY_POINTS",
+    "OPS",
+    "Activation",
+    "Add",
+    "AnyOp",
+    "AveragePool",
+    "BasicBlock",
+    "Bottleneck",
+    "Concat",
+    "Conv",
+    "Dropout",
+    "Gate",
+    "GlobalPool",
+    "Identity",
+    "Input",
+    "InvertedResidual",
+    "MaxPool",
+    "Multiply",
+    "Op",
+    "PyramidPool",
+    "Resize",
+    "SeparableConv",
+    "StdcModule",
+    "TransposedConv",
+    "Zero",
+    "atrous3x3",
+    "conv1x1",
+    "image_pool",
+    "logits1x1",
+    "operators",
+]

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from nasseg.planning.budget import Budget
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.samplers import SAMPLERS
 from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import load_config, save_config
 from nasseg.train.recipe import Recipe
@@ -54,9 +53,3 @@ class SearchConfig(SearchOptions):
     def load(cls, folder: Path) -> SearchConfig:
         """Read a run folder's `config.yaml`; raises `ValueError` if it is missing or off."""
         return load_config(cls, folder, "search")
-
-
-def check_sampler(name: str | None) -> None:
-    """Raise `ValueError` for an unknown sampler, with the known ones."""
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")

@@ -12,6 +12,7 @@ from nasseg import plugins
 from nasseg.data import Dataset, evaluation_batches, open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, load, save
+from nasseg.network import Network
 from nasseg.run_folder import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
@@ -106,7 +107,7 @@ class Retraining:
         retraining = cls(architecture, config, folder)
         retraining.train.check()
         retraining.val.check()
-        retraining._network()
+        retraining.network()
         with new_folder(folder):
             save(architecture, folder / ARCHITECTURE_FILE)
             save_config(config, folder)
@@ -138,7 +139,7 @@ class Retraining:
                 on_score(trainer.step, trainer, self.score(trainer))
 
         trainer, log = fit(
-            self._network(), recipe, self.train, device=self.device, seed=self.config.seed,
+            self.network(), recipe, self.train, device=self.device, seed=self.config.seed,
             workers=self.config.workers, checkpoint=self.folder / CHECKPOINT_FILE, on_step=after_step,
         )  # fmt: skip
         if log.status == "nonfinite":
@@ -157,7 +158,8 @@ class Retraining:
         classes = len(self.dataset.classes)
         return evaluate(trainer.ema_network(), batches, classes, self.dataset.ignore_index, self.device)
 
-    def _network(self) -> Any:
+    def network(self) -> Network:
+        """The network that the training starts from: with pretrained weights where there are any, else random."""
         network = seeded_network(self.architecture, self.config.seed)
         if self.config.weights is not None:
             self.weights_report = load_pretrained(network, self.config.weights)

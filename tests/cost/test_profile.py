@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nasseg.cli.profile import points_of, samples
 from nasseg.cost import profile as module
+from nasseg.cost.backends import BACKENDS, Backend
 from nasseg.cost.latency_table import LatencyTable, Operator, operators_of
 from nasseg.cost.profile import PASSES, find_operators, partial_file, profile, time_networks
 from nasseg.cost.timing import Timing
@@ -54,14 +55,15 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    def prepare(part: nn.Module, inputs: tuple[Tensor, ...], *_: Any) -> Callable[[], float]:
+    def prepare(part: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], float]:
         with torch.inference_mode():
             part.eval()(*inputs)
         return lambda: true_ms(part)
 
     made_up = Device()
     monkeypatch.setattr(module, "time_interleaved", made_up.time)
-    monkeypatch.setattr(module, "_prepare", prepare)
+    monkeypatch.setattr(module, "inference_form", lambda part, inputs: part)
+    monkeypatch.setitem(BACKENDS, CONDITIONS.backend, Backend(prepare, ("torch",)))
     return made_up
 
 

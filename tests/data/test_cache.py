@@ -9,13 +9,13 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from nasseg.data import CacheWriter, FeatureCache
 
 KEY = {"weights": "abc", "size": [4, 6]}
+MAPS = Path("/proc/self/maps")
 SAMPLES, VIEWS = 5, 3
 FEATURES = torch.arange(VIEWS * SAMPLES * 2 * 2 * 3).reshape(VIEWS, SAMPLES, 2, 2, 3) / 4
 MASKS = (torch.arange(VIEWS * SAMPLES).reshape(VIEWS, SAMPLES, 1, 1) + torch.arange(24).reshape(4, 6)) % 256
@@ -96,11 +96,12 @@ def test_a_resumed_run_sees_the_same_batches(tmp_path: Path) -> None:
     assert not torch.equal(whole[0].masks, other.masks)
 
 
-def test_arrays_are_mapped_read_only(tmp_path: Path) -> None:
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not list what a process maps into memory")
+def test_files_are_mapped_read_only_and_shared(tmp_path: Path) -> None:
     cache = FeatureCache.open_or_build(tmp_path, KEY, build)
-    for array in cache._arrays.values():
-        assert isinstance(array, np.memmap)
-        assert array.mode == "r"
+    mapped = [line.split() for line in MAPS.read_text().splitlines() if str(cache.folder) in line]
+    assert {Path(path) for *_, path in mapped} == set(cache.folder.glob("*.bin"))
+    assert {permissions for _, permissions, *_ in mapped} == {"r--s"}
 
 
 def test_other_keys_are_other_caches(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from PIL import Image
 
 from nasseg.data import DataError, FolderDataset, open_dataset
 
-CAMVID = Path(__file__).parents[3] / "shared/data/camvid"
-
 
 def problem(folder: Path, split: str = "train") -> str:
     """The one line that checking a split ends with."""
@@ -162,10 +160,8 @@ def test_text_split_with_unknown_image(folder: Path, line: str) -> None:
     assert repr(line) in message
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside the repository")
-def test_camvid() -> None:
-    dataset = FolderDataset(CAMVID)
+def test_camvid(shared: Path) -> None:
+    dataset = FolderDataset(shared / "camvid")
     sizes = {name: len(dataset.split(name)) for name in ("train", "val", "test", "search-train", "search-val")}
     assert sizes == {"train": 367, "val": 101, "test": 233, "search-train": 266, "search-val": 101}
     assert dataset.split("search-val")[0].image.shape == (3, 360, 480)

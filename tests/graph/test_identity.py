@@ -26,8 +26,10 @@ def architectures(draw: st.DrawFn) -> Architecture:
     """A random graph of few operators, so that equal nodes and isomorphic pairs are common."""
     g = Builder("random")
     names = [g.input(1)]
+    used: set[str] = set()
     for index in range(draw(st.integers(1, 6))):
         sources = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2))
+        used.update(sources)
         name = f"n{index}"
         if len(sources) == 1:
             names.append(g.add(name, draw(st.sampled_from(UNARY)), *sources))
@@ -36,7 +38,6 @@ def architectures(draw: st.DrawFn) -> Architecture:
         else:
             joined = g.add(f"joined{index}", Concat(), *sources)
             names.append(g.add(name, conv1x1(1), joined))
-    used = {source for node in g._nodes for source in node.inputs}
     loose = [name for name in names[1:] if name not in used]
     return g.build(g.add("out", Add(), *loose) if len(loose) > 1 else loose[0])
 

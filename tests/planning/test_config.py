@@ -6,7 +6,8 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from nasseg.planning.config import SearchConfig, check_sampler
+from nasseg.planning.config import SearchConfig
+from nasseg.planning.samplers import find_sampler
 from tests.jobs.tiny import tiny_config
 
 
@@ -79,9 +80,9 @@ def test_a_config_does_not_change() -> None:
 
 
 def test_an_unknown_sampler_names_the_known() -> None:
-    check_sampler("tpe")
+    find_sampler("tpe")
     with pytest.raises(ValueError, match=r"unknown sampler 'oracle'; known: .*nsga2"):
-        check_sampler("oracle")
+        find_sampler("oracle")
 
 
 def test_the_device_is_found() -> None:

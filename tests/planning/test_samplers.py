@@ -11,6 +11,7 @@ from nasseg.planning.job import Candidate
 from nasseg.planning.samplers import SAMPLERS
 from nasseg.planning.samplers.neighbourhood import NeighbourhoodSampler
 from nasseg.planning.samplers.optuna import OptunaSampler, as_trial
+from nasseg.testing import SamplerConformance
 from tests.planning.made_up import Cell, CellSpace, key_of
 
 SPACE = CellSpace(branches=3, operators=7)
@@ -39,21 +40,9 @@ def quality(choice: Cell) -> float:
     return -float(sum(abs(op - 2) for op in choice.branches))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_proposal_depends_on_history_and_generator_alone(name: str) -> None:
-    tried = history(40)
-    used, fresh = SAMPLERS[name](SPACE), SAMPLERS[name](SPACE)
-    for count in range(0, 40, 8):
-        used.propose(tried[:count], Random(count))
-    proposals = [used.propose(tried, Random(seed)) for seed in range(8)]
-    assert proposals == [fresh.propose(tried, Random(seed)) for seed in range(8)]
-    assert len(set(proposals)) > 1
-    assert all(SPACE.parse(p.model_dump()) == p for p in proposals)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_works_without_history(name: str) -> None:
-    assert isinstance(SAMPLERS[name](SPACE).propose([], Random(0)), Cell)
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+class TestSamplers(SamplerConformance):
+    pass
 
 
 @pytest.mark.parametrize("name", ["neighbourhood", "tpe", "nsga2"])

@@ -7,9 +7,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from nasseg import plugins
+from nasseg import plugins, run_folder
 from nasseg.graph import save
-from nasseg.train import run_folder
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import MODEL_FILE, load_model
@@ -74,7 +73,7 @@ def test_what_is_not_given_comes_from_the_file(tmp_path: Path) -> None:
     assert (own.config.data, own.config.train_split, own.config.val_split) == (DATA, "val", "test")
     assert own.config.weights == str(tmp_path / "w.safetensors")
     assert own.weights_report is not None
-    backbone = own._network().state_dict()["backbone.conv.0.weight"]
+    backbone = own.network().state_dict()["backbone.conv.0.weight"]
     assert torch.equal(backbone, weights["backbone.conv.0.weight"])
 
     changed = prepare(str(tmp_path / "best.json"), tmp_path / "changed", data=None, train_split="train", weights="none")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from nasseg import plugins
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.samplers.neighbourhood import NeighbourhoodSampler
 from nasseg.planning.samplers.uniform import RandomSampler
@@ -23,9 +24,27 @@ def _nsga2(space: Space[Any]) -> Sampler:
     return nsga2(space)
 
 
-SAMPLERS: Mapping[str, Callable[[Space[Any]], Sampler]] = {
+SAMPLERS: dict[str, Callable[[Space[Any]], Sampler]] = {
     "random": RandomSampler,
     "neighbourhood": NeighbourhoodSampler,
     "tpe": _tpe,
     "nsga2": _nsga2,
 }
+"""The built-in samplers by name: from the space to the sampler."""
+
+ENTRY_POINTS = "nasseg.samplers"
+"""Group of entry points in which installed packages give samplers of their own, each called like those above."""
+
+
+def samplers() -> dict[str, Callable[[Space[Any]], Sampler]]:
+    """Every sampler by name: the built-in ones, then those of installed packages."""
+    installed = {name: plugins.loaded(ENTRY_POINTS, name) for name in plugins.names(ENTRY_POINTS)}
+    return SAMPLERS | installed | SAMPLERS
+
+
+def find_sampler(name: str) -> Callable[[Space[Any]], Sampler]:
+    """The sampler of that name, which takes the space; raises `ValueError` for an unknown one, with the known."""
+    known = SAMPLERS if name in SAMPLERS else samplers()
+    if name not in known:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(known)}")
+    return known[name]

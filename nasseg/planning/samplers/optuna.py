@@ -36,7 +36,7 @@ class OptunaSampler:
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """The next choice to try, given all that were tried, in their order."""
-        view = _View([self._freeze(tried) for tried in history])
+        view = View([self._freeze(tried) for tried in history])
         objectives = max((len(tried.values) for tried in history if tried.values), default=1)
         with warnings.catch_warnings():
             # TPE's grouping is marked as experimental.
@@ -95,7 +95,7 @@ def as_trial(space: Space[Any], tried: Trial) -> FrozenTrial:
     )
 
 
-class _View(InMemoryStorage):
+class View(InMemoryStorage):
     """Holds `trials`, numbered from 1, beside the one that is asked for, which is number 0.
 
     Adding them one by one to an ordinary storage would copy all of them for each proposal.
@@ -110,5 +110,6 @@ class _View(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        """The trial that is asked for, and those held."""
         asked = super().get_all_trials(study_id, deepcopy, states)
         return asked + [trial for trial in self._trials if states is None or trial.state in states]

@@ -1,0 +1,53 @@
+"""A sampler of one's own: aging evolution, on a score that needs no training.
+
+Run from the repository's root:
+
+    python -m examples.own_sampler
+
+To search with yours by `--sampler evolution`, give it as an entry point in your package's `pyproject.toml`:
+
+    [project.entry-points."nasseg.samplers"]
+    evolution = "examples.own_sampler:Evolution"
+"""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from examples.own_space import TwoRates
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate
+from nasseg.space import Choice, Space
+
+POPULATION, TOURNAMENT = 16, 4
+
+
+class Evolution:
+    """A neighbour of the best of a few that were tried lately (Real et al., arXiv 1802.01548)."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        self.space = space
+
+    def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
+        """A uniform sample until there is a population; nothing is remembered but `history`."""
+        scored = [trial for trial in history if trial.values and trial.candidate.feasible]
+        if len(scored) < POPULATION:
+            drawn: Choice = self.space.sample(rng)
+            return drawn
+        parent = max(rng.sample(scored[-POPULATION:], TOURNAMENT), key=lambda trial: (trial.level, trial.values))
+        child: Choice = rng.choice(list(self.space.neighbours(parent.choice)))
+        return child
+
+
+if __name__ == "__main__":
+    space: Space[Any] = TwoRates()
+    rng, history = Random(0), list[Trial]()
+    for _ in range(3 * POPULATION):
+        choice = Evolution(space).propose(history, rng)
+        network = space.architecture(choice, 19)
+        candidate = Candidate(key=network.key, choice=choice.model_dump(mode="json"))
+        score = -float(network.describe((64, 64)).params)
+        history.append(Trial(candidate, choice, level=1, values=(score,), final=True))
+    for name, part in {"first": history[:POPULATION], "last": history[-POPULATION:]}.items():
+        mean = -sum(trial.values[0] for trial in part if trial.values) / POPULATION
+        print(f"{name} {POPULATION}: {mean / 1e6:.2f} M parameters on average")

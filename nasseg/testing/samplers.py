@@ -1,0 +1,136 @@
+"""What every sampler must do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Candidate
+from nasseg.planning.samplers import ENTRY_POINTS, samplers
+from nasseg.planning.samplers.base import Sampler
+from nasseg.space import Space
+from nasseg.testing.branches import Branches, BranchSpace
+from nasseg.testing.suite import Suite, elsewhere
+
+Make = Callable[[Space[Any]], Sampler]
+SPACE = BranchSpace()
+RUNGS = 3
+HISTORIES = ("empty", "running", "failed", "infeasible", "promoted", "several objectives")
+
+
+def quality(choice: Branches) -> float:
+    """At most 0, the higher the nearer all rates are to 3."""
+    return -float(sum(abs(rate - 3) for rate in choice.rates))
+
+
+def trial(
+    choice: Branches, level: int, values: tuple[float, ...] | None, final: bool, limits: Mapping[str, float]
+) -> Trial:
+    """A candidate that came as far as `level`; `limits` above 0 are violated."""
+    key = SPACE.canonical(choice).model_dump_json()
+    candidate = Candidate(key=key, choice=choice.model_dump(mode="json"), constraints=dict(limits))
+    return Trial(candidate, choice, level=level, values=values, final=final)
+
+
+def history(kind: str = "promoted", count: int = 40) -> list[Trial]:
+    """What a search may have tried: choices drawn uniformly, all in training yet, all failed, all beyond a limit, …
+
+    In a history with values, a third of each rung is promoted.
+    """
+    rng = Random(0)
+    tried = []
+    for _ in range(0 if kind == "empty" else count):
+        choice, luck = SPACE.sample(rng), rng.random()
+        level = 1 + (luck < 1 / 3) + (luck < 1 / 9)
+        values: tuple[float, ...] = (quality(choice),)
+        match kind:
+            case "running":
+                tried.append(trial(choice, 0, None, final=False, limits={}))
+            case "failed":
+                tried.append(trial(choice, 1, None, final=True, limits={}))
+            case "infeasible":
+                tried.append(trial(choice, 0, None, final=True, limits={"params": 0.5}))
+            case "several objectives":
+                both = (*values, -float(sum(choice.rates)))
+                tried.append(trial(choice, level, both, final=level == RUNGS, limits={}))
+            case _:
+                tried.append(trial(choice, level, values, final=level == RUNGS, limits={"params": -0.5}))
+    return tried
+
+
+def proposals(sampler: Sampler, tried: Sequence[Trial], count: int = 8) -> list[dict[str, Any]]:
+    """What it proposes next with each of a few generators, as JSON."""
+    return [sampler.propose(tried, Random(seed)).model_dump(mode="json") for seed in range(count)]
+
+
+def global_generators() -> tuple[object, str]:
+    """The states of those of `random` and `numpy`."""
+    return random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+
+
+def fresh_proposals(make: Make) -> list[dict[str, Any]]:
+    """What a new sampler proposes after a history."""
+    return proposals(make(SPACE), history())
+
+
+class SamplerConformance(Suite):
+    """Checks of a sampler: a class or function that takes the space.
+
+    class TestEvolution(SamplerConformance):
+        sampler = Evolution
+    """
+
+    subject = "sampler"
+    sampler: ClassVar[Make]
+
+    def test_the_command_line_knows_it(self, sampler: Make) -> None:
+        """Fix: an entry point of the group `nasseg.samplers` in an installed package."""
+        name = getattr(sampler, "__qualname__", str(sampler))
+        assert sampler in samplers().values(), (
+            f'give {name} as an entry point and install your package: [project.entry-points."{ENTRY_POINTS}"] '
+            f'NAME = "{sampler.__module__}:{name}"'
+        )
+
+    @pytest.mark.parametrize("kind", HISTORIES)
+    def test_it_proposes_points_of_the_space_whatever_was_tried(self, sampler: Make, kind: str) -> None:
+        """Fix: values may be `None`, several, or of choices that break a limit; and nothing may have been tried."""
+        for proposal in proposals(sampler(SPACE), history(kind)):
+            assert SPACE.parse(proposal).model_dump(mode="json") == proposal
+
+    @pytest.mark.parametrize("kind", HISTORIES)
+    def test_what_was_tried_stays_as_it_is(self, sampler: Make, kind: str) -> None:
+        """Fix: work on a copy of the history."""
+        tried = history(kind)
+        before = [asdict(one) for one in tried]
+        proposals(sampler(SPACE), tried)
+        assert [asdict(one) for one in tried] == before
+
+    def test_it_keeps_no_state(self, sampler: Make) -> None:
+        """Fix: derive all from the history, so that a resumed search proposes what an unbroken one would have."""
+        tried, used = history(), sampler(SPACE)
+        for count in range(0, len(tried), 8):
+            used.propose(tried[:count], Random(count))
+        assert proposals(used, tried) == fresh_proposals(sampler)
+
+    def test_the_generator_decides(self, sampler: Make) -> None:
+        """Fix: draw from the generator that `propose` is given."""
+        found = fresh_proposals(sampler)
+        assert found == fresh_proposals(sampler), "the same history and generator give another proposal"
+        assert any(proposal != found[0] for proposal in found), "another generator gives the same proposal"
+
+    def test_no_other_generator_is_used(self, sampler: Make) -> None:
+        """Fix: draw from the generator that `propose` is given, not from those of `random` and `numpy`."""
+        before = global_generators()
+        proposals(sampler(SPACE), history())
+        assert global_generators() == before, "it draws from a global generator, or seeds it"
+
+    def test_another_process_proposes_the_same(self, sampler: Make) -> None:
+        """Fix: no loop over a set, and nothing from the clock."""
+        assert elsewhere(fresh_proposals, sampler) == fresh_proposals(sampler)
