@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nasseg import search
+from nasseg.threads import limit_spinning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from nasseg.graph import Architecture
 
 __all__ = ["baseline", "load", "search"]
+
+limit_spinning()  # read when torch loads
 
 
 def load(path: str | Path) -> Architecture:

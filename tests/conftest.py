@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from nasseg.threads import limit_spinning
+
 # Read when torch and Ray load, so set before any test module is imported; child processes inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+limit_spinning()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # today's default, which Ray warns that it will change
 

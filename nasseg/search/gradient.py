@@ -18,7 +18,7 @@ from nasseg.data.subset import halves
 from nasseg.graph import write_atomically
 from nasseg.search.relaxation import C, Relaxable, Relaxation, RelaxationOptions, WeightedGraph
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
-from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
 from nasseg.train.fit import SAVE_EVERY_SECONDS
 from nasseg.train.losses import cross_entropy
 from nasseg.train.recipe import Share
@@ -280,8 +280,10 @@ def fit_relaxation(
         if time.monotonic() - shown > SNAPSHOT_EVERY_SECONDS:
             show()
             shown = time.monotonic()
+        look()
 
-    status = trainer.run(until_step, after_step)
+    with sharing(trainer.device) as look:
+        status = trainer.run(until_step, after_step)
     if status == "finished":
         save_checkpoint(checkpoint, trainer.state_dict())
     show()
