@@ -22,11 +22,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from nasseg.experiment.trust import pooled_deviation
 
 from nasseg import plugins
 from nasseg.data import Augment, Batch, evaluation_batches, open_dataset, training_batches
 from nasseg.data.resized import Resized
+from nasseg.experiment.trust import pooled_deviation
 from nasseg.network import Network
 from nasseg.rank_correlation import kendall, spearman
 from nasseg.train.device import mixed_precision_dtype

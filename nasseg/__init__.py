@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nasseg.experiment.keywords import keywords_from
 from nasseg.planning.options import SearchOptions
+from nasseg.threads import limit_spinning
 
 if TYPE_CHECKING:
     from nasseg.cost.latency_table import LatencyTable
@@ -61,6 +62,9 @@ def search(out: Path, options: SearchOptions) -> Architecture:
     if run.results.best is None:
         raise ValueError(f"no candidate could be trained within {options.budget}; give a larger budget")
     return run.architecture(run.results.best)
+
+
+limit_spinning()  # read when torch loads
 
 
 def load(path: str | Path) -> Architecture:

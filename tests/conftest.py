@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from nasseg.threads import limit_spinning
+
 # Read when torch and Ray load, so set before any test module is imported; child processes inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A cache for each kind of instructions, or it would give code made for others.
 INSTRUCTIONS = os.environ.get("ATEN_CPU_CAPABILITY", "native")
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"nasseg-{os.getuid()}-{INSTRUCTIONS}")
+limit_spinning()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # today's default, which Ray warns that it will change
 

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ORDER = (
     "nasseg.errors",
     "nasseg.allocator",
+    "nasseg.threads",
     "nasseg.rank_correlation",
     "nasseg.pareto",
     "nasseg.ops",

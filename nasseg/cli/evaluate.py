@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json
+from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json, say_threads
 
 if TYPE_CHECKING:
     from nasseg.train.metrics import Metrics
@@ -28,8 +28,10 @@ def evaluate(
     config: Config = None,
 ) -> None:
     """Score a trained model: mIoU, boundary IoU, pixel accuracy, IoU of every class."""
+    import torch
+
     from nasseg.data import evaluation_batches, open_dataset
-    from nasseg.train.device import choose_device
+    from nasseg.train.device import choose_device, threads_for
     from nasseg.train.evaluate import evaluate as score
     from nasseg.train.model import load_model
 
@@ -45,6 +47,9 @@ def evaluate(
     part = dataset.split(split)
     part.check()
     target = choose_device(device)
+    torch.set_num_threads(threads_for(target))
+    if target.type == "cpu":
+        say_threads(torch.get_num_threads())
     batches = (batch for batch, _ in evaluation_batches(part, 4, target, workers))
     metrics = score(network, batches, len(classes), dataset.ignore_index, target, wanted, flip, boundary=True)
     if as_json:

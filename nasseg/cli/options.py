@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -103,6 +104,13 @@ def new_run_folder(kind: str) -> Path:
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def say_threads(threads: int | None) -> None:
+    """Say how many threads a command computes with if the machine has more cores."""
+    cores = os.cpu_count() or 1
+    if threads is not None and threads < cores:
+        say(f"computing with {threads} thread{'s' if threads > 1 else ''} on {cores} cores")
 
 
 def say(message: str) -> None:

@@ -26,13 +26,14 @@ def predict(
     from nasseg.data.folder import read_image
     from nasseg.graph import write_atomically
     from nasseg.report.figures.pictures import Palette, colour_mask, overlay
-    from nasseg.train.device import choose_device
+    from nasseg.train.device import choose_device, threads_for
     from nasseg.train.model import load_model
 
     files = _image_files(images)
     _check_results(files, out)
     network, provenance = load_model(model)
     target = choose_device(device)
+    torch.set_num_threads(threads_for(target))
     network.to(target)
     data = provenance.data
     palette = Palette(classes=data.classes, colours=data.palette, ignore_index=data.ignore_index)

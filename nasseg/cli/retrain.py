@@ -21,6 +21,7 @@ from nasseg.cli.options import (
     parse_size,
     print_json,
     say,
+    say_threads,
 )
 
 
@@ -81,6 +82,8 @@ def retrain(
         f"{training.architecture.name} on {training.config.data} ({len(training.train)} images), "
         f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on {training.device}"
     )
+    if training.device.type == "cpu":
+        say_threads(training.config.threads)
     stop = stop_on_interrupt()
     try:
         with RetrainReporter(training, stop) as reporter:

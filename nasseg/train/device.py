@@ -1,13 +1,14 @@
 """How a step runs on its device: precision, memory format, random numbers."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nasseg.allocator import keep_freed_memory
+from nasseg.threads import choose_threads, sharing_cores
 
 
 def mixed_precision_dtype(device: torch.device) -> torch.dtype | None:
@@ -52,6 +53,21 @@ def place(network: nn.Module, device: torch.device) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def threads_for(device: torch.device) -> int:
+    """How many threads a run that begins now computes with: PyTorch's, or fewer if others use the processor.
+
+    The number is part of a run: another one sums in another order.
+    """
+    threads = torch.get_num_threads()
+    free = choose_threads() if device.type == "cpu" and threads > 1 else None
+    return threads if free is None else min(threads, free)
+
+
+def sharing(device: torch.device) -> AbstractContextManager[Callable[[], None]]:
+    """`sharing_cores` for a loop that computes on the device: the block calls what it is given after every step."""
+    return sharing_cores(torch.get_num_threads() if device.type == "cpu" else 1)
 
 
 @contextmanager

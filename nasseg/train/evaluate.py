@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nasseg.train.device import autocast, place, to_device
+from nasseg.train.device import autocast, place, sharing, to_device
 from nasseg.train.losses import resize
 from nasseg.train.metrics import Metrics, MetricsCounter
 
@@ -42,15 +42,18 @@ def evaluate(
     place(network, device)
     network.eval()
     try:
-        for batch in batches:
-            masks = batch.masks.to(device, non_blocking=True)
-            with autocast(device, amp):
-                scores = _scores(network, to_device(batch.inputs, device), masks, scales, flip)
-            if scores.shape[1] != classes:
-                raise ValueError(
-                    f"The network has {scores.shape[1]} classes, but the data has {classes}: use a network made for it"
-                )
-            counter.update(scores.argmax(dim=1), masks)
+        with sharing(device) as look:
+            for batch in batches:
+                masks = batch.masks.to(device, non_blocking=True)
+                with autocast(device, amp):
+                    scores = _scores(network, to_device(batch.inputs, device), masks, scales, flip)
+                if scores.shape[1] != classes:
+                    raise ValueError(
+                        f"The network has {scores.shape[1]} classes, but the data has {classes}: "
+                        "use a network made for it"
+                    )
+                counter.update(scores.argmax(dim=1), masks)
+                look()
     finally:
         network.train(was_training)
     return counter.compute()

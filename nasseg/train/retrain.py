@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg import plugins
@@ -22,7 +23,7 @@ from nasseg.run_folder import (
     new_folder,
     save_config,
 )
-from nasseg.train.device import choose_device
+from nasseg.train.device import choose_device, threads_for
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.metrics import Metrics
@@ -51,6 +52,8 @@ class RetrainConfig(BaseModel):
     device: str
     seed: int
     workers: int
+    threads: int | None = None
+    """Threads of the processor; older runs leave it to PyTorch."""
 
 
 class Retraining:
@@ -103,6 +106,7 @@ class Retraining:
             device=device,
             seed=seed,
             workers=workers,
+            threads=threads_for(choose_device(device)),
         )
         retraining = cls(architecture, config, folder)
         retraining.train.check()
@@ -131,6 +135,8 @@ class Retraining:
         `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` where the loss is not finite.
         """
         recipe = self.config.recipe
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
         every = max(1, recipe.steps // SCORES_IN_A_RUN)
 
         def after_step(trainer: Trainer, loss: float, learning_rate: float) -> None:

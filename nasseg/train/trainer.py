@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
 from nasseg.train.losses import Loss, cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.recipe import Recipe
 
@@ -92,17 +92,19 @@ class Trainer:
         start, losses = time.perf_counter(), []
         status: Literal["finished", "nonfinite"] = "finished"
         self.network.train()
-        for batch in islice(batches, max(0, until_step - self.step)):
-            loss = self._train_step(batch)
-            if loss is None:
-                self._restore_running_statistics()
-                status = "nonfinite"
-                break
-            losses.append(loss)
-            learning_rate = self._optimizer.param_groups[0]["lr"]
-            self.step += 1
-            if on_step is not None:
-                on_step(self.step - 1, loss, learning_rate)
+        with sharing(self.device) as look:
+            for batch in islice(batches, max(0, until_step - self.step)):
+                loss = self._train_step(batch)
+                if loss is None:
+                    self._restore_running_statistics()
+                    status = "nonfinite"
+                    break
+                losses.append(loss)
+                learning_rate = self._optimizer.param_groups[0]["lr"]
+                self.step += 1
+                if on_step is not None:
+                    on_step(self.step - 1, loss, learning_rate)
+                look()
         if status == "finished" and self.step < until_step:
             raise ValueError(f"The batches ended at step {self.step}, but training goes on until step {until_step}")
         return TrainLog(status, self.step, tuple(losses), time.perf_counter() - start)

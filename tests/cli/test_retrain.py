@@ -24,12 +24,17 @@ Refused = Callable[..., str]
 SHORT = ("--steps", 3, "--batch-size", 2)
 
 
-def test_retrain_then_evaluate_then_predict(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+def test_retrain_then_evaluate_then_predict(
+    nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    monkeypatch.setattr("nasseg.train.device.choose_threads", lambda: 1)
     run = tmp_path / "run"
     done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", run, "--json")
     trained = done.document
     assert (trained["folder"], trained["steps"]) == (str(run), 3)
     assert "3 steps of 2 crops 32x64" in done.err
+    assert "computing with 1 thread on 5 cores\n" in done.err
     assert {"config.yaml", "architecture.json", "model.safetensors", "metrics.json", "tensorboard"} == set(
         os.listdir(run)
     )

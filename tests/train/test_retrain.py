@@ -63,6 +63,26 @@ def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path) -> N
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_the_number_of_threads_stays_that_of_the_start(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("nasseg.train.device.choose_threads", lambda: 2)
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(Stopped):
+            train(prepare(small, tmp_path / "run"), stop_at=2)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(3)
+        resumed = Retraining.load(tmp_path / "run")
+        assert resumed.config.threads == 2
+        with pytest.raises(Stopped):
+            train(resumed, stop_at=3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_is_not_given_comes_from_the_file(tmp_path: Path) -> None:
     weights = seeded_network(small_architecture(), 7).state_dict()
     safetensors.torch.save_file(dict(weights), tmp_path / "w.safetensors")

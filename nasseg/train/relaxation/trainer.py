@@ -19,7 +19,7 @@ from nasseg.graph import write_atomically
 from nasseg.space.relaxation import Relaxable, Relaxation, RelaxationOptions
 from nasseg.space.weighted_graph import WeightedGraph
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
-from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, to_device
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
 from nasseg.train.fit import SAVE_EVERY_SECONDS
 from nasseg.train.losses import cross_entropy
 from nasseg.train.relaxation.recipe import RelaxationRecipe
@@ -206,8 +206,10 @@ def fit_relaxation(
         if time.monotonic() - shown > SNAPSHOT_EVERY_SECONDS:
             show()
             shown = time.monotonic()
+        look()
 
-    status = trainer.run(until_step, after_step)
+    with sharing(trainer.device) as look:
+        status = trainer.run(until_step, after_step)
     if status == "finished":
         save_checkpoint(checkpoint, trainer.state_dict())
     show()
