@@ -14,7 +14,7 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {"streets": Streets.parse, "fold
 
 
 def open_dataset(text: str) -> Dataset:
-    """The data set that `NAME`, `NAME:OPTIONS` or `folder:PATH` names; raises `DataError` where there is none."""
+    """Open the data set `NAME`, `NAME:OPTIONS` or `folder:PATH`; raises `DataError` if there is none."""
     name, _, options = text.partition(":")
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}: must be one of {', '.join(DATASETS)} (your images: folder:PATH)")
