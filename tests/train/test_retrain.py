@@ -152,7 +152,7 @@ def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_
         Retraining.load(tmp_path)
     run = tmp_path / "run"
     train(prepare(small, run))
-    with pytest.raises(ValueError, match="is finished already"):
+    with pytest.raises(ValueError, match="is already finished"):
         Retraining.load(run)
     (run / MODEL_FILE).unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
