@@ -8,6 +8,8 @@ from typing import Any
 
 from nasseg.train.recipe import Recipe
 
+Preset = Callable[..., Recipe]
+
 
 def short(steps: int = 1000, **changes: Any) -> Recipe:
     """Make the default recipe, for small data sets and short runs from a pretrained backbone.
@@ -116,7 +118,7 @@ def auto_deeplab(**changes: Any) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
+RECIPES: dict[str, Preset] = {
     "short": short,
     "stdc": stdc,
     "deeplab": deeplab,
@@ -126,7 +128,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "auto_deeplab": auto_deeplab,
 }
 
-PAPER_RECIPES = {name: RECIPES[name] for name in RECIPES if name != "short"} | {"dpc": deeplab}
+PAPER_RECIPES: dict[str, Preset] = {name: RECIPES[name] for name in RECIPES if name != "short"} | {"dpc": deeplab}
 """Recipes by the prefix of an architecture's name."""
 
 

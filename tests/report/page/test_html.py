@@ -19,7 +19,6 @@ REPORT = Report(
     best=ALL[1].key,
     classes=("road", "sky", "car"),
     history=((1.0, 0.5), (2.0, 0.76)),
-    budget_unit="min",
     config="seed: 0\nweights: <none>\n",
     architecture=DPC().architecture(DPC().parse(ALL[1].choice), classes=3),
     place="cell",
@@ -117,7 +116,7 @@ def test_the_front_tells_each_cell_on_hover() -> None:
 
 
 def test_the_budget_plot_has_the_history_and_the_baseline() -> None:
-    figure = budget_plot(REPORT.history, "min", 0.71)
+    figure = budget_plot(REPORT.history, 0.71)
     assert (figure.data[0].x, figure.data[0].y) == ((1.0, 2.0), (0.5, 0.76))
     assert figure.layout.shapes[0].y0 == 0.71
     assert figure.layout.xaxis.title.text == "budget spent (min)"
