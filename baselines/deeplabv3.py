@@ -19,7 +19,7 @@ def _on(backbone: str) -> Callable[..., Architecture]:
         filters: int = 256,
         last_conv: bool = False,
     ) -> Architecture:
-        """Build DeepLabV3; `separable` makes its 3×3 convolutions separable, `multi_grid` is the backbone's (§3.2.1).
+        """DeepLabV3; `separable` makes its 3×3 convolutions separable, `multi_grid` is the backbone's (§3.2.1).
 
         `last_conv` puts torchvision's 3×3 convolution between ASPP and the classifier, which the paper does not have.
         """

@@ -19,7 +19,7 @@ def _on(backbone: str) -> Callable[..., Architecture]:
         image_pooling: bool = True,
         filters: int = 256,
     ) -> Architecture:
-        """Build DeepLabV3+; `separable` makes the 3×3 convolutions of ASPP and the decoder separable (§3.2).
+        """DeepLabV3+; `separable` makes the 3×3 convolutions of ASPP and the decoder separable (§3.2).
 
         `separable_decoder` sets the decoder's apart, `multi_grid` is the backbone's (arXiv 1706.05587, §3.2.1).
         """

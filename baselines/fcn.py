@@ -13,27 +13,27 @@ from nasseg.ops import Add, Dropout, TransposedConv, logits1x1
 
 
 def fcn32s(num_classes: int = 19, *, fc_channels: int = 4096) -> Architecture:
-    """Build FCN-32s on VGG-16: scores at stride 32, upsampled at once."""
+    """FCN-32s on VGG-16: scores at stride 32, upsampled at once."""
     return _fcn("fcn32s", num_classes, 0, fc_channels)
 
 
 def fcn16s(num_classes: int = 19, *, fc_channels: int = 4096) -> Architecture:
-    """Build FCN-16s on VGG-16: scores of the fourth pool added at stride 16."""
+    """FCN-16s on VGG-16: scores of the fourth pool added at stride 16."""
     return _fcn("fcn16s", num_classes, 1, fc_channels)
 
 
 def fcn8s(num_classes: int = 19, *, fc_channels: int = 4096) -> Architecture:
-    """Build FCN-8s on VGG-16: scores of the fourth and the third pool added at strides 16 and 8."""
+    """FCN-8s on VGG-16: scores of the fourth and the third pool added at strides 16 and 8."""
     return _fcn("fcn8s", num_classes, 2, fc_channels)
 
 
 def fcn_resnet50(num_classes: int = 19) -> Architecture:
-    """Build FCN on ResNet-50 at output stride 8: a 3×3 convolution, a classifier, an auxiliary head in training."""
+    """FCN on ResNet-50 at output stride 8: a 3×3 convolution, a classifier, and an auxiliary head in training."""
     return _fcn_resnet("fcn-resnet50", num_classes, resnet50_layers)
 
 
 def fcn_resnet101(num_classes: int = 19) -> Architecture:
-    """Build FCN on ResNet-101 at output stride 8: a 3×3 convolution, a classifier, an auxiliary head in training."""
+    """FCN on ResNet-101 at output stride 8: a 3×3 convolution, a classifier, and an auxiliary head in training."""
     return _fcn_resnet("fcn-resnet101", num_classes, resnet101_layers)
 
 

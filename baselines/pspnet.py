@@ -9,7 +9,7 @@ GRIDS = (1, 2, 3, 6)
 
 
 def pspnet_resnet50(num_classes: int = 19) -> Architecture:
-    """Build PSPNet on ResNet-50 at output stride 8 (§3.2, figure 3).
+    """PSPNet on ResNet-50 at output stride 8 (§3.2, figure 3).
 
     Each grid is projected to a quarter of the backbone's channels. The stem is the plain 7×7 convolution.
     """

@@ -19,22 +19,22 @@ class Maps(NamedTuple):
 
 
 def stdc1(num_classes: int = 19) -> Architecture:
-    """Build STDC1-Seg: the small backbone with context path, feature fusion, two auxiliary heads, a detail head."""
+    """STDC1-Seg: the small backbone with context path, feature fusion, two auxiliary heads and the detail head."""
     return _segmentation("stdc1", num_classes)
 
 
 def stdc2(num_classes: int = 19) -> Architecture:
-    """Build STDC2-Seg: as `stdc1`, on the larger backbone."""
+    """STDC2-Seg: as `stdc1`, on the larger backbone."""
     return _segmentation("stdc2", num_classes)
 
 
 def stdc1_classifier(num_classes: int = 1000) -> Architecture:
-    """Build the STDC1 backbone with its ImageNet head: (N, num_classes, 1, 1) scores of the whole image."""
+    """The STDC1 backbone with its ImageNet head: (N, num_classes, 1, 1) scores of the whole image."""
     return _classification("stdc1", num_classes)
 
 
 def stdc2_classifier(num_classes: int = 1000) -> Architecture:
-    """Build the STDC2 backbone with its ImageNet head: (N, num_classes, 1, 1) scores of the whole image."""
+    """The STDC2 backbone with its ImageNet head: (N, num_classes, 1, 1) scores of the whole image."""
     return _classification("stdc2", num_classes)
 
 

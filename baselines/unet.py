@@ -17,7 +17,7 @@ def unet(
     bias: bool = False,
     decoder: Literal["transposed", "bilinear"] = "transposed",
 ) -> Architecture:
-    """Build U-Net with padded convolutions, so that logits have the image's size.
+    """U-Net with padded convolutions, so that logits have the image's size.
 
     The paper's network is `norm=none,bias=true`: biases, no norm. `decoder="bilinear"` replaces each 2×2 transposed
     convolution by bilinear resizing and a 1×1 convolution.

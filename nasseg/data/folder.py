@@ -50,7 +50,7 @@ class _Item(NamedTuple):
 
 
 class FolderDataset(Dataset):
-    """The images and masks below `path`, in the layout at the top of this module."""
+    """Images and masks in a folder, laid out as at the top of this module."""
 
     def __init__(self, path: str | Path) -> None:
         """Read `dataset.json`; raises `DataError` if it or the folder is missing or invalid."""

@@ -68,7 +68,7 @@ class Streets(Dataset):
 
     @classmethod
     def parse(cls, text: str) -> "Streets":
-        """Read `NAME=VALUE,…`; raises `DataError` if an option is unknown or its value invalid."""
+        """Make street scenes with the options `NAME=VALUE,…`; raises `DataError` if one is unknown or invalid."""
         options: dict[str, str] = {}
         for part in filter(None, text.split(",")):
             name, _, value = part.partition("=")

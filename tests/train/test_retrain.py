@@ -28,10 +28,9 @@ def small(tmp_path: Path) -> str:
 
 
 def prepare(arch: str, folder: Path, **options: Any) -> Retraining:
-    defaults: dict[str, Any] = {
-        "data": DATA, "train_split": None, "val_split": None, "weights": None, "recipe": "short",
-        "changes": {"steps": 4, "batch_size": 2}, "device": "cpu", "seed": 0, "workers": 0,
-    }  # fmt: skip
+    defaults: dict[str, Any] = dict.fromkeys(("train_split", "val_split", "weights"))
+    defaults |= {"data": DATA, "recipe": "short", "changes": {"steps": 4, "batch_size": 2}}
+    defaults |= {"device": "cpu", "seed": 0, "workers": 0}
     return Retraining.prepare(arch, folder, **{**defaults, **options})
 
 
