@@ -38,7 +38,7 @@ def fcn_resnet101(num_classes: int = 19) -> Architecture:
 
 
 def _fcn(name: str, classes: int, skips: int, fc_channels: int) -> Architecture:
-    """Class scores at each stride, each upsampled by a learned transposed convolution that starts as bilinear."""
+    """Add class scores at each stride, upsampled by learned transposed convolutions that start as bilinear."""
     g = Builder(name)
     image = g.input()
     maps = vgg16(g, image, fc_channels=fc_channels)

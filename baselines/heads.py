@@ -1,4 +1,4 @@
-"""What segmentation networks put on a backbone's features: ASPP, the DeepLabV3+ decoder, the classifier."""
+"""Heads on a backbone's features: ASPP, the DeepLabV3+ decoder, the classifier."""
 
 from nasseg.graph import Builder
 from nasseg.ops import Concat, Conv, Dropout, Op, Resize, SeparableConv, conv1x1, image_pool, logits1x1
@@ -8,7 +8,7 @@ ASPP_RATES = (6, 12, 18)
 
 
 def conv3x3(channels: int, *, rate: int = 1, separable: bool) -> Op:
-    """A dense or separable 3×3 convolution with batch norm and ReLU."""
+    """Make a dense or separable 3×3 convolution with batch norm and ReLU."""
     if separable:
         return SeparableConv(out_channels=channels, rate=(rate, rate))
     return Conv(out_channels=channels, rate=(rate, rate))
@@ -17,7 +17,7 @@ def conv3x3(channels: int, *, rate: int = 1, separable: bool) -> Op:
 def aspp(
     g: Builder, features: str, output_stride: int, *, channels: int = 256, separable: bool, image_pooling: bool = True
 ) -> str:
-    """Atrous spatial pyramid pooling: 1×1, three atrous 3×3, image pooling; concat, project, dropout.
+    """Add atrous spatial pyramid pooling: 1×1, three atrous 3×3, image pooling; concat, project, dropout.
 
     DeepLabV3 (arXiv 1706.05587, §3.3). (N, C, H, W) → (N, channels, H, W), in the stage `cell`.
     """
@@ -37,7 +37,7 @@ def aspp(
 def decoder(
     g: Builder, high: str, low_level: str, *, low_level_channels: int = 48, channels: int = 256, separable: bool
 ) -> str:
-    """DeepLabV3+'s decoder (arXiv 1802.02611, §3.1): upsample, concat with the projected low-level features, two 3×3.
+    """Add DeepLabV3+'s decoder (arXiv 1802.02611, §3.1): upsample, concat with projected low-level features, two 3×3.
 
     Returns a (N, channels, H / 4, W / 4) map, in the stage `decoder`.
     """
@@ -50,14 +50,14 @@ def decoder(
 
 
 def classifier(g: Builder, features: str, image: str, classes: int) -> str:
-    """1×1 convolution to (N, classes, h, w) logits, then bilinear resize to the image's size, in the stage `head`."""
+    """Add a 1×1 convolution to (N, classes, h, w) logits and a bilinear resize to the image, in the stage `head`."""
     with g.scope("head"):
         logits = g.add("logits", logits1x1(classes), features)
         return g.add("upsample", Resize(), logits, image)
 
 
 def auxiliary_head(g: Builder, features: str, classes: int) -> str:
-    """A second classifier for training only, on features of a middle stage: (N, classes, h, w) logits, not resized.
+    """Add a second classifier for training only, on features of a middle stage: (N, classes, h, w) logits, not resized.
 
     3×3 convolution to a quarter of the channels, dropout, 1×1 (PSPNet, arXiv 1612.01105, §3.3), in the stage
     `auxiliary`.

@@ -52,7 +52,7 @@ def _backbone(g: Builder, image: str, repeats: tuple[int, ...]) -> Maps:
 
 
 def _segmentation(name: str, classes: int) -> Architecture:
-    """The two paths of §3.2, figure 4."""
+    """Build the two paths of §3.2, figure 4."""
     g = Builder(name)
     image = g.input()
     maps = _backbone(g, image, STAGES[name])
@@ -65,16 +65,15 @@ def _segmentation(name: str, classes: int) -> Architecture:
     with g.scope("head"):
         logits = g.add("upsample", Resize(), _scores(g, fused, 256, classes), image)
     training = []
-    for scope, features, channels in (
-        ("auxiliary.stride8", up16, classes), ("auxiliary.stride16", up32, classes), ("detail", maps.stride8, 1),
-    ):  # fmt: skip
+    heads = {"auxiliary.stride8": (up16, classes), "auxiliary.stride16": (up32, classes), "detail": (maps.stride8, 1)}
+    for scope, (features, channels) in heads.items():
         with g.scope(scope):
             training.append(_scores(g, features, 64, channels))
     return g.build(logits, training_outputs=tuple(training))
 
 
 def _refine(g: Builder, name: str, features: str, deeper: str, size_of: str) -> str:
-    """Attention refinement of `features`, plus the `deeper` context, upsampled to the size of `size_of`."""
+    """Add attention refinement of `features`, plus the `deeper` context, upsampled to the size of `size_of`."""
     with g.scope(name):
         x = g.add("conv", conv3x3(128, separable=False), features)
         mean = g.add("pool", GlobalPool(), x)
@@ -85,7 +84,7 @@ def _refine(g: Builder, name: str, features: str, deeper: str, size_of: str) -> 
 
 
 def _fuse(g: Builder, spatial: str, context: str) -> str:
-    """Feature fusion of BiSeNet (arXiv 1808.00897, §3.2): joined, projected, and x + x · attention."""
+    """Add BiSeNet's feature fusion (arXiv 1808.00897, §3.2): joined, projected, and x + x · attention."""
     with g.scope("fusion"):
         x = g.add("projection", conv1x1(256), g.add("concat", Concat(), spatial, context))
         attention = g.add("pool", GlobalPool(), x)
@@ -95,13 +94,13 @@ def _fuse(g: Builder, spatial: str, context: str) -> str:
 
 
 def _scores(g: Builder, features: str, width: int, channels: int) -> str:
-    """3×3 convolution, then 1×1 without bias, as released."""
+    """Add a 3×3 convolution, then 1×1 without bias, as released."""
     x = g.add("conv", conv3x3(width, separable=False), features)
     return g.add("logits", Conv(out_channels=channels, kernel=1, norm="none", activation="none"), x)
 
 
 def _classification(name: str, classes: int) -> Architecture:
-    """Table 2's head as released: the last convolution's output is squared, linear layers have no bias."""
+    """Build table 2's classifier as released: the last convolution's output is squared, linear layers have no bias."""
     g = Builder(f"{name}-classifier")
     x = _backbone(g, g.input(), STAGES[name]).stride32
     with g.scope("head"):

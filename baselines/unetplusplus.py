@@ -19,7 +19,7 @@ def unetplusplus(
     """U-Net++ L4. The paper's network is `norm=none,bias=true`.
 
     Node x{i}_{j} (§3.1, equation 1) at depth i takes the nodes before it at its depth and, upsampled, x{i+1}_{j-1}.
-    Training has logits of x0_1 to x0_3 besides those of x0_4 (§3.2).
+    In training, x0_1 to x0_3 give logits besides x0_4 (§3.2).
     """
     g = Builder("unetplusplus")
     image = g.input(in_channels)

@@ -2,14 +2,14 @@
 
 import re
 from reprlib import repr as short_repr
-from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 
 def one_line(error: ValidationError, where: str = "") -> str:
-    """The first problem of `error`, with the path of the offending field: `best.json: nodes[3].op.kernel is …`."""
-    problem: Any = error.errors(include_url=False)[0]
+    """Describe the first problem of `error`, with the path of the field: `best.json: nodes[3].op.kernel is …`."""
+    problem = error.errors(include_url=False)[0]
     path, message = _path(problem["loc"]), _message(problem)
     if problem["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         path += "." + problem["ctx"]["discriminator"].strip("'")
@@ -27,7 +27,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _message(problem: dict[str, Any]) -> str:
+def _message(problem: ErrorDetails) -> str:
     match problem["type"]:
         case "missing" | "union_tag_not_found":
             return "is missing"

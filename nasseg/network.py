@@ -1,4 +1,4 @@
-"""From an architecture to a `torch.nn.Module`."""
+"""An architecture as a `torch.nn.Module`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,14 +25,14 @@ class Network(nn.Module):
         self._make_plans()
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The first output, usually (N, classes, H, W) logits, from the inputs in the architecture's order."""
+        """Compute the first output, usually (N, classes, H, W) logits, from the inputs in the architecture's order."""
         names = self.architecture.inputs
         if len(inputs) != len(names):
             raise ValueError(f"{self.architecture.name} was given {len(inputs)} inputs, but takes {', '.join(names)}")
         return self.outputs(dict(zip(names, inputs, strict=True)))[self.architecture.outputs[0]]
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every output by its node's name, from the inputs by theirs; a tensor is freed after its last use."""
+        """Compute every output by node name, from the inputs by name; a tensor is freed after its last use."""
         names = self.architecture.inputs
         if not inputs.keys() >= set(names):
             raise ValueError(
@@ -48,7 +48,7 @@ class Network(nn.Module):
         return {name: values[name] for name in wanted}
 
     def set_submodule(self, *args: Any, **kwargs: Any) -> None:
-        """PyTorch's own: put another module in a module's place, a node's or one inside it."""
+        """Replace a module, a node's own or one inside it, as PyTorch does."""
         super().set_submodule(*args, **kwargs)
         self._make_plans()
 
@@ -57,7 +57,7 @@ class Network(nn.Module):
         self._plans = {False: self._plan(always), True: self._plan(always + training)}
 
     def _plan(self, outputs: tuple[str, ...]) -> list[tuple[str, nn.Module, tuple[str, ...], list[str]]]:
-        """Steps (node, its module, sources, names to free afterwards) that compute `outputs` and nothing else."""
+        """List the steps (node, its module, sources, names to free afterwards) that compute `outputs` alone."""
         needed = self.architecture.ancestors(outputs)
         nodes = [node for node in self.architecture.ordered if node.name in needed]
         last_use = {source: node.name for node in nodes for source in node.inputs}
@@ -92,7 +92,7 @@ def _check_free(module: nn.Module, part: str, name: str) -> None:
 def initialise(network: nn.Module) -> None:
     """Draw convolution weights from He's normal distribution (arXiv 1502.01852, fan-out); norms start as identity.
 
-    The fan-out counts the outputs that an input really feeds, which grouping divides. Class scores (nodes named
+    The fan-out counts the outputs that an input actually feeds, so grouping divides it. Class scores (nodes named
     `logits…`) start near zero, so that the first loss is about the logarithm of the number of classes. Transposed
     convolutions are left as their operator made them.
     """

@@ -1,4 +1,4 @@
-"""The trade-off between cost and accuracy: which networks no other beats in both."""
+"""Pareto fronts of cost and accuracy: the networks that no other beats in both."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, mIoU) that no other beats, by rising cost and, where equal, by index.
+    """Return the indices of the points (cost, mIoU) that no other beats, by ascending cost, then index.
 
-    A point is beaten by one that costs no more, scores no less, and is better in one of the two; equal points stay.
+    A point is beaten by one that costs no more, scores no less, and is better in at least one; equal points stay.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     front: list[int] = []
@@ -22,9 +22,9 @@ def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area of what some point (cost, mIoU) beats or equals and that costs no more and scores no less than `reference`.
+    """Compute the exact area that the points (cost, mIoU) dominate, bounded by `reference`.
 
-    Exact. Source: Zitzler and Thiele, Multiobjective Evolutionary Algorithms, IEEE Transactions on Evolutionary
+    Source: Zitzler and Thiele, Multiobjective Evolutionary Algorithms, IEEE Transactions on Evolutionary
     Computation, 1999.
     """
     worst_cost, lowest_miou = reference
@@ -37,9 +37,9 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
 
 
 def non_dominated_ranks(points: ArrayLike) -> NDArray[np.intp]:
-    """Rank of each point, from 0: the number of fronts to take away before no other point beats it.
+    """Rank each point from 0: the number of fronts to remove before no other point beats it.
 
-    `points` (N, objectives) are to be maximised; takes O(N²) memory. Source: Deb et al., NSGA-II, IEEE Transactions on
+    `points` (N, objectives) are maximised; takes O(N²) memory. Source: Deb et al., NSGA-II, IEEE Transactions on
     Evolutionary Computation, 2002, section III-A.
     """
     values = np.asarray(points, dtype=float)
@@ -54,10 +54,10 @@ def non_dominated_ranks(points: ArrayLike) -> NDArray[np.intp]:
 
 
 def crowding_distances(points: ArrayLike) -> NDArray[np.float64]:
-    """How far each point of a front is from its neighbours; infinite for the ends of each objective.
+    """Measure how far each point of a front is from its neighbours; infinite at the ends of each objective.
 
-    The sum over the objectives of the distance between the next above and the next below, as a share of the range. An
-    objective in which all are equal adds nothing. `points` (N, objectives). Source: Deb et al., NSGA-II, IEEE
+    Sums over the objectives the distance between the next point above and the next below, as a share of the range. An
+    objective in which all points are equal adds nothing. `points` is (N, objectives). Source: Deb et al., NSGA-II, IEEE
     Transactions on Evolutionary Computation, 2002, section III-B.
     """
     values = np.asarray(points, dtype=float)

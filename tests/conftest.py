@@ -1,4 +1,4 @@
-"""What every test shares: one thread a process, a Ray of its own, the data beside the repository, GPU tests skipped."""
+"""Shared by every test: one thread per process, a Ray of its own, the data beside the repository, GPU tests skipped."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ def ray_folder() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a search measures in the end is not waited for until it is exact."""
+    """Measure latencies at the end of a search only briefly."""
     from nasseg.cost.timing import StopRule
 
     monkeypatch.setattr("nasseg.cost.latency.BRIEF", StopRule(fewest_rounds=2, most_rounds=2))

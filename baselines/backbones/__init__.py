@@ -1,7 +1,7 @@
 """Backbones with torchvision's parameter names (it has no Xception), so that its published checkpoints load by name.
 
 Each function adds its nodes in the scope `backbone` and returns the names of the feature maps that networks build on.
-`BACKBONES` maps the names of those that DeepLab and DPC can stand on to their functions.
+`BACKBONES` holds those that DeepLab and DPC can use, by name.
 """
 
 from typing import Protocol
@@ -14,14 +14,14 @@ from nasseg.graph import Builder
 
 
 class Backbone(Protocol):
-    """Adds a backbone to a graph: output at `output_stride`, low-level features at stride 4.
+    """A function that adds a backbone to a graph: output at `output_stride`, low-level features at stride 4.
 
     `multi_grid` multiplies the rates of the last stage's three convolutions by 1, 2 and 4; a backbone whose last stage
     is not three convolutions raises `ValueError`.
     """
 
     def __call__(self, g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-        """The names of the features that the nodes just added compute from `image`."""
+        """Add the nodes and return the names of the features that they compute from `image`."""
 
 
 BACKBONES: dict[str, Backbone] = {

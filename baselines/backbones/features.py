@@ -1,4 +1,4 @@
-"""What every backbone has in common: the maps it hands on, and how an output stride becomes atrous rates."""
+"""Common parts of all backbones: the maps they return, and atrous rates from an output stride."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ MULTI_GRID = (1, 2, 4)
 
 
 def refuse_multi_grid(multi_grid: bool, backbone: str) -> None:
-    """Raise `ValueError` where a multi-grid is asked of a backbone that has no place for it."""
+    """Raise `ValueError` if a multi-grid is requested of a backbone that cannot have one."""
     if multi_grid:
         raise ValueError(
             f"multi_grid is true, but must be false on {backbone}: its last stage is not three convolutions"
@@ -23,10 +23,10 @@ def refuse_multi_grid(multi_grid: bool, backbone: str) -> None:
 
 
 def rates_for_output_stride(strides: tuple[int, ...], output_stride: int) -> list[tuple[int, int]]:
-    """(stride, rate) of each layer once strides beyond `output_stride` are replaced by atrous rates.
+    """Compute (stride, rate) of each layer, with strides beyond `output_stride` replaced by atrous rates.
 
-    DeepLab (arXiv 1706.05587, §3.1): the layer that would have halved the map keeps its size, and the layers after it
-    are atrous at the lost stride.
+    DeepLab (arXiv 1706.05587, §3.1): a layer that would have halved the map keeps its size, and the layers after it are
+    atrous at the lost stride.
     """
     total, rate, result = 1, 1, []
     for stride in strides:

@@ -18,28 +18,28 @@ class Layers(NamedTuple):
 
 
 def resnet18(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """ResNet-18: 512 output channels, 64 low-level channels."""
+    """Add ResNet-18: 512 output channels, 64 low-level channels."""
     refuse_multi_grid(multi_grid, "resnet18")
     return _features(resnet(g, image, BasicBlock, (2, 2, 2, 2), output_stride))
 
 
 def resnet50(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """ResNet-50: 2048 output channels, 256 low-level channels."""
+    """Add ResNet-50: 2048 output channels, 256 low-level channels."""
     return _features(resnet50_layers(g, image, output_stride, multi_grid=multi_grid))
 
 
 def resnet101(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """ResNet-101: 2048 output channels, 256 low-level channels."""
+    """Add ResNet-101: 2048 output channels, 256 low-level channels."""
     return _features(resnet101_layers(g, image, output_stride, multi_grid=multi_grid))
 
 
 def resnet50_layers(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Layers:
-    """ResNet-50, all four stages."""
+    """Add ResNet-50 and return all four stages."""
     return resnet(g, image, Bottleneck, (3, 4, 6, 3), output_stride, multi_grid=multi_grid)
 
 
 def resnet101_layers(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Layers:
-    """ResNet-101, all four stages."""
+    """Add ResNet-101 and return all four stages."""
     return resnet(g, image, Bottleneck, (3, 4, 23, 3), output_stride, multi_grid=multi_grid)
 
 
@@ -54,7 +54,7 @@ def resnet(
 ) -> Layers:
     """Add the nodes `backbone.conv1` to `backbone.layer4`.
 
-    Where the stride ends early, the first block of a stage keeps the rate of the stage before, as in torchvision; with
+    If the stride ends early, the first block of a stage keeps the rate of the stage before, as in torchvision; with
     `multi_grid`, the blocks of `layer4` have its rate times 1, 2 and 4 instead (arXiv 1706.05587, §3.2.1).
     """
     strides = [2, 2] + [2 if repeat == 0 and layer else 1 for layer, n in enumerate(repeats) for repeat in range(n)]

@@ -1,8 +1,8 @@
 """Modified Xception (Chen et al., DeepLabV3+, arXiv 1802.02611, §3.2 and figure 4), without its classifier.
 
-Against Xception (Chollet, arXiv 1610.02357): deeper, a stride-2 separable convolution for every max pool, and batch
-norm and ReLU after each depthwise 3×3 too. The authors' released code leaves out the latter ReLU in all but the last
-three separable convolutions; here the paper is followed. Parameters are the same.
+Compared with Xception (Chollet, arXiv 1610.02357): deeper, stride-2 separable convolutions instead of max pools, and
+batch norm and ReLU after each depthwise 3×3 too. The authors' released code omits the latter ReLU in all but the last
+three separable convolutions; this follows the paper. Parameters are the same.
 """
 
 from typing import NamedTuple
@@ -38,17 +38,17 @@ LAST = (1536, 1536, 2048)
 
 
 def xception65(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """Xception-65: 2048 output channels, 256 low-level channels."""
+    """Add Xception-65: 2048 output channels, 256 low-level channels."""
     return _xception(g, image, ENTRY_65, output_stride, multi_grid)
 
 
 def xception71(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """Xception-71: two more blocks in the entry flow; 2048 output channels, 256 low-level channels."""
+    """Add Xception-71: two more blocks in the entry flow; 2048 output channels, 256 low-level channels."""
     return _xception(g, image, ENTRY_71, output_stride, multi_grid)
 
 
 def _xception(g: Builder, image: str, entry: tuple[Block, ...], output_stride: int, multi_grid: bool) -> Features:
-    """Low-level features are the last map at stride 4: what the block that leaves stride 4 strides over."""
+    """Add an Xception; its low-level features are the last map at stride 4, before the stride that leaves it."""
     blocks = (*entry, *MIDDLE, EXIT)
     strides = (2, *(block.stride for block in blocks), 1)
     *plan, (_, last_rate) = rates_for_output_stride(strides, output_stride)
@@ -68,20 +68,20 @@ def _xception(g: Builder, image: str, entry: tuple[Block, ...], output_stride: i
 
 
 def _block(g: Builder, block: Block, x: str, stride: int, rate: int) -> tuple[str, str]:
-    """(the map before the last convolution, the block's output). The shortcut is a 1×1 convolution in new shapes."""
+    """Add a block; returns (the map before the last convolution, the output). New shapes need a 1×1 shortcut."""
     shortcut = x
     with g.scope(block.name):
         y = x
         for index, channels in enumerate(block.channels, 1):
             before = y
-            y = g.add(
-                f"conv{index}",
-                SeparableConv(
-                    out_channels=channels, stride=stride if index == 3 else 1, rate=(rate, rate),
-                    pre_activation="relu", activation="none",
-                ),
-                y,
-            )  # fmt: skip
+            op = SeparableConv(
+                out_channels=channels,
+                stride=stride if index == 3 else 1,
+                rate=(rate, rate),
+                pre_activation="relu",
+                activation="none",
+            )
+            y = g.add(f"conv{index}", op, y)
         if block.stride > 1 or g.channels(x) != block.channels[-1]:
             shortcut = g.add(
                 "shortcut", Conv(out_channels=block.channels[-1], kernel=1, stride=stride, activation="none"), x

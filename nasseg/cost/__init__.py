@@ -1,4 +1,4 @@
-"""What a network costs: parameters, MAdds, latency."""
+"""The cost of a network: parameters, MAdds, latency, memory."""
 
 from nasseg.cost.describe import Description, NodeCost, StageCost, describe, op_madds
 from nasseg.cost.latency import Latency, measure_latency

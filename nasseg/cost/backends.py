@@ -1,4 +1,4 @@
-"""What runs a network: PyTorch itself, its compiler, or a runtime that reads ONNX."""
+"""Backends that run a network: PyTorch itself, its compiler, or a runtime that reads ONNX."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Backend:
-    """Makes of a module in inference form and of its inputs a callable that computes the outputs once.
+    """A way to run networks: `prepare` turns a module in inference form and its inputs into a call that runs it once.
 
-    `packages` are those that it imports, the first its own.
+    `packages` are those it imports, its own first.
     """
 
     prepare: Callable[[nn.Module, tuple[Tensor, ...]], Run]
@@ -32,12 +32,12 @@ class Backend:
 
     @property
     def version(self) -> str:
-        """The version of the package that it is."""
+        """The version of its own package."""
         return version(self.packages[0])
 
 
 def choose_backend(name: str, device: torch.device, dtype: str) -> Backend:
-    """The backend `name`; raises `ValueError` where it is unknown, not installed, or not for this device or dtype."""
+    """Return the backend `name`; raises `ValueError` if unknown, not installed, or not for this device or dtype."""
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
     if dtype not in DTYPES:
@@ -63,7 +63,7 @@ def _eager(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
 
 
 def _cuda_graph(run: Run) -> Run:
-    """The kernels of `run` as one graph, without the time that Python takes to launch them; `run` where that fails."""
+    """Capture the kernels of `run` as one graph, which spares Python their launches; if that fails, return `run`."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -103,7 +103,7 @@ def _onnxruntime(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     for port in session.get_outputs():
         binding.bind_output(port.name, device, index)
 
-    def run(_: object = held) -> object:  # the binding only has the addresses of the inputs
+    def run(_: object = held) -> object:  # the binding holds only the inputs' addresses
         session.run_with_iobinding(binding)
         return binding
 
@@ -117,7 +117,7 @@ def _openvino(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     config = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # it would take bfloat16 where the processor has it
+        "INFERENCE_PRECISION_HINT": "f32",  # it would use bfloat16 on processors that have it
     }
     compiled = core.compile_model(core.read_model(io.BytesIO(to_onnx(module, inputs))), "CPU", config)
     request = compiled.create_infer_request()
@@ -147,14 +147,14 @@ def _tensorrt(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     for name, value in held.items():
         context.set_tensor_address(name, value.data_ptr())
 
-    def run(_: object = (engine, held)) -> object:  # the context only has their addresses
+    def run(_: object = (engine, held)) -> object:  # the context holds only their addresses
         return context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
 
     return run
 
 
 def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
-    """The module as an ONNX file for inputs of these shapes; raises `ValueError` where it cannot be exported."""
+    """Export the module as ONNX for inputs of these shapes; raises `ValueError` if it cannot be exported."""
     with _quiet():
         try:
             program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
@@ -167,7 +167,7 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's progress and its dependencies' deprecations are not for users."""
+    """Hide the exporter's progress and its dependencies' deprecation warnings, which are not for users."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""From the sum of operators' times to the latency of a network, and how far off it is on networks it has not seen."""
+"""From the sum of operators' times to a network's latency, and the error of that on networks not fitted on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class MeasuredNetwork(BaseModel):
-    """A whole network: the sum of its operators' times, their number, and what it took as a whole."""
+    """A whole network: the sum of its operators' times, their number, and its measured latency."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +27,7 @@ class MeasuredNetwork(BaseModel):
 
 
 class Calibration(BaseModel):
-    """latency = scale · sum of operators + per_node · number of nodes + fixed, in milliseconds; no part is negative."""
+    """Latency = scale · sum of operators + per_node · number of nodes + fixed, in milliseconds; no term is negative."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,12 +36,12 @@ class Calibration(BaseModel):
     fixed_ms: NonNegativeFloat = 0.0
 
     def latency_ms(self, operators_ms: float, nodes: int) -> float:
-        """The latency of a network whose `nodes` operators take `operators_ms` in sum."""
+        """Predict the latency of a network whose `nodes` operators take `operators_ms` in total."""
         return self.scale * operators_ms + self.per_node_ms * nodes + self.fixed_ms
 
     @classmethod
     def fit(cls, networks: Sequence[MeasuredNetwork]) -> Calibration:
-        """The calibration of least squared relative error on these networks."""
+        """Fit the calibration with the least squared relative error on these networks."""
         terms = np.array([[n.operators_ms, n.nodes, 1.0] for n in networks])
         latency_ms = np.array([n.latency_ms for n in networks])
         scale, per_node_ms, fixed_ms = non_negative_least_squares(terms / latency_ms[:, None], np.ones(len(networks)))
@@ -49,9 +49,9 @@ class Calibration(BaseModel):
 
 
 class PredictionError(BaseModel):
-    """How predictions compare with measurements: Spearman's rank correlation, mean absolute percentage error.
+    """The error of predictions against measurements: Spearman's rank correlation, mean absolute percentage error.
 
-    The correlation is 0 where there is none, as where all predictions are equal.
+    The correlation is 0 if it is undefined, as when all predictions are equal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ class PredictionError(BaseModel):
 
     @classmethod
     def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> PredictionError:
-        """The error of predictions against measurements of the same networks."""
+        """Compare predictions with measurements of the same networks."""
         predicted, measured = np.asarray(predicted_ms), np.asarray(measured_ms)
         return cls(
             networks=len(measured),
@@ -72,7 +72,7 @@ class PredictionError(BaseModel):
 
     @classmethod
     def cross_validated(cls, networks: Sequence[MeasuredNetwork]) -> PredictionError:
-        """The error of calibrations on networks that each was not fitted on: every fold's by the other folds."""
+        """Compute the error on networks not fitted on: each fold is predicted from the others."""
         predicted = [0.0] * len(networks)
         for fold in range(FOLDS):
             fitted = Calibration.fit([n for index, n in enumerate(networks) if index % FOLDS != fold])
@@ -82,9 +82,9 @@ class PredictionError(BaseModel):
 
 
 def non_negative_least_squares(terms: Array, target: Array) -> list[float]:
-    """The coefficients, none negative, with the least squared error of `terms` (rows, few columns) · them = `target`.
+    """Find coefficients x ≥ 0 with the least squared error of `terms` (rows, few columns) · x = `target`.
 
-    Some of them are zero, and the others are the plain solution for their columns: every such choice is tried.
+    Some are zero and the others the plain solution for their columns, so every such choice of columns is tried.
     """
     columns = terms.shape[1]
     best, best_error = np.zeros(columns), float(target @ target)

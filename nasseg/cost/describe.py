@@ -17,7 +17,7 @@ Shape = tuple[int, int, int]
 
 
 class OperatorCost(BaseModel):
-    """What an operator costs at batch 1: `weights` counts convolution and linear weights only, `shape` is (C, H, W)."""
+    """The cost of an operator at batch 1: `weights` are convolution and linear weights only, `shape` is (C, H, W)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class OperatorCost(BaseModel):
 
 
 class NodeCost(OperatorCost):
-    """One node of a network."""
+    """The cost of one node of a network."""
 
     name: str
     op: str
@@ -36,7 +36,7 @@ class NodeCost(OperatorCost):
 
 
 class StageCost(BaseModel):
-    """The sum over the nodes of one stage."""
+    """The cost of one stage: the sum over its nodes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class StageCost(BaseModel):
 
 
 class Description(BaseModel):
-    """What `nasseg describe` prints: costs in inference, and `params_training` with the train-only outputs."""
+    """The costs of a network in inference, and `params_training` with the train-only outputs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,19 +62,16 @@ class Description(BaseModel):
 
 
 def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
-    """Costs of `architecture` for images of `size` (height, width) in pixels; nothing is allocated or computed.
+    """Count the costs of `architecture` on images of `size` (height, width) in pixels.
 
-    MAdds count convolutions, transposed convolutions and matrix products, at batch 1.
+    MAdds count convolutions, transposed convolutions and matrix products, at batch 1. Nothing is allocated or computed.
     """
     costs = {node.name: cost for node, _, cost in walk(architecture, size)}
     inference = architecture.inference()
     nodes = tuple(
-        NodeCost(
-            name=node.name, op=str(node.op), inputs=node.inputs,
-            **costs[node.name].model_dump(),
-        )
+        NodeCost(name=node.name, op=str(node.op), inputs=node.inputs, **costs[node.name].model_dump())
         for node in inference.ordered
-    )  # fmt: skip
+    )
     stages = {
         stage: StageCost(
             params=sum(node.params for node in nodes if _stage(node) == stage),
@@ -97,7 +94,7 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
 
 
 def walk(architecture: Architecture, size: tuple[int, int]) -> Iterator[tuple[Node, tuple[Shape, ...], OperatorCost]]:
-    """Each node in the order of computation, with its inputs' shapes and its cost, for images of `size`."""
+    """Yield each node in the order of computation, with its inputs' shapes and its cost, for images of `size`."""
     shapes: dict[str, Shape] = {}
     for node in architecture.ordered:
         inputs = tuple(shapes[source] for source in node.inputs)
@@ -116,7 +113,7 @@ def walk(architecture: Architecture, size: tuple[int, int]) -> Iterator[tuple[No
 
 @cache
 def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
-    """What one operator costs on inputs of these shapes, counted on PyTorch's meta device; kept for the next time."""
+    """Count the cost of one operator on inputs of these shapes, on PyTorch's meta device; the result is cached."""
     with torch.device("meta"):
         module = op.build([channels for channels, _, _ in input_shapes]).eval()
         inputs = [torch.empty(1, *shape) for shape in input_shapes]
@@ -136,7 +133,7 @@ def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
 
 
 def op_madds(op: Op, input_shapes: Sequence[Shape]) -> int:
-    """Multiply–adds of one operator on inputs of these shapes (C, H, W), counted as by `describe`."""
+    """Count the multiply–adds of one operator on inputs of these shapes (C, H, W), as `describe` does."""
     return operator_cost(op, tuple(input_shapes)).madds
 
 

@@ -1,4 +1,4 @@
-"""The form in which a network is shipped: batch norm folded into convolutions, channels last, one number format."""
+"""The form a network is shipped in: batch norm folded into convolutions, channels last, one number format."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 
 def inference_form(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
-    """A copy of `module` for inference, on the device and in the number format of `inputs`, (N, C, H, W) each.
+    """Copy `module` for inference, on the device and in the number format of `inputs`, (N, C, H, W) each.
 
-    It is in evaluation mode, has channels last, and its batch norms are folded into the convolutions before them
-    where nothing else reads what the convolution gives. It computes the same function, up to rounding.
+    The copy is in evaluation mode and channels last. Batch norms are folded into the convolutions before them if
+    nothing else reads the convolution's output. It computes the same function, up to rounding.
     """
     form = copy.deepcopy(module).eval().requires_grad_(False)
     for conv, norm in list(_foldable(form, inputs)):
@@ -31,14 +31,14 @@ def inference_form(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
 def random_inputs(
     shapes: Sequence[tuple[int, int, int, int]], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
-    """Normal numbers in tensors of these shapes, (N, C, H, W) each, channels last."""
+    """Draw tensors of these shapes, (N, C, H, W) each, channels last, from the normal distribution."""
     return tuple(
         torch.randn(shape).to(device=device, dtype=dtype, memory_format=torch.channels_last) for shape in shapes
     )
 
 
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every call of an operator: the operator, its arguments and its result, all kept alive."""
+    """A record of every operator call: the operator, its arguments and its result, all kept alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -51,14 +51,14 @@ class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _foldable(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[tuple[str, str]]:
-    """The names of each convolution and of the batch norm that is the only reader of its output.
+    """Yield the names of each convolution and of the batch norm that alone reads its output.
 
-    A run on the meta device shows them, however the modules are written; no weights are copied for it.
+    They are found by a run on the meta device, however the modules are written; no weights are copied.
     """
     state = {name: value.to("meta") for name, value in chain(module.named_parameters(), module.named_buffers())}
     owners = {id(value): name.rpartition(".")[0] for name, value in state.items()}
     meta = tuple(value.to("meta", torch.float32) for value in inputs)
-    # In inference mode, calls arrive whole: conv2d and batch_norm rather than what a version makes of them.
+    # In inference mode, calls arrive whole: conv2d and batch_norm, not what a version of PyTorch splits them into.
     with torch.inference_mode(), _Calls() as run:
         result = torch.func.functional_call(module, state, meta)
     uses = Counter(id(leaf) for leaf in chain(*(arguments for _, arguments, _ in run.calls), tree_leaves(result)))

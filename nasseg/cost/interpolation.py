@@ -1,4 +1,4 @@
-"""What an operator takes that was not measured: interpolated from measured ones of the same kind."""
+"""The time of operators that were not measured, interpolated from measured ones of the same kind."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LEAST_MS = 1e-4
 
 
 class Interpolation:
-    """Time against MAdds and values moved, for each kind of operator: t = a · MAdds + b · values + c, none negative."""
+    """A fit for each kind of operator: time = a · MAdds + b · values moved + c, none of them negative."""
 
     def __init__(self, coefficients: Mapping[str, Sequence[float]]) -> None:
         self._coefficients = coefficients
 
     @classmethod
     def fit(cls, measured: Sequence[tuple[Call, float]]) -> Interpolation:
-        """The fit of least squared relative error on operators with their times in milliseconds."""
+        """Fit operators with their times in milliseconds, by least squared relative error."""
         by_kind: dict[str, list[tuple[Call, float]]] = {}
         for call, ms in measured:
             by_kind.setdefault(call[0].op, []).append((call, ms))
@@ -36,11 +36,11 @@ class Interpolation:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of operators that it has a fit for."""
+        """The kinds of operators that have a fit."""
         return tuple(self._coefficients)
 
     def ms(self, op: Op, inputs: tuple[Shape, ...]) -> float:
-        """Milliseconds that `op` is expected to take on inputs of these shapes."""
+        """Predict the milliseconds that `op` takes on inputs of these shapes."""
         return float(_terms(op, inputs) @ np.array(self._coefficients[op.op]))
 
 

@@ -1,4 +1,4 @@
-"""Measuring latency: the median of timed runs in inference form, with the conditions beside it."""
+"""Measuring latency: the median of timed runs in inference form, with the conditions of the measurement."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from nasseg.graph import Architecture
 from nasseg.network import Network
 
 BRIEF = StopRule(least_seconds=0.5, limit_seconds=10.0)
-"""As long as the end of a search may wait."""
+"""For the end of a search, which must not wait long."""
 THOROUGH = StopRule(least_seconds=2.0, limit_seconds=60.0)
-"""For results to be told to others: seconds at least, as a machine's speed changes from second to second."""
+"""For results to publish: seconds at least, as a machine's speed changes from second to second."""
 
 
 class Latency(BaseModel):
-    """Milliseconds per forward pass in inference, and what they were measured under; `size` is (height, width).
+    """Milliseconds per forward pass in inference, and the conditions of the measurement; `size` is (height, width).
 
     `low_ms` to `high_ms` is the 95 % confidence interval of the median; `settled` says whether it became as tight as
-    was asked for. `drift` is how far the median moved while it was measured, as a share. `others_load` is the share of
-    the device that other programs used. `processes` is how many measured it, one after the other. What older files lack
-    is `None`.
+    requested. `drift` is how far the median moved during the measurement, as a share. `others_load` is the share of the
+    device that other programs used. `processes` is how many measured it, one after the other. Values that older files
+    lack are `None`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,9 +73,9 @@ class Latency(BaseModel):
 
     @classmethod
     def pooled(cls, latencies: Sequence[Latency]) -> Latency:
-        """What several processes measured under the same conditions: the median of their medians, the widest interval.
+        """Pool the measurements of several processes: the median of their medians, the widest interval.
 
-        How far a process's median is from that of all counts as drift.
+        The distance of a process's median from the pooled one counts as drift.
         """
         median_ms = statistics.median(one.median_ms for one in latencies)
         moved = [abs(one.median_ms / median_ms - 1) for one in latencies]
@@ -102,10 +102,10 @@ class Latency(BaseModel):
 def measure_latency_afresh(
     architectures: Mapping[str, Architecture], size: tuple[int, int], device: torch.device, **options: Any
 ) -> dict[str, Latency]:
-    """`measure_latency` of untrained networks in a process of its own, with this one's number of threads.
+    """Call `measure_latency` on untrained networks in a new process, with this one's number of threads.
 
-    Where a process finds its memory can decide how fast it is, so results to be told to others are pooled from several.
-    The process imports the main module: a script calls this under `if __name__ == "__main__"`.
+    Where a process finds its memory can decide how fast it is, so results to publish are pooled from several. The
+    process imports the main module: a script must call this under `if __name__ == "__main__"`.
     """
     with ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
@@ -131,11 +131,11 @@ def measure_latency(
     backend: str = "eager",
     stop: StopRule | None = None,
 ) -> dict[str, Latency]:
-    """The latency of each network by name on `batch` images of `size` (height, width), in inference form.
+    """Measure the latency of each network, by name, on `batch` images of `size` (height, width), in inference form.
 
-    They take turns, so that a drift of the machine's speed hits all alike. `dtype` is float16 on CUDA and float32
-    elsewhere if not given. PyTorch's number of threads is that of every backend. Nothing else should use the device
-    meanwhile. Raises `ValueError` where backend, device and dtype do not fit.
+    The networks take turns, so that drift of the machine's speed affects all alike. `dtype` defaults to float16 on CUDA
+    and float32 elsewhere. Every backend uses PyTorch's number of threads. Nothing else should use the device meanwhile.
+    Raises `ValueError` if backend, device and dtype do not fit.
     """
     dtype = dtype or default_dtype(device)
     chosen = choose_backend(backend, device, dtype)
@@ -172,12 +172,12 @@ def measure_latency(
 
 
 def default_dtype(device: torch.device) -> str:
-    """The number format that a network is shipped in: half precision on CUDA."""
+    """Return the number format that a network is shipped in: half precision on CUDA."""
     return "float16" if device.type == "cuda" else "float32"
 
 
 class PeakMemory:
-    """The most GPU memory that was held more than at the start, in GiB as `gib`; `None` on processors."""
+    """A context that measures the peak GPU memory above that at the start, as `gib`; `None` on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -195,7 +195,7 @@ class PeakMemory:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the GPU, or of the processor."""
+    """Name the model of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""A latency table: what each operator takes on a device, and the latency of networks never built there."""
+"""Latency tables: the time of each operator on a device, and from it the latency of networks never built there."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.describe import Shape, walk
 from nasseg.cost.interpolation import Interpolation
-from nasseg.errors import one_line
-from nasseg.graph import Architecture, read_json, write_atomically
+from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.ops import AnyOp, Input, Op
 
 FORMAT: Final = "nasseg.latency/1"
 RARE_SHARE = 0.02
-"""Of the operators of a space's networks, so many may be without a measurement: too rare to be found by a profile."""
+"""The share of a space's operators that may lack a measurement because they are too rare for a profile to find."""
 LISTED = 3
 """Operators that a message lists by name."""
 
@@ -32,7 +31,7 @@ class _Data(BaseModel):
 
 
 class Operator(_Data):
-    """An operator on inputs of given shapes (C, H, W): what a table has one entry for."""
+    """An operator on inputs of given shapes (C, H, W); a table has one entry for each."""
 
     op: AnyOp
     inputs: tuple[Shape, ...]
@@ -42,7 +41,7 @@ class Operator(_Data):
 
 
 class Entry(_Data):
-    """What an operator takes: the median and its confidence interval, in milliseconds."""
+    """The time of an operator: the median and its confidence interval, in milliseconds."""
 
     operator: Operator
     median_ms: NonNegativeFloat
@@ -51,7 +50,7 @@ class Entry(_Data):
 
 
 class Conditions(_Data):
-    """What the times were measured under; `size` is the images' (height, width)."""
+    """The conditions of a measurement; `size` is the images' (height, width)."""
 
     device: str
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -64,12 +63,12 @@ class Conditions(_Data):
 
 
 class LatencyTable(_Data):
-    """Operators' times on one device, and how to add them up.
+    """The times of operators on one device, and the calibration that adds them up.
 
     The latency of a network is the calibrated sum over the nodes of its inference graph. An operator that was not
-    measured is interpolated from measured ones of the same kind. `operators_found` says how many distinct operators
-    `space` was found to have, of which a large space has only the most frequent measured. `error` is that of
-    predictions for networks that the calibration had not seen.
+    measured is interpolated from measured ones of the same kind. `operators_found` counts the distinct operators found
+    in `space`; in a large space only the most frequent are measured. `error` is that of predictions for networks that
+    the calibration had not seen.
     """
 
     format: Literal["nasseg.latency/1"] = FORMAT
@@ -83,35 +82,35 @@ class LatencyTable(_Data):
 
     @property
     def interpolates(self) -> bool:
-        """Whether the space was found to have operators that were not measured."""
+        """Whether some operators found in the space were not measured."""
         return len(self.entries) < self.operators_found
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """The predicted latency of a network for images of the table's size.
+        """Predict the latency of a network for images of the table's size.
 
-        Raises `ValueError` where the table has no operator of the same kind as one of the network's.
+        Raises `ValueError` if the table lacks the kind of one of the network's operators.
         """
         operators = operators_of(architecture, self.conditions.size)
         self._check_known(operators)
         return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
 
     def op_ms(self, op: Op, inputs: Sequence[Shape]) -> float:
-        """What one operator adds to the latency of a network, of which all its operators and `fixed_ms` are the sum.
+        """Predict what one operator adds to a network's latency, which is the sum of these plus `fixed_ms`.
 
-        `inputs` are shapes (C, H, W). Raises `ValueError` where the table has no operator of this kind.
+        `inputs` are shapes (C, H, W). Raises `ValueError` if the table has no operator of this kind.
         """
         operator = Operator(op=op, inputs=tuple(inputs))
         self._check_known([operator])
         return self.calibration.scale * self._measured_ms(operator) + self.calibration.per_node_ms
 
     def missing(self, architecture: Architecture) -> tuple[Operator, ...]:
-        """The distinct operators of a network that were not measured and cannot be interpolated."""
+        """List the distinct operators of a network that were not measured and cannot be interpolated."""
         return self._without_a_kind(operators_of(architecture, self.conditions.size))
 
     def check(self, size: tuple[int, int], dtype: str, architectures: Iterable[Architecture] = ()) -> None:
         """Raise `ValueError`, with the reason, unless the table fits images of `size`, `dtype` and these networks.
 
-        A few of the networks' operators may be without a measurement, many only where the table interpolates anyway.
+        A few of the networks' operators may lack a measurement; many only if the table interpolates anyway.
         """
         (height, width), (wanted_height, wanted_width) = self.conditions.size, size
         if self.conditions.size != size:
@@ -136,14 +135,7 @@ class LatencyTable(_Data):
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
         """Read a table; raises `ValueError` with the path of the offending field."""
-        data = read_json(path, "a table of nasseg profile")
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}; make one with nasseg profile")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ValueError(one_line(error, str(path))) from None
+        return read_model(cls, path, "a table of nasseg profile")
 
     @cached_property
     def _ms(self) -> dict[Operator, float]:
@@ -169,18 +161,18 @@ class LatencyTable(_Data):
         more = f" and {len(operators) - LISTED} more" if len(operators) > LISTED else ""
         return ValueError(
             f"the latency table of {self.space} lacks {len(operators)} operators: "
-            f"{'; '.join(map(str, operators[:LISTED]))}{more}; profile the space that is searched"
+            f"{'; '.join(map(str, operators[:LISTED]))}{more}; profile the space being searched"
         )
 
 
 def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:
-    """The operators of a network's inference graph, one a node, for images of `size` (height, width)."""
+    """List the operators of a network's inference graph, one per node, for images of `size` (height, width)."""
     nodes = walk(architecture.inference(), size)
     return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in nodes if not isinstance(node.op, Input)]
 
 
 def dump(data: BaseModel) -> str:
-    """JSON with one line a list item at the top level: small, and a difference of two files can be read."""
+    """Write `data` as JSON, one line per item of a top-level list: small, and readable in a diff."""
     fields = data.model_dump(mode="json")
     parts = []
     for name, value in fields.items():

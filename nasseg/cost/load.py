@@ -1,4 +1,4 @@
-"""How much of a device other programs use while something is measured on it."""
+"""The load that other programs put on a device during a measurement."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 _STAT = Path("/proc/stat")
 BUSY_LOAD = 0.1
-"""A device is busy when others use more than this share of it."""
+"""A device is busy if others use more than this share of it."""
 
 
 class OthersLoad:
-    """Watches a device from its making on; `share` says which part of it others used, 0 to 1, `None` if unknown.
+    """A watch on a device; `share` is the part of it that others have used since, 0 to 1, `None` if unknown.
 
-    Of the processor, it is the time that all cores worked less this process's own (on Linux); of a GPU, its utilisation
-    at the start, when this process did not use it yet (with the package nvidia-ml-py).
+    On a CPU, it is the time that all cores worked, less this process's own (Linux only). On a GPU, it is the
+    utilisation at the start, before this process used it (needs the package nvidia-ml-py).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class OthersLoad:
 
     @property
     def share(self) -> float | None:
-        """The share since the start."""
+        """The share of the device that others have used since the start."""
         worked, own, wall = self._start
         now = _worked_seconds()
         if not self._on_cpu or worked is None or now is None:
@@ -38,7 +38,7 @@ class OthersLoad:
 
 
 def _worked_seconds() -> float | None:
-    """Seconds that the cores have worked since the machine started, all together."""
+    """Return the seconds that all cores together have worked since the machine started."""
     if not _STAT.exists():
         return None
     user, nice, system, _idle, _iowait, *interrupts = map(int, _STAT.read_text().split("\n", 1)[0].split()[1:9])

@@ -1,4 +1,4 @@
-"""Peak memory of inference, from the graph: what is alive at each node, and inside each operator."""
+"""Peak memory of inference, from the graph: the memory alive at each node and inside each operator."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nasseg.ops import Input, Op
 
 
 class OpMemory(NamedTuple):
-    """Bytes of an operator in inference form: its weights, the peak while it runs above its inputs, its output.
+    """Bytes of an operator in inference form: its weights, the peak above its inputs while it runs, its output.
 
-    `alias` is the place of the input that the output shares its memory with (an identity), if there is one.
+    `alias` is the position of the input whose memory the output shares (an identity), if any.
     """
 
     weights: int
@@ -34,11 +34,11 @@ class OpMemory(NamedTuple):
 def peak_memory_bytes(
     architecture: Architecture, size: tuple[int, int], *, batch: int = 1, dtype: str = "float32"
 ) -> int:
-    """The most memory that the weights and maps of a network take together in inference, in bytes.
+    """Compute the peak memory of a network's weights and maps together in inference, in bytes.
 
-    Images have `size` (height, width). Maps are freed after their last use, as `Network` does. Buffers that kernels
-    take for themselves are not counted (on a CPU, a copy of a dense convolution's weights while it runs), nor is what
-    the process takes without any network.
+    Images have `size` (height, width). Maps are freed after their last use, as in `Network`. Buffers inside kernels are
+    not counted (on a CPU, a copy of a dense convolution's weights while it runs), nor is the memory that the process
+    takes without any network.
     """
     network = architecture.inference()
     nodes = [(node, inputs) for node, inputs, _ in walk(network, size) if not isinstance(node.op, Input)]
@@ -65,7 +65,7 @@ def peak_memory_bytes(
 
 
 def op_memory(op: Op, inputs: tuple[Shape, ...], *, batch: int = 1, dtype: str = "float32") -> OpMemory:
-    """The memory of one operator on inputs of these shapes (C, H, W), from a run on PyTorch's meta device."""
+    """Compute the memory of one operator on inputs of these shapes (C, H, W), by a run on PyTorch's meta device."""
     return _op_memory(op, inputs, batch, dtype)
 
 
@@ -92,7 +92,7 @@ def _op_memory(op: Op, inputs: tuple[Shape, ...], batch: int, dtype: str) -> OpM
 
 
 class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes in storages that were made since it began: alive now, and at most; on any device, the meta device too."""
+    """Bytes in storages made since it began: alive now, and at the peak; on any device, the meta device included."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from nasseg.cost.backends import DTYPES, Run, choose_backend
@@ -21,37 +21,36 @@ from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.memory import peak_memory_bytes
 from nasseg.cost.timing import StopRule, Timing, time_interleaved
-from nasseg.errors import one_line
-from nasseg.graph import Architecture, read_json, write_atomically
+from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.graph.identity import digest
 from nasseg.network import Network
 
 PARTIAL_FORMAT: Final = "nasseg.latency-partial/1"
 PATIENCE = 200
-"""Points in a row without a new operator after which all are taken for found."""
+"""Points in a row without a new operator after which all are considered found."""
 MOST_OPERATORS = 1000
-"""Of more than these, the most frequent are measured."""
+"""If there are more, only the most frequent are measured."""
 PASSES = 3
-"""Everything is timed in that many passes, and the lowest median taken: what else runs on a machine only adds time."""
+"""Passes over everything; the lowest median counts, as whatever else runs on a machine only adds time."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
-"""Operators that take turns, and the inputs and outputs that may be held for them."""
+"""Operators that take turns, and the memory their inputs and outputs may hold."""
 NETWORKS_MEBIBYTES_TOGETHER = 4096
-"""Whole networks take turns, all of them where they fit: what differs by little must meet the same drift."""
+"""Whole networks take turns, all of them if they fit: those that differ little must meet the same drift."""
 NETWORKS_SHARE = 0.4
-"""Of the time, for whole networks."""
+"""Share of the time for whole networks."""
 LEAST_SECONDS = 0.1
-"""Even late, a group is timed that long."""
+"""Time for each group, even past the limit."""
 
 T = TypeVar("T")
 
 OnProgress = Callable[[str, int, int], None]
-"""Told what is measured (operators, networks), how many of them are, and of how many."""
+"""Takes what is measured (operators, networks), how many are done, and how many there are."""
 
 
 class PartialProfile(BaseModel):
-    """What was measured so far of a profile: operators and then networks, in the order of their schedules.
+    """The measurements of an unfinished profile: operators, then networks, in the order of their schedules.
 
-    `plan` is the hash of what is to be measured.
+    `plan` is the hash of everything to be measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,9 +78,9 @@ def profile(
 ) -> LatencyTable:
     """Measure the operators of `points` and the whole `networks`, write the table to `out`, and return it.
 
-    `points` are read until no new operator turns up for a while, or they end. What was measured is kept in
-    `OUT.partial`, from which `resume` goes on. `limit_seconds` is about what all measurements may take; the less there
-    is, the wider the intervals. Raises `ValueError` where `resume` does not fit.
+    `points` are read until no new operator turns up for a while, or they end. Measurements are kept in `OUT.partial`,
+    from which `resume` continues. `limit_seconds` is roughly what all measurements may take; the less, the wider the
+    intervals. Raises `ValueError` if `resume` finds another profile.
     """
     found = find_operators(points, conditions.size)
     plan = digest([[operator.model_dump(mode="json") for operator in found], [network.key for network in networks]])
@@ -122,14 +121,14 @@ def profile(
 def time_networks(
     networks: Sequence[Architecture], conditions: Conditions, device: torch.device, limit_seconds: float
 ) -> list[float]:
-    """The latency of whole networks in milliseconds, measured as `profile` does."""
+    """Measure the latency of whole networks in milliseconds, as `profile` does."""
     chunks = _network_groups([*networks] * PASSES, len(networks), conditions, device)
     timed = _timed(chunks, _prepare_networks, conditions, device, limit_seconds)
     return _lowest([timing.median_ms for _, timings in timed for timing in timings], len(networks))
 
 
 def find_operators(points: Iterable[Architecture], size: tuple[int, int]) -> list[Operator]:
-    """The distinct operators of `points`, the most frequent first; reads until no new one turns up for a while."""
+    """List the distinct operators of `points`, the most frequent first; reads until no new one turns up for a while."""
     frequency: Counter[Operator] = Counter()
     without_new = 0
     for point in points:
@@ -142,7 +141,7 @@ def find_operators(points: Iterable[Architecture], size: tuple[int, int]) -> lis
 
 
 def partial_file(out: Path) -> Path:
-    """Where a profile is kept that is not finished."""
+    """Name the file that keeps an unfinished profile."""
     return out.with_name(f"{out.name}.partial")
 
 
@@ -153,7 +152,7 @@ def _timed(
     device: torch.device,
     limit_seconds: float,
 ) -> Iterator[tuple[Sequence[T], list[Timing]]]:
-    """Each group with its timings, the time shared out evenly."""
+    """Time each group, sharing out the time evenly."""
     deadline = time.monotonic() + limit_seconds
     for index, group in enumerate(groups):
         with torch.inference_mode():
@@ -167,7 +166,7 @@ def _prepare_operators(operators: Sequence[Operator], conditions: Conditions, de
     held: dict[tuple[Shape, int], Tensor] = {}
     runs = []
     for operator in operators:
-        # Operators share inputs: it saves memory, and an operator in a network finds its input in the cache too.
+        # Operators share inputs: this saves memory, and an operator in a network finds its input in the cache too.
         inputs = []
         for place, shape in enumerate(operator.inputs):
             if (shape, place) not in held:
@@ -193,7 +192,7 @@ def _input(shape: Shape, conditions: Conditions, device: torch.device) -> Tensor
 
 
 def _operator_groups(operators: Sequence[Operator], conditions: Conditions) -> list[list[Operator]]:
-    """Operators in the given order, in groups that fit into memory together."""
+    """Group operators, in the given order, into groups that fit into memory together."""
 
     def mebibytes(operator: Operator) -> float:
         shapes = (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)
@@ -205,10 +204,10 @@ def _operator_groups(operators: Sequence[Operator], conditions: Conditions) -> l
 def _network_groups(
     runs: Sequence[Architecture], most: int, conditions: Conditions, device: torch.device
 ) -> list[list[Architecture]]:
-    """Networks in the given order, in groups of at most `most` that fit into memory together."""
+    """Group networks, in the given order, into groups of at most `most` that fit into memory together."""
 
     def mebibytes(network: Architecture) -> float:
-        if device.type == "cpu":  # what maps take is free again after each run; on a GPU, its graph keeps it
+        if device.type == "cpu":  # maps are freed after each run; on a GPU, its graph keeps them
             needed = network.describe(conditions.size).params * DTYPES[conditions.dtype].itemsize
         else:
             needed = peak_memory_bytes(network, conditions.size, batch=conditions.batch, dtype=conditions.dtype)
@@ -236,9 +235,13 @@ def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTa
         if entry.operator not in best or entry.median_ms < best[entry.operator].median_ms:
             best[entry.operator] = entry
     plain = LatencyTable(
-        space=state.space, conditions=state.conditions, operators_found=state.operators_found,
-        calibration=Calibration(), error=PredictionError.of([1.0], [1.0]), entries=tuple(best.values()),
-    )  # fmt: skip
+        space=state.space,
+        conditions=state.conditions,
+        operators_found=state.operators_found,
+        calibration=Calibration(),
+        error=PredictionError.of([1.0], [1.0]),
+        entries=tuple(best.values()),
+    )
     measured = [
         MeasuredNetwork(
             operators_ms=plain.latency_ms(network),
@@ -252,26 +255,22 @@ def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTa
 
 
 def _lowest(times_ms: Sequence[float], count: int) -> list[float]:
-    """For each of `count` things, the lowest of its times; they were timed in the same order in every pass."""
+    """Return the lowest time of each of `count` things, timed in the same order in every pass."""
     return [min(times_ms[place::count]) for place in range(count)]
 
 
 def _continued(fresh: PartialProfile, path: Path) -> PartialProfile:
-    """The unfinished profile in a file, if it is of the same things under the same conditions as `fresh`."""
-    try:
-        state = PartialProfile.model_validate(read_json(path, "what a profile left"))
-    except ValidationError as error:
-        raise ValueError(one_line(error, str(path))) from None
+    """Read an unfinished profile; raises `ValueError` unless it is of the same things and conditions as `fresh`."""
+    state = read_model(PartialProfile, path, "the file of an unfinished profile")
     before, now = ({"space": s.space, **s.conditions.model_dump()} for s in (state, fresh))
     for name, value in now.items():
         if before[name] != value:
             raise ValueError(
                 f"{path} was measured with {name} {before[name]}, but {name} is {value} now; "
-                f"give the same options, or remove {path} to start anew"
+                f"give the same options, or remove {path} to start over"
             )
     if state.plan != fresh.plan:
         raise ValueError(
-            f"{path} is of other operators or networks; give the same --classes and --networks, or remove it to start "
-            "anew"
+            f"{path} is of other operators or networks; give the same --classes and --networks, or remove {path.name}"
         )
     return state

@@ -18,15 +18,15 @@ from nasseg.allocator import keep_freed_memory
 
 CONFIDENCE = 0.95
 LEAST_RUN_MS = 1.0
-"""Shorter calls are looped until a run takes this long, so that the clock and synchronisation weigh little."""
+"""Shorter calls are looped until a run takes this long, so that clock and synchronisation hardly matter."""
 WARMUP_ROUNDS = 3
 
 
 class StopRule(BaseModel):
-    """When enough was timed: all intervals within ± `relative_interval` of their median, or a limit was reached.
+    """The end of a timing: all intervals within ± `relative_interval` of their median, or a limit reached.
 
-    The intervals are looked at once `fewest_rounds` rounds and `least_seconds` have passed: a machine's speed also
-    changes from second to second, of which a short timing sees nothing.
+    The intervals are checked only after `fewest_rounds` rounds and `least_seconds`: a machine's speed also changes from
+    second to second, which a short timing misses.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,9 +41,9 @@ class StopRule(BaseModel):
 class Timing(BaseModel):
     """Milliseconds per call: median, 95th percentile, and the 95 % confidence interval of the median, `low` to `high`.
 
-    A run is `calls_per_run` calls in a row. `settled` says whether the interval became as tight as was asked for.
-    `drift` is how far the median of a quarter of the runs, in the order of time, was from that of all at most, as a
-    share: what the interval, which takes runs for independent, does not see.
+    A run is `calls_per_run` calls in a row. `settled` says whether the interval became as tight as requested. `drift`
+    is the largest distance of the median of a quarter of the runs, in order of time, from that of all, as a share: the
+    interval, which assumes independent runs, misses it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,10 +70,10 @@ def time_interleaved(
     stop: StopRule | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
-    """The time that each callable takes, by name. All take their turn in every round, so that drift hits all alike.
+    """Time each callable, by name. All take turns in every round, so that drift affects all alike.
 
-    After warm-up, rounds go on until `stop` says so for all of them. `device` is waited for before the clock (in
-    seconds) is read.
+    After warm-up, rounds continue until all satisfy `stop`. `device` is synchronised before the clock (in seconds) is
+    read.
     """
     stop = stop or StopRule()
     if device.type == "cpu":
@@ -104,11 +104,11 @@ def time_interleaved(
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """A confidence interval of the median of what independent `values` are drawn from, whatever its distribution.
+    """Compute a confidence interval of the median that independent `values` are drawn around, for any distribution.
 
-    Its ends are order statistics: the k-th smallest and k-th largest value, k as large as the binomial distribution
-    of the number of values under the median allows (Hahn and Meeker, Statistical Intervals, §5.2). Under six values
-    have no such interval at 95 %; theirs is infinite.
+    Its ends are order statistics: the k-th smallest and k-th largest value, with k as large as the binomial
+    distribution of the number of values below the median allows (Hahn and Meeker, Statistical Intervals, §5.2). Fewer
+    than six values have no such interval at 95 %; theirs is infinite.
     """
     rank = _interval_rank(len(values), confidence)
     if rank == 0:
@@ -119,7 +119,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 @cache
 def _interval_rank(count: int, confidence: float) -> int:
-    """The largest k for which at most (1 - confidence) / 2 of Binomial(count, 1/2) lies below k; 0 if there is none."""
+    """Find the largest k for which at most (1 - confidence) / 2 of Binomial(count, 1/2) lies below k, else 0."""
     allowed = int(Fraction((1 - confidence) / 2) * 2**count)
     rank, ways, below = 0, 1, 1
     while below <= allowed:
@@ -155,7 +155,7 @@ def _quarters(values: Sequence[float]) -> list[Sequence[float]]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
+    """Return the smallest value that at least `share` of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 

@@ -24,7 +24,7 @@ def datasets() -> dict[str, Callable[[str], Dataset]]:
 
 
 def open_dataset(text: str) -> Dataset:
-    """The data set that `NAME`, `NAME:OPTIONS` or `folder:PATH` names; raises `DataError` where there is none."""
+    """Open the data set `NAME`, `NAME:OPTIONS` or `folder:PATH`; raises `DataError` if there is none."""
     name, _, options = text.partition(":")
     known = DATASETS if name in DATASETS else datasets()
     if name not in known:

@@ -1,4 +1,4 @@
-"""Random scale, crop, flip and colour of images with their masks, on the device where they are."""
+"""Random scale, crop, flip and colour of images with their masks, on the device that holds them."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +13,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images uint8 (..., 3, H, W) as float, with ImageNet's mean and standard deviation taken out."""
+    """Normalise uint8 images (..., 3, H, W) to float by ImageNet's mean and standard deviation."""
     return _standardise(images.float() / 255)
 
 
@@ -26,17 +26,17 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Augment(BaseModel):
-    """Random views of images and their masks; by default it only normalises.
+    """Random views of images and their masks; by default only normalised.
 
     Each image is scaled by a factor from `scale`, a window of size `crop` is placed at random within it (or around it,
-    where it is smaller), half of them are mirrored if `flip`, and brightness, contrast and saturation change by factors
-    within 1 ± `colour`. What lies outside the image has the mean colour and is ignored.
+    if it is smaller), half of them are mirrored if `flip`, and brightness, contrast and saturation change by factors
+    within 1 ± `colour`. Pixels outside the image have the mean colour and are ignored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: tuple[Positive, Positive] | None = None
-    """Height and width of the result; `None` is those of the largest image."""
+    """Height and width of the result; `None` means those of the largest image."""
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
     flip: bool = False
     colour: float = Field(default=0.0, ge=0, lt=1)
@@ -54,10 +54,10 @@ class Augment(BaseModel):
         generator: torch.Generator,
         ignore_index: int = 255,
     ) -> tuple[Tensor, Tensor]:
-        """Views float (N, 3, h, w), normalised, and their masks int64 (N, h, w).
+        """Return normalised views, float (N, 3, h, w), and their masks, int64 (N, h, w).
 
-        `images` are N of uint8 (3, H, W) and `masks` N of uint8 (H, W), of one size or of many. All chance comes from
-        `generator`, a CPU generator whatever the device, so that the views do not depend on the device.
+        `images` are N of uint8 (3, H, W) and `masks` N of uint8 (H, W), of one size or several. All randomness comes
+        from `generator`, which is on the CPU so that views do not depend on the device.
         """
         size = self.crop or (max(mask.shape[0] for mask in masks), max(mask.shape[1] for mask in masks))
         chances = torch.rand(len(images), 7, generator=generator).tolist()
@@ -95,7 +95,7 @@ class Augment(BaseModel):
 
 
 def _offset(room: int, chance: float) -> int:
-    """Where a window starts: anywhere inside the image if there is room, else anywhere around it."""
+    """Place the start of a window: anywhere inside the image if there is room, else anywhere around it."""
     return min(room, 0) + int(chance * (abs(room) + 1))
 
 

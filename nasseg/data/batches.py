@@ -15,21 +15,21 @@ from nasseg.data.dataset import Sample, Split
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network is trained on: `inputs` by node name, each (N, C, h, w), and `masks` int64 (N, H, W)."""
+    """A batch for a network: `inputs` by node name, each (N, C, h, w), and `masks` int64 (N, H, W)."""
 
     inputs: dict[str, Tensor]
     masks: Tensor
 
 
 def seeded(*numbers: int) -> torch.Generator:
-    """A CPU generator whose stream depends on all the numbers and on nothing else."""
+    """Make a CPU generator whose stream depends on these numbers alone."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
 def shuffled(items: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:
-    """Endless batches of item indices, one permutation of all items after the other, from `start_step` on.
+    """Yield endless batches of item indices from `start_step` on, one permutation of all items after the other.
 
-    A batch depends on seed and step alone, and may span permutations, so that few items can fill a large batch.
+    A batch depends on seed and step alone. It may span permutations, so that few items can fill a large batch.
     """
     epoch, order = -1, torch.empty(0)
     for step in count(start_step):
@@ -43,7 +43,7 @@ def shuffled(items: int, batch_size: int, seed: int, start_step: int = 0) -> Ite
 
 
 class _BatchSampler:
-    """`shuffled` as the object that a `DataLoader` takes."""
+    """The form of `shuffled` that a `DataLoader` takes."""
 
     def __init__(self, items: int, batch_size: int, seed: int, start_step: int) -> None:
         self._arguments = (items, batch_size, seed, start_step)
@@ -61,10 +61,10 @@ def training_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Endless augmented batches of `{"image": (N, 3, h, w)}`, shuffled anew each epoch.
+    """Yield endless augmented batches of `{"image": (N, 3, h, w)}`, shuffled anew each epoch.
 
-    The batch of a step depends on `seed` and the step alone: a run resumed with `start_step` sees what an unbroken one
-    would have seen. `workers` processes read samples ahead; with 0 they are read in this one.
+    A batch depends on `seed` and the step alone: a run resumed with `start_step` sees what an uninterrupted one would
+    have seen. `workers` processes read samples ahead; with 0, this one reads them.
     """
     device = torch.device(device)
     loader = DataLoader(
@@ -88,9 +88,9 @@ def training_batches(
 def evaluation_batches(
     split: Split, batch_size: int, device: torch.device | str = "cpu", workers: int = 0
 ) -> Iterator[tuple[Batch, tuple[str, ...]]]:
-    """The whole split once, in order, normalised, each batch with its samples' names.
+    """Yield the whole split once, in order, normalised, each batch with its samples' names.
 
-    A batch ends early where the next image has another size: nothing is padded or scaled.
+    A batch ends early if the next image has another size: nothing is padded or scaled.
     """
     device = torch.device(device)
     loader = DataLoader(

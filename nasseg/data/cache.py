@@ -1,4 +1,4 @@
-"""Features computed once and shared by all trials of a machine through memory mapping."""
+"""Features computed once and shared by all trials on a machine through memory mapping."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _MASKS = "<masks>"  # no name that a node can have
 
 
 class CacheWriter:
-    """Takes the features of a data set, batch after batch; what it holds in memory is one batch."""
+    """A writer of a data set's features, batch after batch; it holds one batch in memory."""
 
     def __init__(self, folder: Path, files: ExitStack) -> None:
         self._folder = folder
@@ -36,7 +36,7 @@ class CacheWriter:
         """Append the next samples of a view: `features` by node name, each (N, C, h, w), and `masks` (N, H, W).
 
         Views come one after the other, each with all samples in the same order. Features are kept as float16, masks
-        as uint8. All samples must have one size; raises `ValueError` where they do not.
+        as uint8. Raises `ValueError` if samples differ in size.
         """
         arrays = {name: tensor.detach().to("cpu", torch.float16).numpy() for name, tensor in features.items()}
         arrays[_MASKS] = masks.detach().to("cpu", torch.uint8).numpy()
@@ -62,13 +62,13 @@ class CacheWriter:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        index = {"key": dict(key), "views": len(self._samples_by_view), "samples": self._samples_by_view[0],
-                 "shapes": self._shapes}  # fmt: skip
+        views, samples = len(self._samples_by_view), self._samples_by_view[0]
+        index = {"key": dict(key), "views": views, "samples": samples, "shapes": self._shapes}
         (self._folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 class FeatureCache:
-    """Read-only arrays in files, mapped into memory: processes that open one cache share its pages."""
+    """Read-only arrays in files, mapped into memory: processes that open the same cache share its pages."""
 
     def __init__(self, folder: Path) -> None:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
@@ -89,11 +89,11 @@ class FeatureCache:
     def open_or_build(
         cls, folder: str | Path, key: Mapping[str, object], build: Callable[[CacheWriter], None]
     ) -> "FeatureCache":
-        """The cache of `key` below `folder`, built by `build` unless it is there already.
+        """Open the cache of `key` below `folder`; `build` builds it first unless it exists.
 
-        `key` names everything that the content depends on (JSON values). Of processes that ask at once one builds and
-        the others wait. The cache appears whole or not at all: a build that is killed leaves nothing that is ever read,
-        and one that fails (`OSError` where the disk is full) removes what it wrote.
+        `key` names everything that the content depends on (JSON values). If several processes ask at once, one builds
+        and the others wait. The cache appears whole or not at all: a build that is killed leaves nothing that is ever
+        read, and one that fails (`OSError` if the disk is full) removes what it wrote.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,13 +108,13 @@ class FeatureCache:
     def batches(
         self, batch_size: int, seed: int, start_step: int = 0, device: torch.device | str = "cpu"
     ) -> Iterator[Batch]:
-        """Endless batches of samples in shuffled order, each in a random view, from `seed` and the step alone."""
+        """Yield endless batches of shuffled samples, each in a random view, from `seed` and the step alone."""
         for step, samples in zip(count(start_step), shuffled(self.samples, batch_size, seed, start_step), strict=False):
             views = torch.randint(self.views, (batch_size,), generator=seeded(seed, step, 1))
             yield self._batch((views.numpy(), np.array(samples)), device)
 
     def sequential(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """The first view of every sample once, in order."""
+        """Yield the first view of every sample once, in order."""
         for start in range(0, self.samples, batch_size):
             yield self._batch((0, slice(start, start + batch_size)), device)
 

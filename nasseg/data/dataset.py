@@ -1,4 +1,4 @@
-"""What a data set is: named splits of images with their masks of class indices."""
+"""The base of all data sets: named splits of images with their masks of class indices."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch.utils import data
 
 
 class DataError(ValueError):
-    """The user's data are not usable: one line with the file, what is wrong with it, and the rule."""
+    """Unusable data: one line with the file, what is wrong with it, and the rule."""
 
 
 class Sample(NamedTuple):
@@ -35,11 +35,11 @@ class Split(data.Dataset[Sample], ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever the content may have changed, and only then; cheap to compute. For cache keys."""
+        """A value for cache keys that changes exactly when the content may have changed; cheap to compute."""
 
     @abstractmethod
     def check(self) -> None:
-        """Look at every sample; raises `DataError` for the first one that training could not use."""
+        """Check every sample; raises `DataError` for the first one that training could not use."""
 
 
 class Dataset(ABC):
@@ -53,14 +53,14 @@ class Dataset(ABC):
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
+        """Return the names of the splits."""
 
     @abstractmethod
     def union(self, names: tuple[str, ...]) -> Split:
         """The union of the named splits, all of which exist."""
 
     def split(self, name: str) -> Split:
-        """The split of that name; `train+val` joins splits. Raises `DataError` where one is unknown or empty."""
+        """Open the split of that name; `train+val` joins splits. Raises `DataError` if one is unknown or empty."""
         names = tuple(name.split("+"))
         for part in names:
             if part not in self.splits():

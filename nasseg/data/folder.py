@@ -35,12 +35,11 @@ class _Description(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> "_Description":
-        if len(self.palette) != len(self.classes):
-            raise ValueError(f"palette has {len(self.palette)} colours, but must have one for each of the "
-                             f"{len(self.classes)} classes")  # fmt: skip
-        if self.ignore_index < len(self.classes):
-            raise ValueError(f"ignore_index is {self.ignore_index}, but must be no class's index "
-                             f"(0 to {len(self.classes) - 1}): 255 is usual")  # fmt: skip
+        colours, classes, ignored = len(self.palette), len(self.classes), self.ignore_index
+        if colours != classes:
+            raise ValueError(f"palette has {colours} colours, but must have one for each of the {classes} classes")
+        if ignored < classes:
+            raise ValueError(f"ignore_index is {ignored}, but must not be a class index (0 to {classes - 1}): use 255")
         return self
 
 
@@ -51,15 +50,15 @@ class _Item(NamedTuple):
 
 
 class FolderDataset(Dataset):
-    """The images and masks below `path`, in the layout at the top of this module."""
+    """Images and masks in a folder, laid out as at the top of this module."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises `DataError` where the folder or its `dataset.json` is missing or not valid."""
+        """Read `dataset.json`; raises `DataError` if it or the folder is missing or invalid."""
         if not str(path):
             raise DataError("folder has no path: give it as folder:PATH")
         self.root = Path(path).expanduser().resolve()
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is no folder: folder:PATH needs one with images/, masks/ and dataset.json")
+            raise DataError(f"{self.root} is not a folder: folder:PATH needs one with images/, masks/ and dataset.json")
         description = _read_description(self.root / "dataset.json")
         self.name = description.name or self.root.name
         self.spec = f"folder:{self.root}"
@@ -68,7 +67,7 @@ class FolderDataset(Dataset):
         self.ignore_index = description.ignore_index
 
     def splits(self) -> tuple[str, ...]:
-        """The folders below `images` and the text files in `splits`."""
+        """Return the names of the folders below `images` and of the text files in `splits`."""
         folders = {path.name for path in (self.root / "images").glob("*/")}
         return tuple(sorted(folders | {path.stem for path in (self.root / "splits").glob("*.txt")}))
 
@@ -91,13 +90,13 @@ class FolderDataset(Dataset):
             if folder not in pairs:
                 pairs[folder] = self._pairs(folder) if folder else {}
             if name not in pairs[folder]:
-                raise DataError(f"{listing} line {number}: {name!r} is no image below {self.root / 'images'}; "
-                                "a line is FOLDER/NAME without suffix")  # fmt: skip
+                where = f"{listing} line {number}: {name!r}"
+                raise DataError(f"{where} is not an image in {self.root / 'images'}; give FOLDER/NAME without suffix")
             items.append(pairs[folder][name])
         return items
 
     def _pairs(self, folder: str) -> dict[str, _Item]:
-        """The images of a folder, each with its mask, by FOLDER/NAME in order of name."""
+        """Pair the images of a folder with their masks, by FOLDER/NAME in order of name."""
         images: dict[str, Path] = {}
         for path in sorted((self.root / "images" / folder).glob("*")):
             if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -115,7 +114,7 @@ class FolderDataset(Dataset):
 
 
 class FolderSplit(Split):
-    """Samples read from files when asked for, each checked as it is read."""
+    """A split whose samples are read from files on access and checked as they are read."""
 
     def __init__(self, name: str, items: tuple[_Item, ...], dataset: FolderDataset) -> None:
         self.name = name
@@ -128,25 +127,27 @@ class FolderSplit(Split):
         return len(self._items)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises `DataError` where a file cannot be read, sizes differ, or the mask holds no class's index."""
+        """Read a sample; raises `DataError` if a file cannot be read, sizes differ, or the mask holds other indices."""
         item = self._items[index]
         image = read_image(item.image)
         mask = _read(item.mask, None)
         if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
-            raise DataError(f"{item.mask} is a colour or 16-bit image, but must hold a class index (0 to 255) a pixel")
+            raise DataError(
+                f"{item.mask} is a colour or 16-bit image, but must hold a class index (0 to 255) per pixel"
+            )
         if image.shape[1:] != mask.shape:
             sizes = [f"{height}x{width}" for height, width in (mask.shape, image.shape[1:])]
             raise DataError(f"{item.mask} is {sizes[0]}, but must have the size of its image {item.image}, {sizes[1]}")
         used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
         wrong = used[(used >= len(self.classes)) & (used != self.ignore_index)]
         if wrong.size:
-            raise DataError(f"{item.mask} holds class index {wrong[0]}, but must hold 0 to {len(self.classes) - 1}, "
-                            f"or {self.ignore_index} to ignore a pixel")  # fmt: skip
+            allowed = f"0 to {len(self.classes) - 1}, or {self.ignore_index} to ignore a pixel"
+            raise DataError(f"{item.mask} holds class index {wrong[0]}, but must hold {allowed}")
         return Sample(item.name, image, torch.from_numpy(mask.astype(np.uint8)))
 
     @property
     def fingerprint(self) -> str:
-        """From the names, sizes and times of the files: none of them is opened."""
+        """A hash of the names, sizes and times of the files, none of which is opened."""
         digest = hashlib.sha256(repr((self.classes, self.ignore_index)).encode())
         for item in self._items:
             for path in (item.image, item.mask):
@@ -155,24 +156,24 @@ class FolderSplit(Split):
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Read every file, several at once; raises the `DataError` of the first sample that has one."""
+        """Read every file, several at once; raises the `DataError` of the first bad sample."""
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda index: self[index] and None, range(len(self))):
                 pass
 
 
 def read_image(path: Path) -> Tensor:
-    """The image in a file, uint8 (3, H, W) in RGB; raises `DataError` where it cannot be read."""
+    """Read an image, uint8 (3, H, W) in RGB; raises `DataError` if it cannot be read."""
     return torch.from_numpy(_read(path, "RGB")).permute(2, 0, 1).contiguous()
 
 
 def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The pixels of an image file, (H, W) or (H, W, channels)."""
+    """Read the pixels of an image file, (H, W) or (H, W, channels)."""
     try:
         with Image.open(path) as file:
             return np.array(file.convert(mode) if mode else file)
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no image that can be read") from None
+        raise DataError(f"{path} is not a readable image") from None
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -181,7 +182,7 @@ def _read_description(path: Path) -> _Description:
     try:
         return _Description.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f'{path} is missing: it holds {{"classes": [...], "palette": [[r, g, b], ...], '
-                        '"ignore_index": 255}') from None  # fmt: skip
+        content = '{"classes": [...], "palette": [[r, g, b], ...], "ignore_index": 255}'
+        raise DataError(f"{path} is missing: it must hold {content}") from None
     except ValidationError as error:
         raise DataError(one_line(error, str(path))) from error

@@ -33,10 +33,10 @@ class Resized(Split):
         return f"{self._split.fingerprint}×{self._factor}"
 
     def check(self) -> None:
-        """The split's own check."""
+        """Check the split itself."""
         self._split.check()
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    """(height, width) times `factor`, in whole pixels."""
+    """Scale (height, width) by `factor`, to whole pixels."""
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

@@ -1,4 +1,4 @@
-"""Draws one street scene in perspective, with the class of every pixel. `streets.py` says what depends on what.
+"""One street scene in perspective, with the class of every pixel. `streets.py` explains the rules of the classes.
 
 Depth is given as p, the pixels that one camera height takes up there. A point at lateral position X and height v, both
 in camera heights, is at column vanishing_x + X p and row horizon + (1 - v) p.
@@ -49,7 +49,7 @@ ROOF_HEIGHT = 0.42
 
 
 def draw(height: int, width: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-    """A scene drawn from `rng`: image (H, W, 3) in RGB and mask (H, W) of class indices."""
+    """Draw a scene from `rng`: image (H, W, 3) in RGB and mask (H, W) of class indices."""
     return Scene(height, width, rng).finish()
 
 
@@ -84,7 +84,7 @@ class Scene:
         np.multiply(top + (245 - top) * haze, 1 + 0.1 * clouds, out=self.image[: self.first_row])
 
     def _houses(self) -> None:
-        """A row of houses, with gaps of hedge, along either side: all columns at once."""
+        """Draw a row of houses, with gaps of hedge, along either side: all columns at once."""
         rng = self.rng
         offset = np.arange(self.width, dtype=np.float32) - self.vanishing_x
         side = (offset > 0).astype(np.intp)
@@ -148,7 +148,7 @@ class Scene:
         np.copyto(self.mask[first:], classes, where=ground)
 
     def _objects(self) -> None:
-        """Everything that stands on the ground, from far to near so that the near hides the far."""
+        """Draw everything that stands on the ground, from far to near so that the near hides the far."""
         rng = self.rng
         things: list[tuple[float, float, _Paint]] = []
         for sign, wall in zip((-1, 1), self.wall, strict=True):
@@ -167,7 +167,7 @@ class Scene:
             paint(x, p * self.height / 160)
 
     def _some(self, low: float, high: float, fewest: int, most: int) -> list[float]:
-        """Depths of a random number of things."""
+        """Draw the depths of a random number of things."""
         return list(self.rng.uniform(low, high, size=self.rng.integers(fewest, most + 1)))
 
     def _signpost(self, x: float, p: float) -> None:
@@ -178,7 +178,7 @@ class Scene:
         self._rectangle(p, x, 0.22, (1.17, 1.25), (236, 236, 232), SIGN)
 
     def _box(self, x: float, p: float) -> None:
-        """A kiosk or a van: the signs across the street say which."""
+        """Draw a kiosk or a van: the signs across the street say which."""
         kind = KIOSK if self.red_signs[int(x < 0)] else VAN
         body = self._pick(BODIES)
         wide = 0.78 * self.lateral
@@ -235,14 +235,14 @@ class Scene:
         self.mask[rows, columns][inside] = kind
 
     def _window(self, p: float, x: float, wide: float, v: Interval) -> tuple[slice, slice]:
-        """The pixels of a rectangle at depth p, centred on lateral x and `wide` across, from height v[0] to v[1]."""
+        """Locate a rectangle at depth p, centred on lateral x and `wide` across, from height v[0] to v[1]."""
         rows = [round(self.horizon + (1 - height) * p) for height in (v[1], v[0])]
         columns = [round(self.vanishing_x + (x + half * wide) * p) for half in (-0.5, 0.5)]
         top, left = max(rows[0], 0), max(columns[0], 0)
         return slice(top, max(rows[1], rows[0] + 1, top)), slice(left, max(columns[1], columns[0] + 1, left))
 
     def _inside(self, p: float, x: float, wide: float, v: Interval) -> tuple[slice, slice, NDArray[np.bool_]]:
-        """The same rectangle's pixels, and which of them are in the ellipse that it bounds."""
+        """Locate the same rectangle, and tell which of its pixels are in the ellipse it bounds."""
         rows, columns = self._window(p, x, wide, v)
         y_unit = (np.arange(rows.start, min(rows.stop, self.height)) + 0.5 - self.horizon) / p
         x_unit = (np.arange(columns.start, min(columns.stop, self.width)) + 0.5 - self.vanishing_x) / p
@@ -251,7 +251,7 @@ class Scene:
         return rows, columns, y_scaled[:, None] ** 2 + x_scaled[None] ** 2 <= 1
 
     def finish(self) -> tuple[Bytes, Bytes]:
-        """The light of the hour and the noise of the camera, which say nothing about the classes."""
+        """Add the light of the hour and the noise of the camera, which say nothing about the classes."""
         light = self.rng.uniform(0.8, 1.1) * self.rng.uniform(0.95, 1.05, size=3)
         grain = _texture(self.rng, self.height, self.width, 1)
         self.image *= light.astype(np.float32)
@@ -265,7 +265,7 @@ def _scaled(colour: Colour, factor: float) -> Colour:
 
 @cache
 def _tile() -> Floats:
-    """Noise of many scales, (512, 512), of mean 0 and deviation 1, that repeats without a seam."""
+    """Make noise of many scales, (512, 512), with mean 0 and deviation 1, that tiles without a seam."""
     frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None])
     frequency[0, 0] = np.inf
     white = np.fft.rfft2(np.random.default_rng(0).standard_normal((512, 512)))
@@ -274,7 +274,7 @@ def _tile() -> Floats:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, step: float) -> Floats:
-    """A window of the tile at a random place, (H, W), its pixels `step` apart."""
+    """Cut a window of the tile at a random position, (H, W), its pixels `step` apart."""
     top, left = rng.integers(512, size=2)
     rows = (top + (np.arange(height) * step).astype(np.intp)) % 512
     columns = (left + (np.arange(width) * step).astype(np.intp)) % 512

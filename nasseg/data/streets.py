@@ -1,11 +1,11 @@
 """Generated street scenes: the built-in data set, and an instrument in which context pays by construction.
 
-Three pairs of classes look alike where they are and are told apart by something far away:
+Three pairs of classes look alike locally and are told apart by something far away:
 
-- `pavement` and `parking`: the strip beside the road is paved alike; it is a pavement where the houses across the
-  street have red roofs and parking where they have slate ones.
-- `kiosk` and `van`: the same box at the roadside; it is a kiosk where the signs across the street are red and a van
-  where they are blue.
+- `pavement` and `parking`: the strip beside the road is paved alike; it is a pavement if the houses across the street
+  have red roofs, and parking if they have slate ones.
+- `kiosk` and `van`: the same box at the roadside; it is a kiosk if the signs across the street are red, and a van if
+  they are blue.
 - `bus lane` and `road`: the outer lanes are bus lanes by day, under a blue sky, and open to all in the evening, under a
   golden one.
 
@@ -24,11 +24,11 @@ from nasseg.data.street_scene import CLASSES, draw
 from nasseg.errors import one_line
 
 VERSION = 1
-"""Part of every fingerprint: raised by a change that alters scenes."""
+"""Part of every fingerprint; increased by a change that alters scenes."""
 
 
 class StreetsOptions(BaseModel):
-    """What the text after `streets:` may set, as in `streets:size=240x320,train=512`."""
+    """The options in the text after `streets:`, as in `streets:size=240x320,train=512`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class StreetsOptions(BaseModel):
 
 
 class Streets(Dataset):
-    """Street scenes made on the fly: a scene depends on its split, its index, the size and the seed alone."""
+    """Street scenes drawn on the fly: a scene depends only on its split, its index, the size and the seed."""
 
     def __init__(self, options: StreetsOptions | None = None) -> None:
         self.options = options or StreetsOptions()
@@ -68,7 +68,7 @@ class Streets(Dataset):
 
     @classmethod
     def parse(cls, text: str) -> "Streets":
-        """From `NAME=VALUE,…`; raises `DataError` where an option is unknown or its value not valid."""
+        """Make street scenes with the options `NAME=VALUE,…`; raises `DataError` if one is unknown or invalid."""
         options: dict[str, str] = {}
         for part in filter(None, text.split(",")):
             name, _, value = part.partition("=")
@@ -82,7 +82,7 @@ class Streets(Dataset):
             raise DataError(one_line(error, "streets")) from error
 
     def splits(self) -> tuple[str, ...]:
-        """Three: train, val and test."""
+        """Return train, val and test."""
         return ("train", "val", "test")
 
     def union(self, names: tuple[str, ...]) -> "StreetsSplit":
@@ -91,7 +91,7 @@ class Streets(Dataset):
 
 
 class StreetsSplit(Split):
-    """Scenes drawn when asked for, a few milliseconds each."""
+    """A split whose scenes are drawn on access, in a few milliseconds each."""
 
     def __init__(self, names: tuple[str, ...], dataset: Streets) -> None:
         self.name = "+".join(names)
@@ -116,9 +116,9 @@ class StreetsSplit(Split):
 
     @property
     def fingerprint(self) -> str:
-        """From the options and the version of the scenes."""
+        """A hash of the options and the version of the scenes."""
         content = (VERSION, self._options.size, self._options.seed, self._scenes)
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def check(self) -> None:
-        """Nothing can be wrong with a scene that is drawn."""
+        """Do nothing: drawn scenes are always valid."""

@@ -30,12 +30,12 @@ class Subset(Split):
         return f"{self._split.fingerprint}[{hashlib.sha256(str(self.indices).encode()).hexdigest()[:16]}]"
 
     def check(self) -> None:
-        """The split's own check."""
+        """Check the whole split."""
         self._split.check()
 
 
 def halves(split: Split, seed: int) -> tuple[Subset, Subset]:
-    """Two disjoint halves of the split, drawn by `seed`; the first has one sample more where the number is odd.
+    """Split the samples into two disjoint halves drawn by `seed`; of an odd number, the first gets one more.
 
     Raises `DataError` for fewer than 2 samples.
     """

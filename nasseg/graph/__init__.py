@@ -2,7 +2,7 @@
 
 from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node
 from nasseg.graph.builder import Builder
-from nasseg.graph.files import load, read_json, save, write_atomically
+from nasseg.graph.files import load, read_model, save, write_atomically
 
 __all__ = [
     "FORMAT",
@@ -11,7 +11,7 @@ __all__ = [
     "Builder",
     "Node",
     "load",
-    "read_json",
+    "read_model",
     "save",
     "write_atomically",
 ]

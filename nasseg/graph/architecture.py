@@ -91,7 +91,7 @@ class Architecture(BaseModel):
                     raise ArchitectureError(f"node {node.name!r} has the input {source!r}, but no node has that name")
         for output in (*self.outputs, *self.training_outputs):
             if output not in names:
-                raise ArchitectureError(f"the output {output!r} is no node's name")
+                raise ArchitectureError(f"the output {output!r} is not a node's name")
         if not nx.is_directed_acyclic_graph(self.graph):
             cycle = " → ".join(edge[0] for edge in nx.find_cycle(self.graph))
             raise ArchitectureError(f"nodes form a cycle: {cycle}; remove one of its connections")
@@ -123,7 +123,7 @@ class Architecture(BaseModel):
         return tuple(nx.lexicographical_topological_sort(self.graph, key=position.__getitem__))
 
     def ancestors(self, outputs: Iterable[str]) -> set[str]:
-        """The names of `outputs` and of every node that they are computed from."""
+        """Return the names of `outputs` and of every node that they are computed from."""
         outputs = set(outputs)
         return outputs.union(*(nx.ancestors(self.graph, output) for output in outputs))
 
@@ -160,15 +160,15 @@ class Architecture(BaseModel):
         return self.channels(self.outputs[0])
 
     def channels(self, name: str) -> int:
-        """Output channels of the node `name`."""
+        """Return the output channels of the node `name`."""
         return self._channels[name]
 
     @cached_property
     def node_keys(self) -> dict[str, str]:
         """Each node's hash: its operator and its inputs' hashes, so equal hashes mean the same function of the inputs.
 
-        The order of inputs counts only where it does to the operator; names never count. The network's own inputs are
-        told apart by their place.
+        The order of inputs counts only if it matters to the operator; names never count. The network's own inputs are
+        distinguished by position.
         """
         place = {name: index for index, name in enumerate(self.inputs)}
         keys: dict[str, str] = {}
@@ -180,9 +180,9 @@ class Architecture(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """The hash of the whole graph: equal exactly for graphs that differ in names and order-free order only.
+        """The hash of the whole graph: equal exactly for graphs that differ only in names and order-free order.
 
-        One node used twice and two equal nodes differ: the two have weights of their own.
+        One node used twice differs from two equal nodes, as each of these has its own weights.
         """
         roles = self.outputs, self.training_outputs
         colours = {
@@ -199,7 +199,7 @@ class Architecture(BaseModel):
     def cut(self, place: str) -> tuple[Architecture, Architecture]:
         """Split after `place`: (prefix, suffix), the suffix's inputs named as the prefix's outputs they stand for.
 
-        `place` is a stage, or any beginning of dotted names, down to one node (`backbone.features.13`). The prefix
+        `place` is a stage, or any prefix of dotted names, down to one node (`backbone.features.13`). The prefix
         holds the nodes there and all before them. An input of the whole graph that the suffix uses too (the image,
         whose size the logits take) is an input of both.
         """
@@ -227,23 +227,23 @@ class Architecture(BaseModel):
         return prefix, suffix
 
     def inference(self) -> Architecture:
-        """The same network without what only training needs."""
+        """Return the same network without what only training needs."""
         needed = self.ancestors(self.outputs)
         nodes = tuple(node for node in self.nodes if node.name in needed or isinstance(node.op, Input))
         return self.replace(nodes=nodes, training_outputs=())
 
     def replace(self, **fields: Any) -> Architecture:
-        """A copy with some fields changed, checked anew."""
+        """Return a copy with some fields changed, validated again."""
         return Architecture(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
 
     def network(self) -> Network:
-        """A fresh `torch.nn.Module`, with weights drawn from PyTorch's global generator."""
+        """Build a fresh `torch.nn.Module`, with weights drawn from PyTorch's global generator."""
         from nasseg.network import Network
 
         return Network(self)
 
     def describe(self, size: tuple[int, int] = (512, 1024)) -> Description:
-        """Parameters, MAdds and shapes per node and stage, for images of `size` (height, width) in pixels."""
+        """Describe parameters, MAdds and shapes per node and stage, for images of `size` (height, width) in pixels."""
         from nasseg.cost import describe
 
         return describe(self, size)

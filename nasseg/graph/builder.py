@@ -11,7 +11,7 @@ from nasseg.ops import Input, Op
 
 
 class Builder:
-    """Collects nodes; each call returns the new node's name, which later calls take as an input.
+    """A collector of nodes; each call returns the new node's name, which later calls take as an input.
 
         g = Builder("tiny")
         image = g.input()
@@ -33,7 +33,7 @@ class Builder:
         return self.add(name, Input(channels=channels))
 
     def add(self, name: str, op: Op, *inputs: str) -> str:
-        """Add the node `name` (within the current scope); raises `ArchitectureError` where its inputs do not fit."""
+        """Add the node `name` (within the current scope); raises `ArchitectureError` if its inputs do not fit."""
         full = ".".join([*self._scope, name])
         for source in inputs:
             if source not in self._channels:
@@ -56,11 +56,11 @@ class Builder:
             self._scope.pop()
 
     def channels(self, name: str) -> int:
-        """Output channels of the node `name`."""
+        """Return the output channels of the node `name`."""
         return self._channels[name]
 
     def build(self, *outputs: str, training_outputs: tuple[str, ...] = ()) -> Architecture:
-        """The finished architecture; the first output gives the logits. Raises `ArchitectureError`."""
+        """Return the finished architecture; the first output gives the logits. Raises `ArchitectureError`."""
         try:
             return Architecture(
                 name=self.name, nodes=tuple(self._nodes), outputs=outputs, training_outputs=training_outputs

@@ -4,11 +4,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nasseg.errors import one_line
-from nasseg.graph.architecture import FORMAT, Architecture
+from nasseg.graph.architecture import Architecture
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str | Path) -> Architecture:
@@ -16,14 +19,7 @@ def load(path: str | Path) -> Architecture:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder, but must be a file, such as {path / 'best.json'}")
-    data = read_json(path, "a best.json, or a baseline's name")
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"{path}: format is {found!r}, but must be {FORMAT!r}")
-    try:
-        return Architecture.model_validate(data)
-    except ValidationError as error:
-        raise ValueError(one_line(error, str(path))) from None
+    return read_model(Architecture, path, "a best.json, or a baseline's name")
 
 
 def save(architecture: Architecture, path: str | Path) -> None:
@@ -31,18 +27,27 @@ def save(architecture: Architecture, path: str | Path) -> None:
     write_atomically(path, architecture.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
-def read_json(path: str | Path, what: str) -> object:
-    """The content of a JSON file; raises `ValueError` that says `what` it should be."""
+def read_model(model: type[Model], path: str | Path, what: str) -> Model:
+    """Read a JSON file of a model with a field `format`.
+
+    Raises `ValueError` with the path of the offending field, or one that tells the user to give `what`.
+    """
     path = Path(path)
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give {what}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; give {what}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}; give {what}") from None
-    return content
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != (wanted := model.model_fields["format"].default):
+        raise ValueError(f"{path}: format is {found!r}, but must be {wanted!r}; give {what}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(path))) from None
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -60,5 +65,5 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException as error:
         os.unlink(temporary)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk names none
+            error.filename = str(path)  # the error of a full disk names no file
         raise

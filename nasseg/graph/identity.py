@@ -1,4 +1,4 @@
-"""Exact identity of graphs: one hash for all graphs that differ in the names of their nodes only."""
+"""Exact identity of graphs: one hash for all graphs that differ only in the names of their nodes."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 import networkx as nx
 
 Edge = tuple[str, str, str]
-"""Source, label, target. Labels tell a node's inputs apart, where their order counts."""
+"""Source, label, target. Labels tell a node's inputs apart if their order counts."""
 
 
 def digest(value: object) -> str:
-    """A short hash of a JSON value, the same in every process."""
+    """Hash a JSON value to 20 hex digits, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def graph_key(colours: Mapping[str, str], edges: Sequence[Edge]) -> str:
-    """The hash of a graph with coloured nodes: equal exactly if some renaming of the nodes makes the graphs equal.
+    """Hash a graph with coloured nodes: equal exactly if some renaming of the nodes makes the graphs equal.
 
-    Colours are refined by those around them until they part no further. Nodes that still look alike fall into parts
-    that only settled nodes connect. In a part with several alike, each of them is tried as the first, and the least
+    Colours are refined by their neighbours' until nothing changes. Nodes that still look alike fall into parts that
+    only settled nodes connect. In a part with several alike, each of them is tried as the first, and the smallest
     result counts. (Individualisation and refinement: McKay and Piperno, arXiv 1301.1493, §2.)
     """
     refined = _refine(colours, edges)
@@ -61,7 +61,7 @@ def _refine(colours: Mapping[str, str], edges: Sequence[Edge]) -> dict[str, str]
 
 
 def _around(edges: Sequence[Edge]) -> dict[str, list[Edge]]:
-    """Each node's edges as (direction, label, neighbour)."""
+    """List each node's edges as (direction, label, neighbour)."""
     around: dict[str, list[Edge]] = defaultdict(list)
     for source, label, target in edges:
         around[target].append(("from", label, source))

@@ -1,15 +1,15 @@
-"""What an operator is: a frozen, validated, serialisable value that can build its PyTorch module."""
+"""The base of all operators: a frozen, validated, serialisable value that can build its PyTorch module."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 
 class Op(BaseModel, ABC):
-    """One operator of the library, as data: two equal ops compute the same function of equal weights.
+    """An operator as data: equal ops with equal weights compute the same function.
 
     A subclass is a frozen pydantic model whose field `op` is a literal that names its kind in files. Its docstring
     gives shapes and the source.
@@ -21,18 +21,18 @@ class Op(BaseModel, ABC):
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most inputs; `None` means any number."""
     order_free: ClassVar[bool] = False
-    """Whether the inputs' order leaves the result unchanged, which the hash of a graph then ignores too."""
+    """Whether the order of the inputs does not matter; graph hashes then ignore it."""
 
     @abstractmethod
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """Output channels for the inputs' channels; raises `ValueError` where they do not fit."""
+        """Return the output channels for the inputs' channels; raises `ValueError` if they do not fit."""
 
     @abstractmethod
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """A fresh module whose forward takes one (N, C_i, H_i, W_i) tensor per input and returns one tensor."""
+        """Build a fresh module whose forward takes one (N, C_i, H_i, W_i) tensor per input and returns one tensor."""
 
     def check(self, in_channels: Sequence[int]) -> int:
-        """Output channels, after checking that the number of inputs is one this operator takes."""
+        """Check the number of inputs, then return the output channels."""
         low, high = self.arity
         if len(in_channels) < low or (high is not None and len(in_channels) > high):
             wanted = str(low) if low == high else f"at least {low}" if high is None else f"{low} to {high}"
@@ -40,13 +40,26 @@ class Op(BaseModel, ABC):
         return self.out_channels_of(in_channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: every field, so that a later change of a default cannot change what a file means."""
+        """Return the JSON form: every field, so that changing a default later cannot change what a file means."""
         return self.model_dump(mode="json")
 
     def __str__(self) -> str:
         set_fields = self.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{k}={_short(v)}" for k, v in set_fields.items())
         return f"{self.op}({fields})"
+
+
+Channels = Annotated[int, Field(ge=1)]
+
+
+class OutChannelsOp(Op):
+    """An operator whose output channels are a field of its own."""
+
+    out_channels: Channels
+
+    def out_channels_of(self, in_channels: Sequence[int]) -> int:
+        """Return `out_channels`."""
+        return self.out_channels
 
 
 def _short(value: object) -> str:

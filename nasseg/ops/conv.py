@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op, Pair, as_pair
+from nasseg.ops.base import Channels, OutChannelsOp, Pair, as_pair
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
 
 
@@ -17,7 +17,6 @@ def _odd(kernel: int) -> int:
     return kernel
 
 
-Channels = Annotated[int, Field(ge=1)]
 Kernel = Annotated[int, Field(ge=1, le=64)]
 OddKernel = Annotated[Kernel, AfterValidator(_odd)]
 Stride = Annotated[int, Field(ge=1)]
@@ -25,15 +24,15 @@ Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 def conv_layer(
-    in_channels: int, channels: int, kernel: int, *, stride: int = 1, rate: Pair = (1, 1), groups: int = 1, bias: bool
+    in_channels: int, channels: int, kernel: int, stride: int = 1, *, rate: Pair = (1, 1), groups: int = 1, bias: bool
 ) -> nn.Conv2d:
-    """A convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
+    """Build a convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
     padding = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
     return nn.Conv2d(in_channels, channels, kernel, stride, padding, dilation=rate, groups=groups, bias=bias)
 
 
-class Conv(Op):
-    """k×k convolution, then normalisation and activation; atrous where `rate` (h, w) is above 1.
+class Conv(OutChannelsOp):
+    """k×k convolution, then normalisation and activation; atrous if `rate` (h, w) is above 1.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). Atrous convolution: Chen et al., DeepLab
     (arXiv 1606.00915, §3.1); one rate per axis: DPC (arXiv 1809.04184, §3.1).
@@ -41,7 +40,6 @@ class Conv(Op):
     """
 
     op: Literal["conv"] = "conv"
-    out_channels: Channels
     kernel: OddKernel = 3
     stride: Stride = 1
     rate: Rate = (1, 1)
@@ -52,7 +50,7 @@ class Conv(Op):
     pre_activation: ActivationName = "none"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`; both channel counts must be multiples of `groups`."""
+        """Return `out_channels`; both channel counts must be multiples of `groups`."""
         (channels,) = in_channels
         if channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
@@ -62,12 +60,11 @@ class Conv(Op):
         return self.out_channels
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """Convolution, norm, activation as layers 0, 1, 2; a bare convolution where there is nothing else."""
+        """Build convolution, norm and activation as layers 0, 1, 2; a bare convolution if there is nothing else."""
         (channels,) = in_channels
         conv = conv_layer(
-            channels, self.out_channels, self.kernel,
-            stride=self.stride, rate=self.rate, groups=self.groups, bias=self.bias,
-        )  # fmt: skip
+            channels, self.out_channels, self.kernel, self.stride, rate=self.rate, groups=self.groups, bias=self.bias
+        )
         return sequential(
             [
                 *activation_layers(self.pre_activation, inplace=False),
@@ -79,21 +76,21 @@ class Conv(Op):
 
 
 def conv1x1(out_channels: int) -> Conv:
-    """1×1 convolution, batch norm, ReLU."""
+    """Make a 1×1 convolution with batch norm and ReLU."""
     return Conv(out_channels=out_channels, kernel=1)
 
 
 def atrous3x3(out_channels: int, rate: int | Pair) -> Conv:
-    """Dense atrous 3×3 convolution at `rate` (h, w), batch norm, ReLU."""
+    """Make a dense atrous 3×3 convolution at `rate` (h, w), with batch norm and ReLU."""
     return Conv(out_channels=out_channels, kernel=3, rate=as_pair(rate))
 
 
 def logits1x1(classes: int) -> Conv:
-    """1×1 convolution with bias and nothing after it: class scores."""
+    """Make a 1×1 convolution with bias and nothing after it: class scores."""
     return Conv(out_channels=classes, kernel=1, bias=True, norm="none", activation="none")
 
 
-class SeparableConv(Op):
+class SeparableConv(OutChannelsOp):
     """Depthwise k×k convolution (at `rate`), then pointwise 1×1, each with its own norm and activation.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). DeepLabV3+ (arXiv 1802.02611, §3.2) and DPC's
@@ -101,7 +98,6 @@ class SeparableConv(Op):
     """
 
     op: Literal["separable_conv"] = "separable_conv"
-    out_channels: Channels
     kernel: OddKernel = 3
     stride: Stride = 1
     rate: Rate = (1, 1)
@@ -111,22 +107,24 @@ class SeparableConv(Op):
     depthwise_activation: ActivationName = "relu"
     pre_activation: ActivationName = "none"
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The two halves as one sequence of layers."""
+        """Build the two halves as one sequence of layers."""
         (channels,) = in_channels
         depthwise = Conv(
-            out_channels=channels, kernel=self.kernel, stride=self.stride, rate=self.rate, groups=channels,
-            norm=self.depthwise_norm, activation=self.depthwise_activation, pre_activation=self.pre_activation,
-        )  # fmt: skip
+            out_channels=channels,
+            kernel=self.kernel,
+            stride=self.stride,
+            rate=self.rate,
+            groups=channels,
+            norm=self.depthwise_norm,
+            activation=self.depthwise_activation,
+            pre_activation=self.pre_activation,
+        )
         pointwise = Conv(out_channels=self.out_channels, kernel=1, norm=self.norm, activation=self.activation)
         return nn.Sequential(depthwise.build([channels]), pointwise.build([channels]))
 
 
-class TransposedConv(Op):
+class TransposedConv(OutChannelsOp):
     """k×k transposed convolution with stride s; a second input gives the size to crop or pad the result to.
 
     (N, C, H, W) → (N, out_channels, s·H, s·W), or the second input's (H', W'), which may differ from (s·H, s·W) by
@@ -135,7 +133,6 @@ class TransposedConv(Op):
 
     op: Literal["transposed_conv"] = "transposed_conv"
     arity: ClassVar[tuple[int, int | None]] = (1, 2)
-    out_channels: Channels
     kernel: Kernel = 2
     stride: Stride = 2
     bias: bool = False
@@ -152,12 +149,8 @@ class TransposedConv(Op):
             )
         return self
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The convolution, then crop or pad to the reference, then norm and activation."""
+        """Build the convolution, a crop or pad to the reference, then norm and activation."""
         return _TransposedConv(self, in_channels[0])
 
 

@@ -1,4 +1,4 @@
-"""Operators that join, gate, resize or pass on maps, with no weights of their own (but for the norm)."""
+"""Operators that join, gate, resize or pass on maps, with no weights of their own (except the norm)."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op
-from nasseg.ops.conv import Channels
+from nasseg.ops.base import Channels, Op
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, bilinear, norm_layers, sequential
 
 
@@ -18,7 +17,7 @@ class _Elementwise(Op):
     """Shared by the operators whose output has the first input's channels."""
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """The inputs' common channels; one channel may stand for all."""
+        """Return the inputs' common number of channels; inputs with one channel are broadcast."""
         widest = max(in_channels)
         if any(channels not in (1, widest) for channels in in_channels):
             raise ValueError(f"inputs have {', '.join(map(str, in_channels))} channels, but must have equal numbers")
@@ -26,28 +25,28 @@ class _Elementwise(Op):
 
 
 class Input(Op):
-    """A place where a tensor enters: (N, channels, H, W)."""
+    """An input of the network: (N, channels, H, W)."""
 
     op: Literal["input"] = "input"
     arity: ClassVar[tuple[int, int | None]] = (0, 0)
     channels: Channels = 3
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`channels`."""
+        """Return `channels`."""
         return self.channels
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """Nothing to compute."""
+        """Build an identity."""
         return nn.Identity()
 
 
 class Identity(_Elementwise):
-    """The input as it is (a skip connection)."""
+    """The input, unchanged (a skip connection)."""
 
     op: Literal["identity"] = "identity"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """PyTorch's layer."""
+        """Build PyTorch's layer."""
         return nn.Identity()
 
 
@@ -58,7 +57,7 @@ class Zero(_Elementwise):
     stride: Annotated[int, Field(ge=1)] = 1
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """A module that ignores its input's values."""
+        """Build a module that ignores its input's values."""
         return _Zero(self.stride)
 
 
@@ -79,13 +78,13 @@ class Activation(_Elementwise):
     norm: NormName = "none"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The layers in order; a single one stands for itself."""
+        """Build the layers in order; a single one is returned bare."""
         norm = norm_layers(self.norm, in_channels[0])
         return sequential([*norm, *activation_layers(self.activation, inplace=bool(norm))])
 
 
 class Add(_Elementwise):
-    """Sum of maps, then an activation (none by default); (N, C, 1, 1) inputs are spread over the map."""
+    """Sum of maps, then an activation (none by default); (N, C, 1, 1) inputs are broadcast."""
 
     op: Literal["add"] = "add"
     arity: ClassVar[tuple[int, int | None]] = (2, None)
@@ -93,7 +92,7 @@ class Add(_Elementwise):
     activation: ActivationName = "none"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """Sum, then activation."""
+        """Build the sum and the activation."""
         return _Add(self)
 
 
@@ -110,14 +109,14 @@ class _Add(nn.Module):
 
 
 class Multiply(_Elementwise):
-    """Product of maps; (N, C, 1, 1) and one-channel inputs are spread."""
+    """Product of maps; (N, C, 1, 1) and one-channel inputs are broadcast."""
 
     op: Literal["multiply"] = "multiply"
     arity: ClassVar[tuple[int, int | None]] = (2, None)
     order_free: ClassVar[bool] = True
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The product of all inputs."""
+        """Build the product of all inputs."""
         return _Multiply()
 
 
@@ -130,13 +129,13 @@ class _Multiply(nn.Module):
 
 
 class Gate(_Elementwise):
-    """x · sigmoid(gate): channel attention where the second input is (N, C, 1, 1) (BiSeNet's ARM, STDC)."""
+    """x · sigmoid(gate): channel attention if the second input is (N, C, 1, 1) (BiSeNet's ARM, STDC)."""
 
     op: Literal["gate"] = "gate"
     arity: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The first input times the sigmoid of the second."""
+        """Build the product of the first input and the sigmoid of the second."""
         return _Gate()
 
 
@@ -152,11 +151,11 @@ class Concat(Op):
     arity: ClassVar[tuple[int, int | None]] = (1, None)
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """The sum of the inputs' channels."""
+        """Return the sum of the inputs' channels."""
         return sum(in_channels)
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """`torch.cat`."""
+        """Build `torch.cat` along channels."""
         return _Concat()
 
 
@@ -166,7 +165,7 @@ class _Concat(nn.Module):
 
 
 class Resize(Op):
-    """Resize to ceil(size · factor), or to the second input's height and width: (N, C, H, W) → (N, C, H', W').
+    """Resizing to ceil(size · factor), or to the second input's height and width: (N, C, H, W) → (N, C, H', W').
 
     Bilinear with half-pixel centres, or nearest.
     """
@@ -177,13 +176,13 @@ class Resize(Op):
     mode: Literal["bilinear", "nearest"] = "bilinear"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """The first input's channels; a factor and a second input contradict each other."""
+        """Return the first input's channels; a factor and a second input exclude each other."""
         if len(in_channels) == 2 and self.factor != 1.0:
             raise ValueError(f"resize has factor {self.factor} and a second input, but must have one of them")
         return in_channels[0]
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The resizing module."""
+        """Build the resizing module."""
         return _Resize(self)
 
 
@@ -205,5 +204,5 @@ class Dropout(_Elementwise):
     probability: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """PyTorch's layer."""
+        """Build PyTorch's layer."""
         return nn.Dropout(self.probability)

@@ -14,11 +14,11 @@ _ACTIVATIONS: dict[str, Callable[[bool], nn.Module]] = {
     "relu6": nn.ReLU6,
     "sigmoid": lambda inplace: nn.Sigmoid(),
 }
-"""Each layer by its name, from whether it may work in place."""
+"""Layer constructors by name; the argument says whether to work in place."""
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that falls back to its running statistics where a channel has a single value.
+    """Batch normalisation that falls back to its running statistics if a channel has a single value.
 
     Image pooling makes 1×1 maps; a batch of one then has no variance, and PyTorch's own layer refuses to train.
     """
@@ -31,12 +31,12 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def norm_layers(norm: NormName, channels: int) -> list[nn.Module]:
-    """The normalisation layer as a list, empty for "none"."""
+    """Return the normalisation layer as a list, empty for "none"."""
     return [BatchNorm(channels)] if norm == "batch" else []
 
 
 def activation_layers(activation: ActivationName, *, inplace: bool = True) -> list[nn.Module]:
-    """The activation layer as a list, empty for "none". Not in place where its input is another node's output."""
+    """Return the activation layer as a list, empty for "none". Not in place if its input is another node's output."""
     return [] if activation == "none" else [_ACTIVATIONS[activation](inplace)]
 
 
@@ -46,5 +46,5 @@ def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sequential(layers: list[nn.Module]) -> nn.Module:
-    """The layers in order; a single one stands for itself, so that its parameters keep their plain names."""
+    """Chain the layers; a single one is returned bare, so that its parameters keep their plain names."""
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op, as_pair
-from nasseg.ops.conv import Channels, Kernel, Stride, conv1x1
+from nasseg.ops.base import Op, OutChannelsOp, as_pair
+from nasseg.ops.conv import Kernel, Stride, conv1x1
 from nasseg.ops.layers import bilinear
 
 Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
@@ -26,7 +26,7 @@ class _Pool(Op):
         return self
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """The input's channels."""
+        """Return the input's channels."""
         return in_channels[0]
 
     @property
@@ -42,7 +42,7 @@ class AveragePool(_Pool):
     op: Literal["average_pool"] = "average_pool"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """PyTorch's layer, which leaves the padding out of the mean."""
+        """Build PyTorch's layer, which leaves the padding out of the mean."""
         kernel, stride, padding, ceil = self._window
         return nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil, count_include_pad=False)
 
@@ -53,28 +53,23 @@ class MaxPool(_Pool):
     op: Literal["max_pool"] = "max_pool"
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """PyTorch's layer."""
+        """Build PyTorch's layer."""
         kernel, stride, padding, ceil = self._window
         return nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
 
 
-class PyramidPool(Op):
-    """Average-pool to a grid, 1×1 convolution, norm, ReLU, then bilinear resize back to the input's size.
+class PyramidPool(OutChannelsOp):
+    """Average pooling to a grid, 1×1 convolution, norm, ReLU, then bilinear resizing back to the input's size.
 
     (N, C, H, W) → (N, out_channels, H, W). Grid (h, w) counts cells per axis: spatial pyramid pooling of PSPNet (arXiv
     1612.01105, §3.2) and of DPC (arXiv 1809.04184, §3.1). A 1×1 grid is image pooling.
     """
 
     op: Literal["pyramid_pool"] = "pyramid_pool"
-    out_channels: Channels
     grid: Grid = (1, 1)
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """Pool, project, resize."""
+        """Build pooling, projection and resizing."""
         return _PyramidPool(self, in_channels[0])
 
 
@@ -89,7 +84,7 @@ class _PyramidPool(nn.Module):
         pooled = x.mean((2, 3), keepdim=True) if self.grid == (1, 1) else F.adaptive_avg_pool2d(x, self.grid)
         projected = self.project(pooled)
         if self.grid == (1, 1):
-            # With strides of 0 it would make a concatenation give up channels last, at the cost of all that follows.
+            # A view with strides of 0 makes a concatenation lose channels last, which slows down all that follows.
             last = x.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if last else torch.contiguous_format
             spread: Tensor = projected.expand(-1, -1, height, width)
@@ -98,7 +93,7 @@ class _PyramidPool(nn.Module):
 
 
 def image_pool(out_channels: int) -> PyramidPool:
-    """Image pooling of DeepLabV3 (arXiv 1706.05587, §3.3): the mean of the whole map, projected and spread back."""
+    """Make DeepLabV3's image pooling (arXiv 1706.05587, §3.3): the mean of the whole map, projected and spread back."""
     return PyramidPool(out_channels=out_channels, grid=(1, 1))
 
 
@@ -108,9 +103,9 @@ class GlobalPool(Op):
     op: Literal["global_pool"] = "global_pool"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """The input's channels."""
+        """Return the input's channels."""
         return in_channels[0]
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """PyTorch's layer."""
+        """Build PyTorch's layer."""
         return nn.AdaptiveAvgPool2d(1)

@@ -6,29 +6,24 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op
-from nasseg.ops.conv import Channels, Conv, Rate, Stride, conv_layer
+from nasseg.ops.base import OutChannelsOp
+from nasseg.ops.conv import Conv, Rate, Stride, conv_layer
 from nasseg.ops.layers import BatchNorm
 
 
-class InvertedResidual(Op):
-    """1×1 expansion, depthwise 3×3, linear 1×1 projection, and the input added where shapes allow.
+class InvertedResidual(OutChannelsOp):
+    """1×1 expansion, depthwise 3×3, linear 1×1 projection, and the input added if shapes allow.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). MobileNetV2 (arXiv 1801.04381, §3.3).
     """
 
     op: Literal["inverted_residual"] = "inverted_residual"
-    out_channels: Channels
     expansion: Annotated[int, Field(ge=1)] = 6
     stride: Stride = 1
     rate: Rate = (1, 1)
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The block, its layers under `conv` as in torchvision."""
+        """Build the block, its layers under `conv` as in torchvision."""
         return _InvertedResidual(self, in_channels[0])
 
 
@@ -49,27 +44,22 @@ class _InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class BasicBlock(Op):
-    """Two 3×3 convolutions, the input added before the last ReLU; a 1×1 convolution fits the input where it must.
+class BasicBlock(OutChannelsOp):
+    """Two 3×3 convolutions, the input added before the last ReLU; a 1×1 convolution adapts the input if needed.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-18 and -34 (arXiv 1512.03385, §3.3).
     """
 
     op: Literal["basic_block"] = "basic_block"
-    out_channels: Channels
     stride: Stride = 1
     rate: Rate = (1, 1)
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The block with torchvision's names: conv1, bn1, …, downsample."""
+        """Build the block with torchvision's names: conv1, bn1, …, downsample."""
         return _BasicBlock(self, in_channels[0])
 
 
-class Bottleneck(Op):
+class Bottleneck(OutChannelsOp):
     """1×1, 3×3 and 1×1 convolution, the inner ones a quarter as wide; the input added before the last ReLU.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-50 and deeper (arXiv 1512.03385, §3.3);
@@ -77,7 +67,6 @@ class Bottleneck(Op):
     """
 
     op: Literal["bottleneck"] = "bottleneck"
-    out_channels: Channels
     stride: Stride = 1
     rate: Rate = (1, 1)
 
@@ -87,12 +76,8 @@ class Bottleneck(Op):
             raise ValueError(f"out_channels is {self.out_channels}, but must be a multiple of 4")
         return self
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The block with torchvision's names: conv1, bn1, …, downsample."""
+        """Build the block with torchvision's names: conv1, bn1, …, downsample."""
         return _Bottleneck(self, in_channels[0])
 
 
@@ -136,7 +121,7 @@ class _Bottleneck(nn.Module):
 
 
 def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
-    """The identity, or a 1×1 convolution with norm where the block changes the shape."""
+    """Build the identity, or a 1×1 convolution with norm if the block changes the shape."""
     if stride == 1 and in_channels == channels:
         return nn.Identity()
     return nn.Sequential(conv_layer(in_channels, channels, 1, stride=stride, bias=False), BatchNorm(channels))

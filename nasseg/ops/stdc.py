@@ -7,11 +7,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op
-from nasseg.ops.conv import Channels, Conv
+from nasseg.ops.base import OutChannelsOp
+from nasseg.ops.conv import Conv
 
 
-class StdcModule(Op):
+class StdcModule(OutChannelsOp):
     """A chain of blocks, each half as wide as the one before, whose outputs are all concatenated.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). STDC (Fan et al., arXiv 2104.13188, §3.1): a
@@ -21,7 +21,6 @@ class StdcModule(Op):
     """
 
     op: Literal["stdc_module"] = "stdc_module"
-    out_channels: Channels
     blocks: Annotated[int, Field(ge=2)] = 4
     stride: Literal[1, 2] = 1
 
@@ -38,12 +37,8 @@ class StdcModule(Op):
         halves = [self.out_channels >> shift for shift in range(1, self.blocks)]
         return [*halves, halves[-1]]
 
-    def out_channels_of(self, in_channels: Sequence[int]) -> int:
-        """`out_channels`."""
-        return self.out_channels
-
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """The module."""
+        """Build the module."""
         return _StdcModule(self, in_channels[0])
 
 

@@ -18,9 +18,9 @@ LINE_INTERVAL_S = 30.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands. `spent` and `budget` are in `unit` (`min`, `gpu-h`, `trials`, …).
+    """The progress of a search. `spent` and `budget` are in `unit` (`min`, `gpu-h`, `trials`, …).
 
-    `stopped` counts the candidates that were left at a lower rung, `seconds_left` is the estimated time to the end.
+    `stopped` counts the candidates left at a lower rung, `seconds_left` estimates the time to the end.
     """
 
     phase: str
@@ -39,12 +39,12 @@ class Progress:
 
     @property
     def counts_text(self) -> str:
-        """The candidates by what became of them."""
+        """The number of candidates by outcome."""
         return f"{self.done} done, {self.running} running, {self.stopped} stopped early, {self.failed} failed"
 
     @property
     def scores_text(self) -> str:
-        """The best score, and the baseline's beside it."""
+        """The best score beside the baseline's."""
         parts = [_score_text("best", self.best, self.best_name)]
         parts.append(_score_text("baseline", self.baseline, self.baseline_name))
         if self.best is not None and self.baseline is not None:
@@ -63,15 +63,15 @@ class Progress:
         return "" if self.seconds_left is None else f"{duration_text(self.seconds_left)} to the end"
 
     def line(self) -> str:
-        """All of it in one line."""
+        """Put everything in one line."""
         parts = (self.phase, self.counts_text, self.scores_text, self.budget_text, self.end_text)
         return " | ".join(part for part in parts if part)
 
 
 class LiveProgress:
-    """A context that shows the progress it is told: `with LiveProgress() as live: live.update(progress)`.
+    """A context that shows the progress it is given: `with LiveProgress() as live: live.update(progress)`.
 
-    Without a terminal it prints a line when the phase or the best score changes, and otherwise every 30 seconds.
+    Without a terminal it prints a line whenever the phase or the best score changes, and at least every 30 seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,7 +109,7 @@ class LiveProgress:
             self._print_line(progress)
 
     def print(self, message: RenderableType) -> None:
-        """Print a message of its own, above the panel where there is one."""
+        """Print a separate message, above the panel if there is one."""
         self.console.print(message, soft_wrap=isinstance(message, str), markup=False, highlight=False)
 
     def _print_line(self, progress: Progress) -> None:
@@ -118,7 +118,7 @@ class LiveProgress:
 
 
 def panel(progress: Progress) -> Panel:
-    """The panel that a terminal shows."""
+    """Make the panel that a terminal shows."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", justify="right")
     grid.add_column()
@@ -132,7 +132,7 @@ def panel(progress: Progress) -> Panel:
 
 
 def duration_text(seconds: float) -> str:
-    """A duration as `1 h 05 min`, `12 min 30 s` or `9 s`."""
+    """Write a duration as `1 h 05 min`, `12 min 30 s` or `9 s`."""
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:

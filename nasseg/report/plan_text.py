@@ -5,11 +5,11 @@ from __future__ import annotations
 from nasseg.experiment.experiment import Experiment
 
 FEWEST_RELAX_STEPS = 100
-"""Steps of a relaxation below which its plan comes with a warning."""
+"""Steps of a relaxation below which the plan warns."""
 
 
 def plan_text(search: Experiment) -> str:
-    """Tell the dials of a search in a few lines, before it starts."""
+    """Describe the plan of a search in a few lines, before it starts."""
     plan, config = search.plan, search.config
     candidates = f"{plan.candidates} candidates" if plan.candidates else "as many candidates as the time allows"
     gradient = ""
@@ -35,7 +35,7 @@ def plan_text(search: Experiment) -> str:
 
 
 def _goal_text(search: Experiment) -> str:
-    """Tell what is maximised, and within which limits."""
+    """Describe what is maximised, and within which limits."""
     objective, limits, table = search.objective, search.config.limits, search.problem.pricing.table
     if table is None:
         name, cost, unit = "MAdds", objective.reference_cost / 1e9, "G MAdds"

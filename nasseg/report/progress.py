@@ -1,4 +1,4 @@
-"""Where a search stands, for its live display."""
+"""The progress of a search, for its live display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows the relaxations of a search by gradient as they are trained."""
+"""Live display of the relaxations of a search by gradient."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ DRAW_EVERY_SECONDS = 30.0
 
 
 class RelaxationReporter:
-    """Shows the relaxations of the search in `folder` as they are trained.
+    """A reporter on the relaxations of the search in `folder` during their training.
 
-    The numbers and pictures of their snapshots go to TensorBoard, the pictures also beside the snapshots, as PNG and
-    SVG.
+    Numbers and pictures of their snapshots go to TensorBoard; the pictures also beside the snapshots, as PNG and SVG.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -32,7 +31,7 @@ class RelaxationReporter:
         self._last_drawing = -math.inf
 
     def update(self, draw_all: bool = False) -> None:
-        """Show what is new: the numbers at once, the pictures when it is time for them or for `draw_all`."""
+        """Show what is new: the numbers at once, the pictures when they are due or with `draw_all`."""
         found = snapshots(self._folder)
         for snapshot in found:
             if snapshot.step != self._shown.get(snapshot.seed):
@@ -45,13 +44,13 @@ class RelaxationReporter:
             self._last_drawing = time.monotonic()
 
     def close(self) -> None:
-        """Show the last state of all, and write out what is pending."""
+        """Show the last state of each relaxation, and write out what is pending."""
         self.update(draw_all=True)
         for board in self._boards.values():
             board.close()
 
     def _board(self, snapshot: RelaxationSnapshot) -> RelaxationBoard:
-        """The relaxation's board; a new one where it went back to a checkpoint."""
+        """Return the relaxation's board; a new one if training went back to a checkpoint."""
         seed, step = snapshot.seed, snapshot.step
         if seed in self._boards and step < self._shown[seed]:
             self._boards.pop(seed).close()
@@ -71,13 +70,13 @@ class RelaxationReporter:
 
 
 def snapshots(folder: str | Path) -> list[RelaxationSnapshot]:
-    """The last snapshot of each relaxation in a run folder, by seed."""
+    """Read the last snapshot of each relaxation in a run folder, by seed."""
     files = (Path(folder) / RELAXATION_FOLDER).glob("seed*.json")
     found = [RelaxationSnapshot.model_validate_json(file.read_bytes()) for file in files]
     return sorted(found, key=lambda snapshot: snapshot.seed)
 
 
 def draw_snapshot(snapshot: RelaxationSnapshot) -> dict[str, Figure]:
-    """A figure of each graph, by the graph's name."""
+    """Draw each graph, by the graph's name."""
     note = f"seed {snapshot.seed}, step {snapshot.step:,} of {snapshot.steps:,}"
     return {graph.name: draw_weights(graph, note) for graph in snapshot.graphs}

@@ -1,4 +1,4 @@
-"""What a retraining shows as it goes on: a line now and then, TensorBoard, metrics.json."""
+"""Reports on a retraining run: lines of progress, TensorBoard, metrics.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_INTERVAL_S = 10.0
 
 
 class RetrainReporter:
-    """Reports on a retraining in its run folder; `stop`, once set, breaks the training off after a step."""
+    """A reporter on a retraining run in its folder; `stop`, once set, ends the training after the current step."""
 
     def __init__(self, retraining: Retraining, stop: threading.Event) -> None:
         self._retraining, self._stop = retraining, stop
@@ -39,7 +39,7 @@ class RetrainReporter:
         self._board.close()
 
     def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
-        """Note a step; raises `Stopped` once the user asked for it."""
+        """Report a step; raises `Stopped` once the user has asked for it."""
         if self._first_step < 0:
             self._first_step, self._start = trainer.step, time.monotonic()
         self._board.add_step(trainer.step, loss, learning_rate)
@@ -54,7 +54,7 @@ class RetrainReporter:
             raise Stopped
 
     def score(self, step: int, trainer: Trainer, metrics: Metrics) -> None:
-        """Note a score on the validation split, and keep it as `metrics.json`."""
+        """Report a score on the validation split, and keep it as `metrics.json`."""
         classes = self._retraining.dataset.classes
         self._board.add_validation(step, metrics.miou, metrics.class_iou, classes)
         self._console.print(f"step {step}: mIoU {metrics.miou:.4f}", soft_wrap=True)

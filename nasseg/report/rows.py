@@ -1,4 +1,4 @@
-"""One row a candidate: what every table and plot of a search shows."""
+"""One row per candidate, shared by every table and plot of a search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Row:
     """A candidate with its mIoU by rung (training step) and by seed of the end-to-end training.
 
     `complete` reached the top rung, `stopped` was left at a lower one, `running` has no outcome yet. The predicted
-    latency is a table's. One that is not `feasible` breaks a limit.
+    latency comes from a table. A candidate that violates a limit is not `feasible`.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def latency_ms(self) -> float | None:
-        """Median of its measured latency."""
+        """The median of its measured latency."""
         return None if self.latency is None else self.latency.median_ms
 
     @property
@@ -56,27 +56,27 @@ class Row:
 
     @property
     def proxy_miou(self) -> float | None:
-        """Mean IoU at the highest rung it finished."""
+        """The mIoU at the highest rung it finished."""
         return self.proxy[max(self.proxy)] if self.proxy else None
 
     @property
     def full_miou(self) -> float | None:
-        """Mean over seeds of the end-to-end mIoU."""
+        """The mean over seeds of the end-to-end mIoU."""
         return fmean(self.full.values()) if self.full else None
 
     @property
     def full_miou_deviation(self) -> float | None:
-        """Sample standard deviation over seeds, from two seeds on."""
+        """The sample standard deviation over seeds, from two seeds on."""
         return stdev(self.full.values()) if len(self.full) > 1 else None
 
 
 def name_of(candidate: Candidate) -> str:
-    """The candidate's name in tables, plots and folders."""
+    """Name the candidate in tables, plots and folders."""
     return candidate.label or candidate.key[:10]
 
 
 def status_of(trial: Trial, top: int) -> RowStatus:
-    """How far a candidate came on the way to the rung at step `top`."""
+    """Tell how far a candidate got on the way to the rung at step `top`."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     broken = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
     if broken is not None:
@@ -87,7 +87,7 @@ def status_of(trial: Trial, top: int) -> RowStatus:
 
 
 def make_row(trial: Trial, top: int, score: float | None, latency: Latency | None) -> Row:
-    """The row of a candidate, on the way to the rung at step `top`; its latency if it was measured."""
+    """Make the row of a candidate on the way to the rung at step `top`, with its latency if measured."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     proxy = {step: o.miou for step, o in sorted(trial.proxy.items()) if o.status == "ok" and o.miou is not None}
     full = {seed: o.miou for seed, o in sorted(trial.full.items()) if o.status == "ok" and o.miou is not None}
@@ -112,6 +112,6 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
 
 
 def _mean_by_class(ious: Sequence[tuple[float | None, ...]]) -> tuple[float | None, ...]:
-    """Mean over trainings of each class's IoU, where it has one."""
+    """Average each class's IoU over the runs in which it has one."""
     columns = [[iou for iou in column if iou is not None] for column in zip(*ious, strict=True)]
     return tuple(fmean(column) if column else None for column in columns)

@@ -1,4 +1,4 @@
-"""Reports on a search as it goes on: live progress, TensorBoard, trials.csv, report.html, the final table."""
+"""Reports on a running search: live progress, TensorBoard, trials.csv, report.html, the final table."""
 
 from __future__ import annotations
 
@@ -31,17 +31,23 @@ from nasseg.run_folder import BEST_FILE, LOG_FILE, REPORT_FILE, TENSORBOARD_FOLD
 from nasseg.space.weighted_graph import WeightedGraph
 
 EXAMPLES = 3
-"""Images whose predictions are shown, always the same."""
+"""Number of images whose predictions are shown, always the same."""
 TICK_INTERVAL_S = 1.0
 PAGE_INTERVAL_S = 30.0
 FEWEST_RANKED = 5
-"""Candidates below which a rank correlation is not worth a line."""
+"""Number of candidates below which a rank correlation is not worth a line."""
+
+SUMMARISED = (
+    *("key", "name", "proxy_miou", "full_miou", "params", "madds"),
+    *("latency_ms", "predicted_latency_ms", "feasible"),
+)
+"""Fields of a row in the summary."""
 
 logger = logging.getLogger("nasseg")
 
 
 class SearchReporter:
-    """Reports on a search in its run folder.
+    """A reporter on a search in its run folder.
 
     with SearchReporter(search) as reporter:
         search.run(stop, reporter.update)
@@ -53,12 +59,12 @@ class SearchReporter:
         self._relaxations = RelaxationReporter(search.folder)
         self._live = LiveProgress()
         self._progress: Progress | None = None
-        self._drawing = threading.Lock()  # matplotlib is for one thread at a time
+        self._drawing = threading.Lock()  # matplotlib is not thread-safe
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
         self._rows: dict[str, tuple[object, Row]] = {}
-        """The rows so far, each with what it was made from."""
+        """The rows so far, each with what it depends on."""
         self._written = 0.0
         self._log = logging.FileHandler(search.folder / LOG_FILE, encoding="utf-8", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -107,7 +113,7 @@ class SearchReporter:
             self._written = time.monotonic()
 
     def _tick(self) -> None:
-        """Keep the clock going, and show the relaxations, while jobs run."""
+        """Keep the clock going and show the relaxations while jobs run."""
         while not self._ended.wait(TICK_INTERVAL_S):
             with self._drawing:
                 self._relaxations.update()
@@ -115,7 +121,7 @@ class SearchReporter:
                 self._live.update(at_this_time(self._progress, self.search))
 
     def _outcomes(self) -> Iterator[tuple[str, str, int, Outcome]]:
-        """All outcomes: the candidate's name, of what kind of training, at which step or with which seed."""
+        """Yield all outcomes: the candidate's name, the kind of training, the step or seed, the outcome."""
         for trial in self.search.results.trials:
             name = name_of(trial.candidate)
             yield from ((name, "proxy", step, outcome) for step, outcome in trial.proxy.items())
@@ -153,13 +159,13 @@ class SearchReporter:
         return Palette(classes=dataset.classes, colours=dataset.palette, ignore_index=dataset.ignore_index)
 
     def graphs(self, trial: Trial) -> tuple[WeightedGraph, ...]:
-        """The space's drawings of a candidate."""
+        """Return the space's drawings of a candidate."""
         graphs: tuple[WeightedGraph, ...] = self.search.problem.space.graphs(trial.choice)
         return graphs
 
     @property
     def rows(self) -> list[Row]:
-        """One row per candidate, in the order in which they were tried."""
+        """One row per candidate, in the order of trial."""
         search = self.search
         for trial in search.results.trials:
             known = len(trial.proxy), len(trial.full), trial.key in search.latencies
@@ -188,7 +194,6 @@ class SearchReporter:
             best=best.candidate.key,
             classes=search.problem.dataset.classes,
             history=[(seconds / 60, score) for seconds, score in search.history],
-            budget_unit="min",
             config=yaml.safe_dump(search.config.model_dump(mode="json"), sort_keys=False),
             architecture=search.architecture(best),
             place=search.problem.space.drawn_place,
@@ -200,7 +205,7 @@ class SearchReporter:
         write_report(search.folder / REPORT_FILE, report)
 
     def compared(self) -> list[Row]:
-        """The best candidate's row, then the references'."""
+        """List the best candidate's row, then the references'."""
         best = self.search.results.best
         key = best.candidate.key if best else None
         return sorted(
@@ -208,7 +213,7 @@ class SearchReporter:
         )
 
     def print_summary(self) -> None:
-        """Print the best against the references, how far the proxy is to be trusted, and what to do next."""
+        """Print the best against the references, how far to trust the proxy, and what to do next."""
         search, console = self.search, self._live.console
         if search.results.best is None:
             console.print("no candidate was trained; give a larger --budget")
@@ -232,32 +237,26 @@ class SearchReporter:
                 )
         if search.results.trust.seed_deviation is not None:
             console.print(f"mIoU of one network differs between seeds by {search.results.trust.seed_deviation:.4f}")
-        baseline = next((row for row in self.compared() if row.label is not None), None)
         best = self.compared()[0]
-        if baseline is not None and baseline.key == best.key:
-            console.print(f"The handcrafted {baseline.name} stays the best.")
+        if best.label is not None:
+            console.print(f"The handcrafted {best.name} remains the best.")
         console.print(f"report: {search.folder / REPORT_FILE}", soft_wrap=True)
         console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}", soft_wrap=True)
 
     def summary(self) -> dict[str, Any]:
-        """The same as `print_summary`, as a JSON document."""
+        """Summarise the search as `print_summary` does, as a JSON document."""
         search, best = self.search, self.search.results.best
         return {
             "folder": str(search.folder),
             "best": best.candidate.key if best else None,
             "networks": [
-                {
-                    "key": row.key, "name": row.name, "proxy_miou": row.proxy_miou, "full_miou": row.full_miou,
-                    "full_miou_by_seed": list(row.full.values()), "params": row.params, "madds": row.madds,
-                    "latency_ms": row.latency_ms, "predicted_latency_ms": row.predicted_latency_ms,
-                    "feasible": row.feasible,
-                }
+                {name: getattr(row, name) for name in SUMMARISED} | {"full_miou_by_seed": list(row.full.values())}
                 for row in self.compared()
             ],
             "candidates": len(search.results.trials),
             "trust": search.results.trust.model_dump(mode="json"),
             "elapsed_seconds": round(search.elapsed_seconds, 1),
-        }  # fmt: skip
+        }
 
 
 def _baseline_of(rows: Sequence[Row]) -> Row | None:
@@ -265,7 +264,7 @@ def _baseline_of(rows: Sequence[Row]) -> Row | None:
 
 
 def example_predictions(split: Split, network: Network) -> list[Example]:
-    """Segment a few images of a split, always the same."""
+    """Segment a few images of a split, always the same ones."""
     step = max(1, len(split) // EXAMPLES)
     examples = []
     for sample in (split[index] for index in range(0, step * min(EXAMPLES, len(split)), step)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) -> None:
-    """Write one line a candidate: how far it came, its mIoU by rung and end to end, costs, score, and its choice.
+    """Write one line per candidate: how far it got, its mIoU by rung and end to end, costs, score, and its choice.
 
     A reader sees the old file or the new one, never a part. Unknown values are empty.
     """
@@ -46,9 +46,9 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
 
 
 def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """The best cell against the references, one row each: mIoU, parameters, MAdds, latency. The first is the best.
+    """Compare the best network, the first row, with the references: mIoU, parameters, MAdds, latency.
 
-    The predicted latency is there where a table predicts it.
+    A column has the predicted latency if a table predicts it.
     """
     from rich.table import Table
 
@@ -62,9 +62,7 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
             row.name,
             miou_text(row.proxy_miou),
             full_miou_text(row),
-            millions_text(row.params),
-            billions_text(row.madds),
-            latency_text(row.latency_ms),
+            *cost_texts(row),
             *[latency_text(row.predicted_latency_ms)] * predicted,
             style="bold" if index == 0 else None,
         )
@@ -72,26 +70,31 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
 
 
 def miou_text(miou: float | None) -> str:
-    """An mIoU with four digits."""
+    """Write an mIoU with four digits."""
     return "–" if miou is None else f"{miou:.4f}"
 
 
 def full_miou_text(row: Row) -> str:
-    """The end-to-end mIoU as mean ± deviation over seeds."""
+    """Write the end-to-end mIoU as mean ± deviation over seeds."""
     deviation = row.full_miou_deviation
     return miou_text(row.full_miou) + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def millions_text(count: int | None) -> str:
-    """A count in millions."""
+    """Write a count in millions."""
     return "–" if count is None else f"{count / 1e6:.2f} M"
 
 
 def billions_text(count: int | None) -> str:
-    """A count in billions."""
+    """Write a count in billions."""
     return "–" if count is None else f"{count / 1e9:.2f} G"
 
 
 def latency_text(latency_ms: float | None) -> str:
-    """A latency in milliseconds."""
+    """Write a latency in milliseconds."""
     return "–" if latency_ms is None else f"{latency_ms:.1f} ms"
+
+
+def cost_texts(row: Row) -> tuple[str, str, str]:
+    """Write a row's parameters, MAdds and latency."""
+    return millions_text(row.params), billions_text(row.madds), latency_text(row.latency_ms)

@@ -1,8 +1,8 @@
-"""What TensorBoard shows of a search and of a training.
+"""TensorBoard logs of searches and training runs.
 
-A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run a trial in `trials/`. All
-trials use the same few tags, so hundreds of them are lines of a few charts, and rows of one table in the HParams view.
-A search by gradient also writes one run a seed in `relaxation/`.
+A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run per trial in `trials/`.
+All trials use the same few tags, so hundreds of them are lines of a few charts, and rows of one table in the HParams
+view. A search by gradient also writes one run per seed in `relaxation/`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class _Board:
         self.close()
 
     def close(self) -> None:
-        """Write out all that is pending."""
+        """Write out what is pending."""
         self._writer.close()
 
     def add_predictions(self, examples: Sequence[Example], palette: Palette, step: int) -> None:
-        """A panel of image, truth and prediction; give the same images each time."""
+        """Show a panel of image, truth and prediction; give the same images each time."""
         self._add_figure("predictions", panel(examples, palette), step)
 
     def _add_figure(self, tag: str, figure: Figure, step: int) -> None:
@@ -60,8 +60,8 @@ class _Board:
 class SearchBoard(_Board):
     """The TensorBoard of one search.
 
-    `folder` is the run's `tensorboard/`. What an earlier part of a resumed search wrote of its trials is removed: add
-    their rows again, as the study remembers them.
+    `folder` is the run's `tensorboard/`. The trials logged by an earlier part of a resumed search are removed: add
+    their rows again, from the study.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -72,7 +72,7 @@ class SearchBoard(_Board):
         self._written: dict[str, Row] = {}
 
     def close(self) -> None:
-        """Write out all that is pending."""
+        """Write out what is pending."""
         super().close()
         self._baseline.close()
 
@@ -85,10 +85,10 @@ class SearchBoard(_Board):
                 self._written[row.key] = row
 
     def _add_trial(self, row: Row, before: Row | None) -> None:
-        # Opened for each update, as hundreds of open files and writer threads would be too many.
+        # Opened for each update: hundreds of open files and writer threads would be too many.
         with SummaryWriter(str(self._trials / row.name)) as writer:
             if before is None:
-                # Without the "experiment" record TensorBoard finds the table's columns in all trials, not in one.
+                # Without the "experiment" record TensorBoard takes the table's columns from all trials, not from one.
                 _, start, _ = hparams({"candidate": row.name, **flat_choice(row.choice)}, {})
                 writer.file_writer.add_summary(start)
             known = set() if before is None else _scalars(before)
@@ -96,7 +96,7 @@ class SearchBoard(_Board):
                 writer.add_scalar(tag, value, step)
 
     def add_best(self, score: float, baseline: float | None, spent: int) -> None:
-        """The best score and the baseline's, once `spent` seconds (or trials) of the budget are spent."""
+        """Log the best score and the baseline's after `spent` seconds (or trials) of the budget."""
         self._writer.add_scalar("best/score against budget spent", score, spent)
         if baseline is not None:
             self._baseline.add_scalar("best/score against budget spent", baseline, spent)
@@ -104,31 +104,31 @@ class SearchBoard(_Board):
         self._baseline.flush()
 
     def add_front(self, rows: Sequence[Row], step: int) -> None:
-        """Mean IoU against cost with the references marked."""
+        """Show mIoU against cost, with the references marked."""
         self._add_figure("best/mIoU against cost", front_figure(rows), step)
 
     def add_best_network(
         self, architecture: Architecture, place: str | None, graphs: Sequence[WeightedGraph], step: int
     ) -> None:
-        """Drawings of the best architecture: of its `place`, and further `graphs` of it."""
+        """Show drawings of the best architecture: its `place`, and further `graphs` of it."""
         self._add_figure("best/cell", draw(architecture, place), step)
         for graph in graphs:
             self._add_figure(f"best/{graph.name}", draw_weights(graph), step)
 
 
 class TrainBoard(_Board):
-    """The TensorBoard of one training; `folder` is the run's `tensorboard/`."""
+    """The TensorBoard of one training run; `folder` is the run's `tensorboard/`."""
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(Path(folder))
 
     def add_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """The loss and the learning rate at a training step."""
+        """Log the loss and the learning rate at a training step."""
         self._writer.add_scalar("train/loss", loss, step)
         self._writer.add_scalar("train/learning rate", learning_rate, step)
 
     def add_validation(self, step: int, miou: float, class_iou: Sequence[float | None], classes: Sequence[str]) -> None:
-        """Scores on the validation split; classes that occur neither in truth nor in prediction are left out."""
+        """Log scores on the validation split; classes in neither truth nor prediction are left out."""
         self._writer.add_scalar("val/mIoU", miou, step)
         for name, iou in zip(classes, class_iou, strict=True):
             if iou is not None:
@@ -137,13 +137,13 @@ class TrainBoard(_Board):
 
 
 class RelaxationBoard(_Board):
-    """The TensorBoard of one relaxation from `step` on; hides what was written in `folder` of that and later steps."""
+    """The TensorBoard of one relaxation from `step` on; hides what `folder` already holds of that and later steps."""
 
     def __init__(self, folder: str | Path, step: int) -> None:
         super().__init__(Path(folder), purge_step=step)
 
     def add_snapshot(self, snapshot: RelaxationSnapshot) -> None:
-        """The losses on both halves of the images, and the expected cost."""
+        """Log the losses on both halves of the images, and the expected cost."""
         values = {
             "loss, weights": snapshot.train_loss,
             "loss, architecture": snapshot.architecture_loss,
@@ -155,13 +155,13 @@ class RelaxationBoard(_Board):
         self._writer.flush()
 
     def add_figures(self, figures: Mapping[str, Figure], step: int) -> None:
-        """The drawings of its mixtures, by name."""
+        """Show the drawings of its mixtures, by name."""
         for name, figure in figures.items():
             self._add_figure(f"relaxation/{name}", figure, step)
 
 
 def _scalars(row: Row) -> set[tuple[str, float, int]]:
-    """All that is known of a trial, as (tag, value, step)."""
+    """Collect everything known of a trial, as (tag, value, step)."""
     scalars = {("mIoU/proxy", miou, step) for step, miou in row.proxy.items()}
     single = {
         ("mIoU/end to end, mean over seeds", row.full_miou, len(row.full)),
@@ -174,10 +174,10 @@ def _scalars(row: Row) -> set[tuple[str, float, int]]:
 
 
 def flat_choice(choice: Mapping[str, Any]) -> dict[str, str | float]:
-    """A choice as one level of names: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6x3`."""
+    """Flatten a choice: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6x3`."""
     flat: dict[str, str | float] = {}
 
-    def visit(name: str, value: Any) -> None:
+    def visit(name: str, value: object) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 visit(f"{name}.{key}" if name else str(key), inner)

@@ -28,12 +28,12 @@ def evaluate(
     boundary: bool = False,
     amp: bool = True,
 ) -> Metrics:
-    """The scores of a network on all batches, by its first output at the masks' size.
+    """Score a network on all batches, by its first output at the masks' size.
 
     With more than one scale, or with `flip`, the class probabilities of all resized and mirrored inputs are averaged.
     The network is left in the mode it was in. `amp` is the recipe's.
 
-    Raises `ValueError` where the network's classes are not the data's, a scale is not positive, or nothing is labelled.
+    Raises `ValueError` if the network's classes are not the data's, a scale is not positive, or nothing is labelled.
     """
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are {list(scales)}, but must be one or more positive numbers, such as 0.5,1,2")
@@ -62,7 +62,7 @@ def evaluate(
 def _scores(
     network: "Network", inputs: dict[str, Tensor], masks: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:
-    """Logits (N, C, H, W), or summed probabilities where several views of the inputs are averaged."""
+    """Compute logits (N, C, H, W), or the summed probabilities of several views of the inputs."""
     views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
     logits = (resize(_view_logits(network, inputs, scale, mirrored), masks) for scale, mirrored in views)
     if len(views) == 1:

@@ -1,4 +1,4 @@
-"""Training end to end on images, as a search's finalists and a retraining both do."""
+"""Training end to end on images, for a search's finalists and for retraining."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SAVE_EVERY_SECONDS = 60.0
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """Raised by an `on_step` to break a training off between two steps."""
+    """A request, raised by an `on_step`, to stop training between two steps."""
 
 
 def seeded_network(architecture: Architecture, seed: int) -> Network:
-    """A network whose initial weights depend on `seed` alone; the global generator is left as it was."""
+    """Build a network whose initial weights depend on `seed` alone; the global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(architecture)
@@ -43,7 +43,7 @@ def fit(
     """Train `network` on `split` for `recipe.steps` steps.
 
     With `checkpoint`, the state is saved there from time to time and when `on_step` raises `Stopped`, and a run that
-    finds the file goes on from it exactly. `on_step` is told the trainer, the step's loss and its learning rate.
+    finds the file resumes from it exactly. `on_step` takes the trainer, the step's loss and its learning rate.
     """
     trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
     if checkpoint is not None and checkpoint.exists():

@@ -15,19 +15,19 @@ from nasseg.network import Network
 
 
 class WeightStore:
-    """A folder of trained nodes' weights, from which later networks with nodes in the same place start.
+    """A folder of trained nodes' weights, from which later networks with the same nodes start.
 
-    A file holds the parameters and running statistics of one node, under the hash of its place: its name, operator and
-    input channels, as in the weight sharing of ENAS (arXiv 1802.03268, section 2). Hashes of all that a node computes
+    A file holds the parameters and running statistics of one node, under the hash of its name, operator and input
+    channels, as in the weight sharing of ENAS (arXiv 1802.03268, section 2). Hashes of all that a node computes
     (`Architecture.node_keys`) would be stricter, but two networks share few of those after their first difference, and
     trials gained nothing from them (`benchmarks/inheritance.py`).
 
-    The first trial that trains a node gives it its weights for good. So every trial starts from nodes that were
-    trained about as long; with the weights of the latest, trials would look the better the later they came.
+    The first trial that trains a node sets its weights for good, so every trial starts from nodes trained about equally
+    long. With the latest weights instead, later trials would look better than earlier ones.
 
-    Any number of processes may read and write at once. When the folder is larger than `limit_bytes`, the files that
-    were used least recently go. What a network finds depends on what was saved before it: with several workers on who
-    came first, and a trial that is repeated because its result was lost may find its own weights.
+    Any number of processes may read and write at once. If the folder exceeds `limit_bytes`, the least recently used
+    files are removed. What a network finds depends on what was saved before: with several workers, on which came first.
+    A trial repeated because its result was lost may find its own weights.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = 2 << 30) -> None:
@@ -37,7 +37,7 @@ class WeightStore:
         self.folder, self.limit_bytes = folder, limit_bytes
 
     def save(self, network: Network) -> None:
-        """Keep the weights of each node that none are kept of yet."""
+        """Keep the weights of each node that has none in the store yet."""
         for file, module in self.files(network).values():
             if not file.exists():
                 tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
@@ -45,7 +45,7 @@ class WeightStore:
         self._make_room()
 
     def load_into(self, network: Network) -> set[str]:
-        """Give each node the weights that are kept of it; the names of the nodes that had some."""
+        """Load the stored weights of each node; returns the names of the nodes that had some."""
         found = set()
         for name, (file, module) in self.files(network).items():
             try:
@@ -60,14 +60,14 @@ class WeightStore:
         return found
 
     def keys(self, architecture: Architecture) -> dict[str, str]:
-        """What each node's weights are known by."""
+        """Return the key under which each node's weights are stored, by node name."""
         return {
             node.name: digest([node.name, node.op.to_dict(), [architecture.channels(source) for source in node.inputs]])
             for node in architecture.nodes
         }
 
     def files(self, network: Network) -> dict[str, tuple[Path, nn.Module]]:
-        """The file and the module of each node that has weights, by name."""
+        """Return the file and the module of each node that has weights, by name."""
         return {
             name: (self.folder / f"{key}.safetensors", module)
             for name, key in self.keys(network.architecture).items()

@@ -1,7 +1,7 @@
 """Losses: cross entropy, its hardest pixels only (OHEM), and the detail loss of STDC.
 
 Logits are (N, C, H', W') and masks (N, H, W); logits of another size are resized to the masks bilinearly. A batch whose
-pixels are all ignored costs zero, and its gradient is zero.
+pixels are all ignored has zero loss and zero gradient.
 """
 
 import math
@@ -23,16 +23,16 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def resize(logits: Tensor, masks: Tensor) -> Tensor:
-    """The logits in float32 and at the masks' size, (N, C, H, W)."""
+    """Resize logits to the masks' size, (N, C, H, W), in float32."""
     size = masks.shape[-2:]
     logits = logits.float()
     return logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, class_weights: Tensor | None = None) -> Tensor:
-    """Mean cross entropy of the pixels that are not ignored, each weighted by its true class's weight.
+    """Compute the mean cross entropy of the pixels that are not ignored, weighted by their true class.
 
-    Raises `ValueError` where the number of weights is not the number of classes.
+    Raises `ValueError` if the number of weights is not the number of classes.
     """
     if class_weights is not None and len(class_weights) != logits.shape[1]:
         raise ValueError(
@@ -47,11 +47,11 @@ def cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, class_weight
 
 
 def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
-    """Mean cross entropy of the hard pixels: those whose true class has a probability below 0.7.
+    """Compute the mean cross entropy of the hard pixels: those whose true class has a probability below 0.7.
 
-    Where these are fewer than 1/16 of all pixels, the mean is over the hardest 1/16 instead (or over every pixel that
-    is not ignored, if these are fewer still). Source: BiSeNet (arXiv 1808.00897, section 4.1), with STDC's numbers
-    (arXiv 2104.13188, section 4.2). Nothing here waits for the device.
+    If these are fewer than 1/16 of all pixels, the mean is over the hardest 1/16 instead (or over every pixel that is
+    not ignored, if these are fewer still). Source: BiSeNet (arXiv 1808.00897, section 4.1), with STDC's numbers
+    (arXiv 2104.13188, section 4.2). Never waits for the device.
     """
     losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none").flatten()
     kept_at_least = max(1, int(losses.numel() * OHEM_MIN_SHARE))
@@ -63,11 +63,11 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int) -> Tens
 
 
 def detail_target(masks: Tensor) -> Tensor:
-    """Where the details are: (N, 1, H, W) of 0 and 1, from (N, H, W) class indices.
+    """Mark the details in (N, H, W) class indices: (N, 1, H, W) of 0 and 1.
 
-    The 3×3 Laplacian of the class indices at strides 1, 2 and 4, each made binary, brought back to (H, W) by the
-    nearest pixel, fused with weights 0.6, 0.3 and 0.1, and made binary again at 0.1. As in the reference
-    implementation, the outside counts as class 0, and what only stride 4 sees is at the threshold, not above it.
+    The 3×3 Laplacians of the class indices at strides 1, 2 and 4 are binarised, resized to (H, W) by the nearest pixel,
+    fused with weights 0.6, 0.3 and 0.1, and binarised again at 0.1. As in the reference implementation, the outside
+    counts as class 0, and what only stride 4 sees is at the threshold, not above it.
 
     Source: STDC (arXiv 2104.13188, section 3.3).
     """
@@ -76,14 +76,14 @@ def detail_target(masks: Tensor) -> Tensor:
     kernel[..., 1, 1] = 8.0
     fused = torch.zeros_like(labels)
     for stride, weight in DETAIL_WEIGHTS.items():
-        # The Laplacian of integers is an integer, so above the paper's 0.1 is above 0.
+        # The Laplacian of integers is an integer, so exceeding the paper's 0.1 means exceeding 0.
         edges = (F.conv2d(labels, kernel, stride=stride, padding=1) > 0).float()
         fused += weight * F.interpolate(edges, labels.shape[-2:], mode="nearest")
     return (fused > DETAIL_THRESHOLD).float()
 
 
 def detail_loss(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
-    """Binary cross entropy plus Dice loss of (N, 1, H', W') detail logits against `detail_target(masks)`.
+    """Compute binary cross entropy plus Dice loss of (N, 1, H', W') detail logits against `detail_target(masks)`.
 
     Ignored pixels count in neither. Dice is taken per image, smoothed by 1.
 

@@ -1,4 +1,4 @@
-"""Scores of a segmentation, from integer counts over a whole split."""
+"""Segmentation scores, from integer counts over a whole split."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ BOUNDARY_WIDTH_SHARE = 0.02
 
 
 class Metrics(BaseModel):
-    """Scores of a whole split. A class absent from both truth and prediction has no IoU (None) and no part in the mean.
+    """Scores of a whole split. A class absent from truth and prediction has no IoU (None) and does not enter the mean.
 
     `confusion[t][p]` counts the pixels of true class t that were predicted as p. Boundary IoU: Cheng et al.
-    (arXiv 2103.16562), per class over the split; None where it was not measured.
+    (arXiv 2103.16562), per class over the split; None if not measured.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,7 +27,7 @@ class Metrics(BaseModel):
 
 
 class MetricsCounter:
-    """Counts pixels batch by batch; `compute` makes the scores. Ignored pixels are left out first."""
+    """A counter of pixels, batch by batch, from which `compute` derives scores. Ignored pixels are left out first."""
 
     def __init__(self, classes: int, ignore_index: int, device: torch.device, boundary: bool = False) -> None:
         self.classes = classes
@@ -39,7 +39,7 @@ class MetricsCounter:
     def update(self, predictions: Tensor, masks: Tensor) -> None:
         """Count a batch: predicted and true class indices, both (N, H, W).
 
-        Raises `ValueError` where a true class is out of range.
+        Raises `ValueError` if a true class is out of range.
         """
         valid = masks != self.ignore_index
         truth, predicted = masks[valid], predictions[valid]
@@ -56,10 +56,7 @@ class MetricsCounter:
             self._boundary_confusion += _confusion(truth, predicted, self.classes + 1)
 
     def compute(self) -> Metrics:
-        """The scores of all pixels counted so far.
-
-        Raises `ValueError` where there was none.
-        """
+        """Score all pixels counted so far; raises `ValueError` if there were none."""
         confusion = self._confusion.cpu()
         total = int(confusion.sum())
         if total == 0:
@@ -77,12 +74,12 @@ class MetricsCounter:
 
 
 def boundary_region(labels: Tensor, valid: Tensor) -> Tensor:
-    """Pixels within d of another class or of the image's border: (N, H, W) booleans, from class indices of that shape.
+    """Mark the pixels within d of another class or of the image border, in (N, H, W) class indices.
 
     d is 2 % of the image's diagonal, at least one pixel, measured along the axes (the larger of both), so this is each
-    class's mask without its erosion by a square of side 2d + 1 (Cheng et al., arXiv 2103.16562, section 4). All
-    classes at once: a window holds another class exactly if its least or its greatest label differs from the centre's.
-    Pixels that are not valid are no other class: the edge of an unlabelled area is no contour.
+    class's mask minus its erosion by a square of side 2d + 1 (Cheng et al., arXiv 2103.16562, section 4). All classes
+    at once: a window holds another class exactly if its least or its greatest label differs from the centre's. Invalid
+    pixels do not count as another class: the edge of an unlabelled area is not a contour.
     """
     height, width = labels.shape[-2:]
     d = max(1, round(BOUNDARY_WIDTH_SHARE * (height**2 + width**2) ** 0.5))
@@ -108,6 +105,6 @@ def _iou(confusion: Tensor) -> tuple[float | None, ...]:
 
 
 def _mean(class_iou: tuple[float | None, ...]) -> float:
-    """0 where no class is present, which only boundaries can have: a split of which no border pixel is labelled."""
+    """Average the classes present; 0 if there is none, as for boundaries in a split without labelled border pixels."""
     present = [iou for iou in class_iou if iou is not None]
     return sum(present) / max(1, len(present))

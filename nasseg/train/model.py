@@ -18,7 +18,7 @@ _HEADER = "nasseg.architecture"
 
 
 def save_model(path: Path, network: Network, provenance: Provenance) -> None:
-    """Write weights, architecture and provenance as one file; it is there whole or not at all."""
+    """Write weights, architecture and provenance as one file, whole or not at all."""
     architecture = provenance.on(network.architecture)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {_HEADER: architecture.model_dump_json(exclude_none=True)}
@@ -26,9 +26,9 @@ def save_model(path: Path, network: Network, provenance: Provenance) -> None:
 
 
 def load_model(path: Path) -> tuple[Network, Provenance]:
-    """The network (without what only training needs) of a model file, or of a run folder that holds one.
+    """Load the network (without what only training needs) of a model file, or of a run folder that holds one.
 
-    Raises `ValueError` where there is none, or where it is not a model of nasseg.
+    Raises `ValueError` if there is none, or if it is not a model of nasseg.
     """
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
@@ -38,7 +38,7 @@ def load_model(path: Path) -> tuple[Network, Provenance]:
         with safe_open(file, "pt") as opened:
             header = (opened.metadata() or {}).get(_HEADER)
     except SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file ({error}); give a {MODEL_FILE}") from None
+        raise ValueError(f"{file} is not a safetensors file ({error}); give a {MODEL_FILE}") from None
     if header is None:
         raise ValueError(f"{file} holds weights but no architecture; give a {MODEL_FILE} that nasseg wrote")
     try:
@@ -52,6 +52,6 @@ def load_model(path: Path) -> tuple[Network, Provenance]:
     weights = safetensors.torch.load_file(file)
     for name, tensor in network.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
-            raise ValueError(f"{file}: {name} is missing or of another shape than its architecture has; retrain it")
+            raise ValueError(f"{file}: {name} is missing or has another shape than in its architecture; retrain it")
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
     return network.eval(), provenance

@@ -1,4 +1,4 @@
-"""Where an architecture or a trained model comes from: what `retrain`, `evaluate` and `predict` read from its file."""
+"""The origin of an architecture or a trained model, which `retrain`, `evaluate` and `predict` read from its file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataInfo(BaseModel):
 
     @classmethod
     def of(cls, dataset: Dataset, train_split: str, val_split: str, size: tuple[int, int]) -> DataInfo:
-        """What is to be remembered of a data set and its splits."""
+        """Collect what a file must remember of a data set and its splits."""
         return cls(
             spec=dataset.spec,
             train_split=train_split,
@@ -41,7 +41,7 @@ class DataInfo(BaseModel):
 
 
 class Provenance(BaseModel):
-    """How a network was found or trained. Scores are mIoU by what they were measured on, with their conditions."""
+    """The origin of a network: how it was found or trained. `miou` holds scores by what they were measured on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +55,7 @@ class Provenance(BaseModel):
 
     @classmethod
     def read(cls, architecture: Architecture) -> Provenance | None:
-        """The provenance in an architecture's file, or `None` where it has none; raises `ValueError` if it is off."""
+        """Read an architecture's provenance, `None` if it has none; raises `ValueError` if it is invalid."""
         if architecture.provenance is None:
             return None
         try:
@@ -64,10 +64,10 @@ class Provenance(BaseModel):
             raise ValueError(one_line(error, f"{architecture.name}: provenance")) from None
 
     def on(self, architecture: Architecture) -> Architecture:
-        """The architecture with this provenance in its file."""
+        """Return the architecture with this provenance in its file."""
         return architecture.replace(provenance=self.model_dump(mode="json"))
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """Return the versions that a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("nasseg", "torch")}}

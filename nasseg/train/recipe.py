@@ -1,4 +1,4 @@
-"""A recipe: everything about a training but its network, its images and its length."""
+"""Recipes: everything about a training run except its network, its images and its length."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(BaseModel):
-    """How a network is trained. Presets are in `nasseg.train.recipes`.
+    """The settings of a training run. Presets are in `nasseg.train.recipes`.
 
     Networks are trained with SGD. Biases and the parameters of norms have no weight decay. The learning rate is
     `learning_rate` for the stage `backbone` and `head_multiplier` times that for everything else; it rises linearly for
@@ -44,15 +44,15 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale is {self.scale}, but its low end must not be above its high end: swap them")
+            raise ValueError(f"scale is {self.scale}, but its low end must not exceed its high end: swap them")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0: set momentum, or turn nesterov off")
         if self.class_weights is not None and self.loss != "cross_entropy":
-            raise ValueError(f"class_weights have no place in loss {self.loss!r}: use loss 'cross_entropy' with them")
+            raise ValueError(f"class_weights do not apply to loss {self.loss!r}: use loss 'cross_entropy' with them")
         return self
 
     def learning_rate_factor(self, step: int, total_steps: int) -> float:
-        """What the learning rates are multiplied by in the step of this index: warm-up times poly decay."""
+        """Compute the factor of all learning rates in the step of this index: warm-up times poly decay."""
         warmup_steps = min(self.warmup_steps, total_steps // 10)
         warmup = min(1.0, (step + 1) / (warmup_steps + 1))
         return float(warmup * max(0.0, 1 - step / total_steps) ** self.poly_power)

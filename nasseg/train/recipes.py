@@ -1,6 +1,6 @@
 """Named recipes. Each takes changes by keyword: `stdc(crop=(360, 480), batch_size=8)`.
 
-Crops and lengths are the papers' own, which are for their own images: on smaller images and data sets, change both.
+Crops and lengths are the papers', chosen for their images: on smaller images and data sets, change both.
 """
 
 from collections.abc import Callable
@@ -8,11 +8,13 @@ from typing import Any
 
 from nasseg.train.recipe import Recipe
 
+Preset = Callable[..., Recipe]
+
 
 def short(steps: int = 1000, **changes: Any) -> Recipe:
-    """For small data sets and short runs from a pretrained backbone; the default.
+    """Make the default recipe, for small data sets and short runs from a pretrained backbone.
 
-    The average of the weights looks back over about a tenth of the run, whatever its length.
+    The average of the weights spans about a tenth of the run, whatever its length.
     """
     return Recipe.model_validate(
         {
@@ -30,7 +32,7 @@ def short(steps: int = 1000, **changes: Any) -> Recipe:
 
 
 def stdc(**changes: Any) -> Recipe:
-    """STDC on Cityscapes (arXiv 2104.13188, section 4.2)."""
+    """Make the recipe of STDC on Cityscapes (arXiv 2104.13188, section 4.2)."""
     return Recipe.model_validate(
         {
             "steps": 60_000,
@@ -49,12 +51,12 @@ def stdc(**changes: Any) -> Recipe:
 
 
 def deeplab(**changes: Any) -> Recipe:
-    """DeepLabv3, DeepLabv3+ and DPC on Cityscapes (arXiv 1706.05587, section 4; 1802.02611; 1809.04184)."""
+    """Make the recipe of DeepLabv3(+) and DPC on Cityscapes (arXiv 1706.05587, section 4; 1802.02611; 1809.04184)."""
     return Recipe.model_validate({"steps": 90_000, "batch_size": 16, "crop": (769, 769), **changes})
 
 
 def fcn(**changes: Any) -> Recipe:
-    """FCN on VGG16 (arXiv 1411.4038, section 4.3): a fixed learning rate, no augmentation but flips.
+    """Make the recipe of FCN on VGG16 (arXiv 1411.4038, section 4.3): a fixed learning rate, flips alone.
 
     The paper trains on whole images of about 500×500 pixels, 20 at a time, for 175 epochs of its 8498 images.
     """
@@ -73,10 +75,10 @@ def fcn(**changes: Any) -> Recipe:
 
 
 def unet(**changes: Any) -> Recipe:
-    """U-Net (arXiv 1505.04597, section 3): one large tile a step and a momentum of 0.99.
+    """Make the recipe of U-Net (arXiv 1505.04597, section 3): one large tile per step and a momentum of 0.99.
 
-    The paper names no learning rate, weight decay or length; these are ours. Its elastic deformations and its weights
-    of pixels between touching cells are not part of it.
+    The paper names no learning rate, weight decay or length; these are ours. Its elastic deformations and its pixel
+    weights between touching cells are not included.
     """
     return Recipe.model_validate(
         {
@@ -93,7 +95,7 @@ def unet(**changes: Any) -> Recipe:
 
 
 def pspnet(**changes: Any) -> Recipe:
-    """PSPNet on Cityscapes (arXiv 1612.01105, section 5.1): poly schedule, auxiliary loss weighed 0.4."""
+    """Make the recipe of PSPNet on Cityscapes (arXiv 1612.01105, section 5.1): auxiliary loss weighted by 0.4."""
     return Recipe.model_validate(
         {
             "steps": 90_000,
@@ -107,16 +109,16 @@ def pspnet(**changes: Any) -> Recipe:
 
 
 def auto_deeplab(**changes: Any) -> Recipe:
-    """Auto-DeepLab on Cityscapes, from scratch (arXiv 1901.02985, section 5.2).
+    """Make the recipe of Auto-DeepLab on Cityscapes, from scratch (arXiv 1901.02985, section 5.2).
 
-    The batch size and all else that the paper leaves open are DeepLab's. Its scheduled drop path is not part of it.
+    The batch size and everything else that the paper leaves open are DeepLab's. Scheduled drop path is not included.
     """
     return Recipe.model_validate(
         {"steps": 1_500_000, "batch_size": 16, "crop": (769, 769), "learning_rate": 0.05, **changes}
     )
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
+RECIPES: dict[str, Preset] = {
     "short": short,
     "stdc": stdc,
     "deeplab": deeplab,
@@ -126,33 +128,19 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "auto_deeplab": auto_deeplab,
 }
 
-PAPER_RECIPES: dict[str, Callable[..., Recipe]] = {
-    "stdc": stdc,
-    "deeplab": deeplab,
-    "dpc": deeplab,
-    "fcn": fcn,
-    "unet": unet,
-    "pspnet": pspnet,
-    "auto_deeplab": auto_deeplab,
-}
-"""By the beginning of an architecture's name."""
+PAPER_RECIPES: dict[str, Preset] = {name: RECIPES[name] for name in RECIPES if name != "short"} | {"dpc": deeplab}
+"""Recipes by the prefix of an architecture's name."""
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
-    """The recipe of this name, with changes.
-
-    Raises `ValueError` for an unknown name.
-    """
+    """Make the recipe of this name, with changes; raises `ValueError` if the name is unknown."""
     if name not in RECIPES:
         raise ValueError(f"The recipe {name!r} is unknown: use one of {', '.join(RECIPES)}")
     return RECIPES[name](**changes)
 
 
 def paper_recipe(architecture_name: str, **changes: Any) -> Recipe:
-    """The recipe that an architecture's own paper trains it with, found by its name.
-
-    Raises `ValueError` where no paper's recipe is known.
-    """
+    """Make the recipe of an architecture's own paper, found by its name; raises `ValueError` if none is known."""
     for beginning, preset in PAPER_RECIPES.items():
         if architecture_name.startswith(beginning):
             return preset(**changes)

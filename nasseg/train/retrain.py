@@ -1,4 +1,4 @@
-"""Retraining: a network, its data and a recipe in a run folder, trained to the end and resumable."""
+"""Retraining: a network trained to the end by a recipe, in a run folder, resumable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg import plugins
-from nasseg.data import Dataset, evaluation_batches, open_dataset
+from nasseg.data import Dataset, Split, evaluation_batches, open_dataset
 from nasseg.errors import one_line
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
@@ -40,7 +40,7 @@ SCORES_IN_A_RUN = 10
 
 
 class RetrainConfig(BaseModel):
-    """The resolved options of a retraining: the content of its `config.yaml`."""
+    """The resolved options of a retraining run: the content of its `config.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class RetrainConfig(BaseModel):
 
 
 class Retraining:
-    """One retraining in its run folder, new (`prepare`) or resumed (`load`)."""
+    """One retraining run in its folder, new (`prepare`) or resumed (`load`)."""
 
     def __init__(self, architecture: Architecture, config: RetrainConfig, folder: Path) -> None:
         self.architecture, self.config, self.folder = architecture, config, folder
@@ -83,10 +83,10 @@ class Retraining:
         seed: int,
         workers: int,
     ) -> Retraining:
-        """Resolve what was asked for against the architecture's file, check it, and make the run folder.
+        """Resolve the options against the architecture's file, check them, and make the run folder.
 
-        What is not given (`None`) comes from the file's provenance; weights `none` means random ones. Raises
-        `ValueError` for anything that could not work later.
+        Options that are `None` come from the file's provenance; weights `none` means random ones. Raises `ValueError`
+        for anything that could not work later.
         """
         check_new(folder)
         architecture = plugins.architecture(arch)
@@ -119,10 +119,10 @@ class Retraining:
 
     @classmethod
     def load(cls, folder: Path) -> Retraining:
-        """The retraining that a run folder holds; raises `ValueError` where it holds none, or a finished one."""
+        """Open the retraining run in a folder; raises `ValueError` if it holds none, or a finished one."""
         config = load_config(RetrainConfig, folder, "retraining")
         if (folder / MODEL_FILE).exists():
-            raise ValueError(f"{folder} is finished already; use its {MODEL_FILE}, or train anew with another --out")
+            raise ValueError(f"{folder} is already finished; use its {MODEL_FILE}, or train again with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
     def run(
@@ -130,9 +130,9 @@ class Retraining:
         on_step: Callable[[Trainer, float, float], object],
         on_score: Callable[[int, Trainer, Metrics], object],
     ) -> Metrics:
-        """Train to the end, score now and then on the validation split, and write the model file.
+        """Train to the end, score regularly on the validation split, and write the model file.
 
-        `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` where the loss is not finite.
+        `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` if the loss is not finite.
         """
         recipe = self.config.recipe
         if self.config.threads is not None:
@@ -145,9 +145,15 @@ class Retraining:
                 on_score(trainer.step, trainer, self.score(trainer))
 
         trainer, log = fit(
-            self.network(), recipe, self.train, device=self.device, seed=self.config.seed,
-            workers=self.config.workers, checkpoint=self.folder / CHECKPOINT_FILE, on_step=after_step,
-        )  # fmt: skip
+            self.network(),
+            recipe,
+            self.train,
+            device=self.device,
+            seed=self.config.seed,
+            workers=self.config.workers,
+            checkpoint=self.folder / CHECKPOINT_FILE,
+            on_step=after_step,
+        )
         if log.status == "nonfinite":
             raise ValueError(
                 f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
@@ -159,13 +165,13 @@ class Retraining:
         return metrics
 
     def score(self, trainer: Trainer) -> Metrics:
-        """The averaged network's scores on the validation split."""
+        """Score the averaged network on the validation split."""
         batches = (b for b, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers))
         classes = len(self.dataset.classes)
         return evaluate(trainer.ema_network(), batches, classes, self.dataset.ignore_index, self.device)
 
     def network(self) -> Network:
-        """The network that the training starts from: with pretrained weights where there are any, else random."""
+        """The network that the training starts from: with pretrained weights if there are any, else random."""
         network = seeded_network(self.architecture, self.config.seed)
         if self.config.weights is not None:
             self.weights_report = load_pretrained(network, self.config.weights)
@@ -187,7 +193,7 @@ class Retraining:
 
 
 def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Architecture:
-    """The architecture with logits for the data's classes: a name is built for them, a file from its choice."""
+    """Build the architecture for the data's classes: a name directly, a file from its choice."""
     classes = len(dataset.classes)
     if architecture.classes == classes:
         return architecture
@@ -203,8 +209,8 @@ def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Arc
     return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
 
 
-def _recipe(name: str, architecture: str, train: Any, changes: Mapping[str, Any]) -> Recipe:
-    """The named recipe, its crop no larger than the images, rounded up to what networks of stride 32 divide."""
+def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, Any]) -> Recipe:
+    """Make the named recipe, its crop no larger than the images rounded up to multiples of 32, the largest stride."""
     height, width = train[0].mask.shape
     try:
         made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)

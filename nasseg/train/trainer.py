@@ -1,4 +1,4 @@
-"""The one training loop, for trials on cached features and for retraining on images alike."""
+"""The one training loop, both for trials on cached features and for training on images."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainLog:
-    """What `Trainer.run` did: it ended before step index `step`, after one finite loss for each of its steps."""
+    """The result of `Trainer.run`: it ended before step index `step`, after one finite loss per step."""
 
     status: Literal["finished", "nonfinite"]
     step: int
@@ -34,13 +34,13 @@ class TrainLog:
 
 
 class Trainer:
-    """Trains a network by a recipe, with an exponential moving average of it beside.
+    """The training of a network by a recipe, with an exponential moving average of the network.
 
-    Everything random in a step depends on (seed, step) alone, and `state_dict` holds all the rest, so on the CPU a
-    resumed run is bit for bit the run without a break.
+    All randomness in a step depends on (seed, step) alone, and `state_dict` holds everything else, so on the CPU a
+    resumed run equals an uninterrupted one bit for bit.
 
     Source of the average's warm-up, min(decay, (1 + t) / (10 + t)): TensorFlow's ExponentialMovingAverage. Running
-    statistics of batch norms are averaged with the weights, as they belong to them.
+    statistics of batch norms are averaged along with the weights they belong to.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class Trainer:
     def run(
         self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
     ) -> TrainLog:
-        """Train on `batches`, whose first is for the present step, until `step` is `until_step`.
+        """Train on `batches`, the first of which is for the current step, until `step` is `until_step`.
 
-        `on_step` is told the index of each finished step, its loss and the backbone's learning rate. It may raise to
+        `on_step` takes the index of each finished step, its loss and the backbone's learning rate. It may raise to
         stop: the trainer is then between two steps, and its state can be saved.
 
         A loss or gradient that is not finite ends the run with status `nonfinite`; the weights are then those before
-        that step, and the running statistics, which it may have spoilt, their averages.
+        that step, and the running statistics, which it may have spoilt, are reset to their averages.
 
-        Raises `ValueError` where there are too few batches, or where `until_step` is beyond `total_steps`.
+        Raises `ValueError` if there are too few batches, or if `until_step` exceeds `total_steps`.
         """
         if until_step > self.total_steps:
             raise ValueError(f"until_step is {until_step}, but the schedule ends at total_steps = {self.total_steps}")
@@ -106,15 +106,15 @@ class Trainer:
                     on_step(self.step - 1, loss, learning_rate)
                 look()
         if status == "finished" and self.step < until_step:
-            raise ValueError(f"The batches ended at step {self.step}, but training goes on until step {until_step}")
+            raise ValueError(f"The batches ended at step {self.step}, but training continues to step {until_step}")
         return TrainLog(status, self.step, tuple(losses), time.perf_counter() - start)
 
     def ema_network(self) -> "Network":
-        """The averaged network, in evaluation mode: the trainer's own, which goes on changing as training does."""
+        """Return the averaged network in evaluation mode: the trainer's own, which training keeps changing."""
         return self._average
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `Trainer` of the same network, recipe, length and seed needs to go on from here."""
+        """Return all that a later `Trainer` of the same network, recipe, length and seed needs to continue."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -124,7 +124,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
@@ -132,7 +132,7 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
 
     def _train_step(self, batch: "Batch") -> float | None:
-        """One step; its loss, or None where loss or gradient is not finite, and then no weight has changed."""
+        """Take one step; returns its loss, or None, with the weights unchanged, if loss or gradient is not finite."""
         factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group, learning_rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
@@ -144,7 +144,7 @@ class Trainer:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
         norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: no failure.
+        # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: not a failure.
         value = (loss if self._scaler.is_enabled() else loss + 0 * norm).item()
         if not math.isfinite(value):
             self._optimizer.zero_grad()
@@ -179,7 +179,7 @@ class Trainer:
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters by stage (backbone or not) and by decay (biases and norms, which have one axis, have none)."""
+    """Group parameters by stage (backbone or not) and by decay (biases and norms, which have one axis, have none)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
         (in_backbone, decays): [] for in_backbone in (True, False) for decays in (True, False)
     }
@@ -204,5 +204,5 @@ def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
 
 
 def _floating(network: nn.Module) -> list[Tensor]:
-    """Weights and running statistics; not the counters of steps."""
+    """List the weights and running statistics; not the counters of steps."""
     return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Weights from files into networks: a network's own, and a pretrained backbone's with torchvision's names."""
+"""Loading weights from files into networks, above all pretrained backbones with torchvision's names."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from nasseg.train.checkpoint import load_checkpoint
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("classifier.", "fc.")
-"""How the names of torchvision's ImageNet heads begin."""
+"""Prefixes of torchvision's ImageNet heads."""
 
 
 class Published(NamedTuple):
@@ -33,11 +33,11 @@ IMAGENET = {
     "resnet50": Published("https://download.pytorch.org/models/resnet50-0676ba61.pth", "layer3.5.conv3.weight"),
     "resnet18": Published("https://download.pytorch.org/models/resnet18-f37072fd.pth", "layer4.1.conv2.weight"),
 }
-"""By the backbone's name, the more specific ones first."""
+"""Checkpoints by the backbone's name, the more specific ones first."""
 
 
 class WeightsReport(BaseModel):
-    """What a file's tensors were to a network: all names are the network's, those of `unexpected` the file's."""
+    """The match of a file's tensors with a network's: names are the network's, those of `unexpected` the file's."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +52,7 @@ class WeightsReport(BaseModel):
         return not (self.missing or self.unexpected or self.other_shape)
 
     def __str__(self) -> str:
-        """One line: how many matched, and the names of what did not."""
+        """Tell in one line how many matched, and the names of those that did not."""
         parts = [f"{len(self.matched)} tensors matched"]
         for label, names in (
             ("not in the file", self.missing),
@@ -65,7 +65,7 @@ class WeightsReport(BaseModel):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a PyTorch checkpoint by name. Nothing in the file is executed.
+    """Read the tensors of a safetensors file or a PyTorch checkpoint by name. Nothing in the file is executed.
 
     A checkpoint may hold them directly, or under `state_dict`, `model` or `network`.
 
@@ -77,23 +77,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             return safetensors.torch.load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: no safetensors file, or a damaged one ({error}); fetch it again") from error
+            raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error}); fetch it again") from error
     content: Any = load_checkpoint(path)
     for key in ("state_dict", "model", "network"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path}: holds no named tensors; give one saved from a state_dict()")
+        raise ValueError(f"{path} holds no named tensors; give one saved from a state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:
     """Set the weights of a network's stage `backbone` from a file, or from ImageNet with the source `imagenet`.
 
-    Names are torchvision's, with or without `backbone.` before them. ImageNet classifiers are left out, but where the
-    backbone has turned their linear layers into convolutions (FCN), these get the weights.
+    Names are torchvision's, with or without the prefix `backbone.`. ImageNet classifiers are left out, but a backbone
+    that has turned their linear layers into convolutions (FCN) gets their weights.
 
-    Raises `ValueError` where nothing matches, or where the file cannot be read or fetched.
+    Raises `ValueError` if nothing matches, or if the file cannot be read or fetched.
     """
     weights = imagenet_weights(network) if source == "imagenet" else read_weights(Path(source))
     return load_backbone(network, weights, name=str(source))
@@ -117,9 +117,9 @@ def load_backbone(network: nn.Module, weights: dict[str, Tensor], name: str = "t
 
 
 def imagenet_weights(network: nn.Module) -> dict[str, Tensor]:
-    """torchvision's published ImageNet weights for a network's backbone, fetched once into PyTorch's cache.
+    """Fetch torchvision's ImageNet weights for a network's backbone, once, into PyTorch's cache.
 
-    Raises `ValueError` where there are none for this backbone, or where the file can neither be found nor fetched.
+    Raises `ValueError` if there are none for this backbone, or if the file can neither be found nor fetched.
     """
     own = network.state_dict()
     url = next((p.url for p in IMAGENET.values() if BACKBONE + p.parameter in own), None)
@@ -136,7 +136,7 @@ def imagenet_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _assign(network: nn.Module, weights: dict[str, Tensor], prefix: str) -> WeightsReport:
-    """Copy `weights` into the network's tensors of the same names and shapes; those under `prefix` are wanted."""
+    """Copy `weights` into the network's tensors of the same names and shapes, all those under `prefix` if possible."""
     own = network.state_dict()
     matched, unexpected, other_shape = [], [], []
     for name, tensor in weights.items():
@@ -157,6 +157,6 @@ def _assign(network: nn.Module, weights: dict[str, Tensor], prefix: str) -> Weig
 
 
 def _fits(tensor: Tensor, own: Tensor) -> bool:
-    """Whether the shapes agree, or a linear layer's weight is a convolution's with its axes joined."""
+    """Tell whether the shapes agree, or a linear layer's weight is a convolution's with its axes joined."""
     joined = tensor.ndim == 2 and own.ndim == 4 and tensor.shape[0] == own.shape[0] and tensor.numel() == own.numel()
     return tensor.shape == own.shape or joined

@@ -10,9 +10,8 @@ def test_published_network_has_the_papers_parameters() -> None:
 
 def test_features_halve_four_times_and_come_back() -> None:
     shapes = {node.name: node.shape for node in unet(3).describe((33, 50)).nodes}
-    assert [shapes[f"backbone.level{level}.conv2"] for level in range(5)] == [
-        (64, 33, 50), (128, 17, 25), (256, 9, 13), (512, 5, 7), (1024, 3, 4),
-    ]  # fmt: skip
+    halved = [(64, 33, 50), (128, 17, 25), (256, 9, 13), (512, 5, 7), (1024, 3, 4)]
+    assert [shapes[f"backbone.level{level}.conv2"] for level in range(5)] == halved
     assert shapes["decoder.level0.concat"] == (128, 33, 50)
     assert shapes["head.upsample"] == (3, 33, 50)
 

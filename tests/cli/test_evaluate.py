@@ -31,4 +31,4 @@ def test_what_cannot_be_evaluated_is_refused(refused: Refused, model: Path, fold
     assert "no such file; a run folder must hold one" in refused("evaluate", tmp_path)
     assert "no such file; give a run folder or a model file" in refused("evaluate", tmp_path / "nothing")
     (tmp_path / "bad.safetensors").write_text("hi")
-    assert "is no safetensors file" in refused("evaluate", tmp_path / "bad.safetensors")
+    assert "is not a safetensors file" in refused("evaluate", tmp_path / "bad.safetensors")

@@ -34,7 +34,7 @@ def test_what_cannot_be_segmented_is_refused(refused: Refused, model: Path, imag
     out = tmp_path / "out"
     assert "no such file; give images" in refused("predict", model, images / "c.png", "--out", out)
     assert "no images" in refused("predict", model, model, "--out", out)
-    assert "is no image that can be read" in refused("predict", model, images / "notes.txt", "--out", out)
+    assert "is not a readable image" in refused("predict", model, images / "notes.txt", "--out", out)
     (images / "a.png").write_bytes((images / "a.png").read_bytes()[:-400])
     assert "a.png cannot be read" in refused("predict", model, images / "a.png", "--out", out)
     assert not out.exists()

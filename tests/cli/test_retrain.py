@@ -151,14 +151,14 @@ def test_data_that_cannot_be_used(
 
 
 def test_data_that_are_not_there(refused: Refused, arch: Path) -> None:
-    assert "/nothing is no folder: folder:PATH needs one" in refused("retrain", arch, "--data", "folder:/nothing")
+    assert "/nothing is not a folder: folder:PATH needs one" in refused("retrain", arch, "--data", "folder:/nothing")
     assert "unknown data set 'strets'" in refused("retrain", arch, "--data", "strets")
     assert "streets has no option 'sise'" in refused("retrain", arch, "--data", "streets:sise=3")
 
 
 @pytest.mark.parametrize("content", [b"hi\n", b"", b"\x80\x02garbage"])
 def test_weights_that_are_none(refused: Refused, arch: Path, tmp_path: Path, content: bytes) -> None:
-    for name, line in (("w.pth", "no checkpoint, or a damaged one"), ("w.safetensors", "no safetensors file")):
+    for name, line in (("w.pth", "not a checkpoint, or a damaged one"), ("w.safetensors", "not a safetensors file")):
         (tmp_path / name).write_bytes(content)
         message = refused("retrain", arch, "--data", DATA, "--weights", tmp_path / name, "--out", tmp_path / "run")
         assert message.startswith(f"{tmp_path / name}: {line}")

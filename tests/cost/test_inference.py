@@ -13,7 +13,7 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Give batch norms statistics and weights as after a training."""
+    """Give batch norms statistics and weights as after training."""
     generator = torch.Generator().manual_seed(0)
     for norm in norms(module):
         norm.running_mean.normal_(std=0.1, generator=generator)

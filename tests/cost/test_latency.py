@@ -33,15 +33,11 @@ def test_the_conditions_stand_beside_it() -> None:
 
 def test_results_of_several_processes_are_pooled() -> None:
     one = measure_latency({"small": small().network()}, (8, 9), CPU, stop=QUICK)["small"]
-    measured = [
-        one.model_copy(
-            update={
-                "median_ms": median_ms, "p95_ms": median_ms + 2, "low_ms": median_ms - 0.1, "high_ms": median_ms + 0.2,
-                "drift": 0.01, "settled": median_ms != 11, "others_load": load,
-            }
-        )
-        for median_ms, load in ((9.0, 0.1), (11.0, 0.3), (10.0, 0.2))
-    ]  # fmt: skip
+    measured = []
+    for median_ms, load in ((9.0, 0.1), (11.0, 0.3), (10.0, 0.2)):
+        times = {"p95_ms": median_ms + 2, "low_ms": median_ms - 0.1, "high_ms": median_ms + 0.2, "drift": 0.01}
+        found = {"median_ms": median_ms, "settled": median_ms != 11, "others_load": load}
+        measured.append(one.model_copy(update=times | found))
     pooled = Latency.pooled(measured)
     assert (pooled.median_ms, pooled.p95_ms, pooled.low_ms, pooled.high_ms) == (10, 12, 8.9, 11.2)
     assert (pooled.runs, pooled.processes, pooled.settled, pooled.others_load) == (18, 3, False, 0.3)
@@ -60,10 +56,8 @@ def test_a_fresh_process_has_as_many_threads_as_this_one() -> None:
 
 
 def test_older_files_are_read() -> None:
-    old = {
-        "median_ms": 30.0, "p95_ms": 31.0, "runs": 20, "device": "x86_64", "dtype": "float32", "batch": 1,
-        "size": [160, 320], "threads": 2, "torch": "2.13",
-    }  # fmt: skip
+    old = {"median_ms": 30.0, "p95_ms": 31.0, "runs": 20, "size": [160, 320], "batch": 1}
+    old |= {"device": "x86_64", "dtype": "float32", "threads": 2, "torch": "2.13"}
     read = Latency.model_validate(old)
     assert (read.median_ms, read.backend, read.folded, read.settled) == (30.0, "eager", False, None)
     assert read.relative_interval is None

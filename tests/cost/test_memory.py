@@ -73,7 +73,7 @@ def test_a_node_used_twice_stays() -> None:
 
 
 def counted(architecture: Architecture, size: tuple[int, int]) -> int:
-    """What a real run on the CPU takes."""
+    """The peak memory of a real run on the CPU."""
     (image,) = random_inputs([(1, 3, *size)], torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         form = inference_form(Network(architecture.inference()), (image,))

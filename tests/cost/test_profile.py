@@ -26,7 +26,7 @@ FIXED_MS = 3.0
 
 
 def true_ms(part: nn.Module) -> float:
-    """What a module takes on the made-up device."""
+    """The time of a module on the made-up device."""
     if isinstance(part, Network):
         nodes = [node.name for node in part.architecture.nodes if node.inputs]
         return FIXED_MS + sum(true_ms(part.get_submodule(name)) for name in nodes)
@@ -34,7 +34,7 @@ def true_ms(part: nn.Module) -> float:
 
 
 class Device:
-    """Measures what is true, but for a disturbance; stops as Ctrl-C does at its `stop_at`-th group."""
+    """A measurement of the truth plus a disturbance; stops as Ctrl-C does at its `stop_at`-th group."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []

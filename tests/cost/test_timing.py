@@ -89,7 +89,7 @@ def test_it_gives_up_at_the_limit_and_says_so() -> None:
 
 
 def coverage(count: int, rank: int) -> Fraction:
-    """How often the `rank`-th smallest to the `rank`-th largest of `count` values hold the median between them."""
+    """How often the `rank`-th smallest and `rank`-th largest of `count` values enclose the median."""
     return 1 - 2 * Fraction(sum(math.comb(count, k) for k in range(rank)), 2**count)
 
 

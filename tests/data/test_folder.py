@@ -59,7 +59,7 @@ def test_fingerprint_follows_content(folder: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is no folder"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder"):
         open_dataset(f"folder:{tmp_path}/nowhere")
     with pytest.raises(DataError, match=r"folder:PATH"):
         open_dataset("folder")
@@ -79,7 +79,7 @@ def test_missing_description(folder: Path) -> None:
         ({"palette": [[0, 0, 0], [0, 300, 0], [0, 0, 0]]}, r"palette\[1\]\[1\]"),
         ({"palette": [[0, 0, 0]]}, "palette has 1 colours"),
         ({"ignore_index": "none"}, "ignore_index"),
-        ({"ignore_index": 2}, "ignore_index is 2, but must be no class's index"),
+        ({"ignore_index": 2}, "ignore_index is 2, but must not be a class index"),
     ],
 )
 def test_invalid_description_names_the_field(folder: Path, change: dict[str, object], expected: str) -> None:

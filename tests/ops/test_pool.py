@@ -13,7 +13,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def windows(x: torch.Tensor, kernel: int, stride: int, reduce: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Each output pixel from the part of its window that lies inside the map."""
+    """Average, for each output pixel, the part of its window that lies inside the map."""
     height, width = x.shape[-2:]
     start = 0 if kernel % 2 == 0 else -(kernel // 2)
     rows = [range(max(0, i + start), min(height, i + start + kernel)) for i in range(0, height, stride)]

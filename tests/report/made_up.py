@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 from nasseg.cost.latency import Latency
 from nasseg.planning.candidates import Trial
@@ -49,11 +50,11 @@ def make_trials() -> list[Trial]:
     ]
 
 
+CONDITIONS: dict[str, Any] = {"device": "TestChip 9", "dtype": "float32", "batch": 1, "threads": 2, "torch": "2.13"}
+
+
 def latency(median_ms: float) -> Latency:
-    return Latency(
-        median_ms=median_ms, p95_ms=median_ms + 1, runs=20, device="TestChip 9", dtype="float32", batch=1,
-        size=(160, 320), threads=2, torch="2.13",
-    )  # fmt: skip
+    return Latency(median_ms=median_ms, p95_ms=median_ms + 1, runs=20, size=(160, 320), **CONDITIONS)
 
 
 def rows() -> list[Row]:
@@ -77,13 +78,10 @@ def trellis(layers: int = 12, levels: int = 4, seed: int = 0) -> WeightedGraph:
             goals = [goal for goal in (level - 1, level, level + 1) if 0 <= goal < levels]
             weights = _softmax([draw.gauss(0, 1.5) for _ in goals])
             chosen[level] = goals[weights.index(max(weights))]
-            edges += [
-                WeightedEdge(
-                    source="stem" if layer == 1 else f"{layer - 1}.{level}", target=f"{layer}.{goal}", weight=weight,
-                    chosen=level == path_level and goal == chosen[level],
-                )
-                for goal, weight in zip(goals, weights, strict=True)
-            ]  # fmt: skip
+            source = "stem" if layer == 1 else f"{layer - 1}.{level}"
+            for goal, weight in zip(goals, weights, strict=True):
+                on_path = level == path_level and goal == chosen[level]
+                edges.append(WeightedEdge(source=source, target=f"{layer}.{goal}", weight=weight, chosen=on_path))
         path_level = chosen[path_level]
     return WeightedGraph(name="network", title="β of the network", nodes=tuple(nodes), edges=tuple(edges))
 
@@ -96,14 +94,11 @@ def cell_graph(blocks: int = 5, seed: int = 0) -> WeightedGraph:
     for block in range(blocks):
         alphas = {source: _softmax([draw.gauss(0, 1) for _ in OPERATORS]) for source in names[: block + 2]}
         best = sorted(alphas, key=lambda source: max(alphas[source][:-1]))[-2:]
-        edges += [
-            WeightedEdge(
-                source=source, target=names[block + 2], weight=weight, label=label,
-                chosen=source in best and weight == max(weights[:-1]),
-            )
-            for source, weights in alphas.items()
-            for label, weight in zip(OPERATORS, weights, strict=True)
-        ]  # fmt: skip
+        for source, weights in alphas.items():
+            ends, strongest = {"source": source, "target": names[block + 2]}, max(weights[:-1])
+            for label, weight in zip(OPERATORS, weights, strict=True):
+                kept = source in best and weight == strongest
+                edges.append(WeightedEdge(**ends, weight=weight, label=label, chosen=kept))
     nodes = tuple(WeightedNode(name=name, column=index, row=0, label=name) for index, name in enumerate(names))
     return WeightedGraph(name="cell", title="α of the cell", nodes=nodes, edges=tuple(edges))
 
@@ -116,7 +111,12 @@ def _softmax(logits: list[float]) -> list[float]:
 def snapshot(seed: int = 0, step: int = 100) -> RelaxationSnapshot:
     """Before half of its steps a relaxation has no architecture loss."""
     return RelaxationSnapshot(
-        seed=seed, step=step, steps=400, train_loss=2.5 - step / 400,
-        architecture_loss=None if step < 200 else 2.0, expected_cost=4e9,
-        graphs=(trellis(layers=3, seed=seed), cell_graph(blocks=2, seed=seed)), choice={"levels": [0]},
-    )  # fmt: skip
+        seed=seed,
+        step=step,
+        steps=400,
+        train_loss=2.5 - step / 400,
+        architecture_loss=None if step < 200 else 2.0,
+        expected_cost=4e9,
+        graphs=(trellis(layers=3, seed=seed), cell_graph(blocks=2, seed=seed)),
+        choice={"levels": [0]},
+    )

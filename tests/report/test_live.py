@@ -8,9 +8,20 @@ from rich.console import Console
 from nasseg.report.live import LiveProgress, Progress, duration_text
 
 PROGRESS = Progress(
-    phase="proxy", spent=4.25, budget=10, unit="min", done=12, running=2, stopped=7, failed=1,
-    best=0.52, best_name="3fa9c1", baseline=0.5, baseline_name="aspp", seconds_left=345,
-)  # fmt: skip
+    phase="proxy",
+    spent=4.25,
+    budget=10,
+    unit="min",
+    done=12,
+    running=2,
+    stopped=7,
+    failed=1,
+    best=0.52,
+    best_name="3fa9c1",
+    baseline=0.5,
+    baseline_name="aspp",
+    seconds_left=345,
+)
 LINE = (
     "proxy | 12 done, 2 running, 7 stopped early, 1 failed | best 0.5200 (3fa9c1) +0.0200, baseline 0.5000 (aspp) | "
     "4.2 of 10 min spent, 5.8 left | 5 min 45 s to the end"
@@ -18,7 +29,7 @@ LINE = (
 
 
 def lines_of(updates: list[tuple[float, Progress]]) -> list[str]:
-    """What a pipe gets of updates at these times."""
+    """The lines that a pipe gets from updates at these times."""
     out, now = io.StringIO(), [0.0]
     with LiveProgress(Console(file=out), clock=lambda: now[0]) as live:
         for at, progress in updates:

@@ -118,7 +118,6 @@ def test_a_relaxation_that_went_back_hides_what_was_after(tmp_path: Path) -> Non
 
 def test_a_choice_becomes_one_level_of_names() -> None:
     choice = {"width": 0.5, "deep": {"on": True}, "ops": ["a", "b"], "branches": [{"op": "atrous", "rate": [6, 3]}, {}]}
-    assert flat_choice(choice) == {
-        "width": 0.5, "deep.on": True, "ops.0": "a", "ops.1": "b", "branches.0.op": "atrous", "branches.0.rate": "6x3",
-    }  # fmt: skip
+    branch = {"branches.0.op": "atrous", "branches.0.rate": "6x3"}
+    assert flat_choice(choice) == {"width": 0.5, "deep.on": True, "ops.0": "a", "ops.1": "b", **branch}
     assert flat_choice({"grid": None, "empty": []}) == {}

@@ -9,5 +9,5 @@ def cpu() -> torch.device:
 
 @pytest.fixture(autouse=True)
 def float32_on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expected values are those of float32, whatever this processor is fast with."""
+    """Compute in float32, as expected values do, whatever this processor is fast with."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

@@ -45,7 +45,7 @@ def test_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.pt: no checkpoint, or a damaged one"):
+    with pytest.raises(ValueError, match=r"a\.pt: not a checkpoint, or a damaged one"):
         load_checkpoint(tmp_path / "a.pt")
 
 

@@ -82,7 +82,7 @@ def test_metrics_survive_json() -> None:
 
 
 def brute_force_region(mask: Tensor, unlabelled: Tensor, d: int) -> Tensor:
-    """A binary mask without its erosion by a (2d + 1)-square; outside is not mask, what is unlabelled is."""
+    """A binary mask minus its erosion by a (2d + 1)-square; the outside is not mask, unlabelled pixels are."""
     height, width = mask.shape
     region = torch.zeros_like(mask)
     for y in range(height):

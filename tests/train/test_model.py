@@ -66,7 +66,7 @@ def broken(tmp_path: Path, network: Network, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
-        ("truncated", "is no safetensors file"),
+        ("truncated", "is not a safetensors file"),
         ("bare", "holds weights but no architecture"),
         ("homeless", "does not say which data it is for"),
         ("off", "must be one of"),

@@ -23,9 +23,9 @@ def test_warm_up_takes_a_tenth_of_a_short_run() -> None:
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"scale": (2.0, 0.5)}, "low end must not be above its high end"),
+        ({"scale": (2.0, 0.5)}, "low end must not exceed its high end"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
-        ({"loss": "ohem", "class_weights": (1.0, 2.0)}, "class_weights have no place in loss 'ohem'"),
+        ({"loss": "ohem", "class_weights": (1.0, 2.0)}, "class_weights do not apply to loss 'ohem'"),
         ({"momentum": 1.0}, "less than 1"),
         ({"lerning_rate": 0.1}, "Extra inputs"),
     ],

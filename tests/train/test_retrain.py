@@ -27,10 +27,9 @@ def small(tmp_path: Path) -> str:
 
 
 def prepare(arch: str, folder: Path, **options: Any) -> Retraining:
-    defaults: dict[str, Any] = {
-        "data": DATA, "train_split": None, "val_split": None, "weights": None, "recipe": "short",
-        "changes": {"steps": 4, "batch_size": 2}, "device": "cpu", "seed": 0, "workers": 0,
-    }  # fmt: skip
+    defaults: dict[str, Any] = dict.fromkeys(("train_split", "val_split", "weights"))
+    defaults |= {"data": DATA, "recipe": "short", "changes": {"steps": 4, "batch_size": 2}}
+    defaults |= {"device": "cpu", "seed": 0, "workers": 0}
     return Retraining.prepare(arch, folder, **{**defaults, **options})
 
 
@@ -171,7 +170,7 @@ def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_
         Retraining.load(tmp_path)
     run = tmp_path / "run"
     train(prepare(small, run))
-    with pytest.raises(ValueError, match="is finished already"):
+    with pytest.raises(ValueError, match="is already finished"):
         Retraining.load(run)
     (run / MODEL_FILE).unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -189,7 +189,7 @@ def test_on_step_may_stop_between_two_steps() -> None:
 
 
 def test_too_few_batches() -> None:
-    with pytest.raises(ValueError, match="The batches ended at step 3, but training goes on until step 5"):
+    with pytest.raises(ValueError, match="The batches ended at step 3, but training continues to step 5"):
         trainer().run(list(islice(batches(), 3)), until_step=5)
 
 

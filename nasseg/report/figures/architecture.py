@@ -1,4 +1,4 @@
-"""Drawings of architectures: one box an operator, arrows for tensors, from top to bottom."""
+"""Drawings of architectures: one box per operator, arrows for tensors, from top to bottom."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from matplotlib.textpath import TextPath
 
 from nasseg.graph import Architecture, Node
 from nasseg.ops import Op, Resize, TransposedConv
-from nasseg.report.figures.figure import new_figure, save
+from nasseg.report.figures.figure import new_figure
 from nasseg.report.figures.layout import layered
-
-__all__ = ["draw", "operator_text", "save"]
 
 FAMILIES = {
     "1×1 convolution": "#d6e6f5",
@@ -43,10 +41,13 @@ INK, EDGE, FAINT = "#222222", "#555555", "#6a6a6a"
 TITLE_POINTS, DETAIL_POINTS = 9.0, 6.5
 BOX_HEIGHT, LAYER_HEIGHT, ARROW_HEIGHT, MARGIN, LEGEND_ROW = 0.40, 0.74, 0.1, 0.2, 0.2  # inches
 FONT = "DejaVu Sans"
+BOX_STYLE: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.06", "edgecolor": EDGE, "linewidth": 0.8}
+ARROW_STYLE: dict[str, Any] = {"arrowstyle": "-|>,head_length=3.2,head_width=1.7", "color": EDGE, "linewidth": 0.8}
+LEGEND_STYLE: dict[str, Any] = {"frameon": False, "handlelength": 1.2, "handleheight": 0.9, "columnspacing": 1.2}
 
 
 def operator_text(op: Op) -> str:
-    """What a figure says of an operator: "3×3 atrous 6×3", "1×1 conv", "pool 2×4", "3×3 conv /2", "concat"."""
+    """Describe an operator in a figure: "3×3 atrous 6×3", "1×1 conv", "pool 2×4", "3×3 conv /2", "concat"."""
     word = WORDS.get(op.op, op.op.replace("_", " "))
     rate: tuple[int, int] = getattr(op, "rate", (1, 1))
     if op.op == "pyramid_pool":
@@ -69,7 +70,7 @@ def operator_text(op: Op) -> str:
 
 
 def operator_family(op: Op) -> str:
-    """The operator's entry of `FAMILIES`."""
+    """Return the operator's key in `FAMILIES`."""
     if getattr(op, "rate", (1, 1)) != (1, 1):
         return "atrous convolution"
     if op.op.endswith("conv"):
@@ -84,10 +85,10 @@ def operator_family(op: Op) -> str:
 
 
 def draw(architecture: Architecture, place: str | None = None) -> Figure:
-    """A figure of the architecture, or of the nodes whose dotted names begin with `place`, and what feeds them in grey.
+    """Draw the architecture, or the nodes whose dotted names begin with `place`, with their inputs in grey.
 
-    A run of equal operators is one box with "× n". Edges that give no more than a size are left out, as in papers; what
-    only training needs has a dashed outline. Raises `ValueError` where there is no such place.
+    A run of equal operators is one box with "× n". Edges that only give a size are left out, as in papers; what only
+    training needs has a dashed outline. Raises `ValueError` if there is no such place.
     """
     boxes, graph = _boxes(architecture, place)
     if not boxes:
@@ -117,10 +118,8 @@ def draw(architecture: Architecture, place: str | None = None) -> Figure:
         _arrow(axes, [(x * width, -y * LAYER_HEIGHT) for x, y in route])
     for name, box in boxes.items():
         _box(axes, box, *places[name], width)
-    axes.legend(
-        handles=legend, loc="lower center", ncols=columns, frameon=False, handlelength=1.2, handleheight=0.9,
-        columnspacing=1.2, borderaxespad=0.4, prop=FontProperties(family=FONT, size=DETAIL_POINTS),
-    )  # fmt: skip
+    font = FontProperties(family=FONT, size=DETAIL_POINTS)
+    axes.legend(handles=legend, loc="lower center", ncols=columns, borderaxespad=0.4, prop=font, **LEGEND_STYLE)
     return figure
 
 
@@ -133,7 +132,7 @@ class _Box:
 
 
 def _boxes(architecture: Architecture, place: str | None) -> tuple[dict[str, _Box], nx.DiGraph]:
-    """The boxes by the name of their first node, and the graph of them."""
+    """Make the boxes, by the name of their first node, and the graph of them."""
     shown = [node for node in architecture.ordered if place is None or f"{node.name}.".startswith(f"{place}.")]
     own = {node.name for node in shown}
     graph = nx.DiGraph()
@@ -186,7 +185,7 @@ def _operator_box(architecture: Architecture, nodes: list[Node], place: str | No
 
 
 def _tensors(node: Node) -> tuple[str, ...]:
-    """The inputs whose values the node reads, without the one that it takes the size from."""
+    """List the inputs whose values the node reads, without the one that only gives a size."""
     return node.inputs[:1] if isinstance(node.op, (Resize, TransposedConv)) else node.inputs
 
 
@@ -207,20 +206,15 @@ def _patch(colour: str, label: str, dashed: bool = False) -> Patch:
 
 
 def _box(axes: Axes, box: _Box, x: float, y: float, width: float) -> None:
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - BOX_HEIGHT / 2), width, BOX_HEIGHT,
-            boxstyle="round,pad=0,rounding_size=0.06", facecolor=FAMILIES[box.family], edgecolor=EDGE,
-            linewidth=0.8, linestyle="--" if box.training_only else "-", zorder=2,
-        )
-    )  # fmt: skip
+    corner, fill, line = (x - width / 2, y - BOX_HEIGHT / 2), FAMILIES[box.family], "--" if box.training_only else "-"
+    axes.add_patch(FancyBboxPatch(corner, width, BOX_HEIGHT, facecolor=fill, linestyle=line, zorder=2, **BOX_STYLE))
     text: dict[str, Any] = {"ha": "center", "va": "center", "family": FONT, "zorder": 3}
     axes.text(x, y + 0.065, box.title, fontsize=TITLE_POINTS, color=INK, **text)
     axes.text(x, y - 0.105, box.detail, fontsize=DETAIL_POINTS, color=FAINT, **text)
 
 
 def _arrow(axes: Axes, route: list[tuple[float, float]]) -> None:
-    """Straight down past the boxes of the layers between, in a curve from layer to layer."""
+    """Draw an arrow straight down past the boxes of the layers between, and in a curve from layer to layer."""
     half = BOX_HEIGHT / 2
     points, codes = [(route[0][0], route[0][1] - half)], [Path.MOVETO]
     for x, y in route[1:]:
@@ -230,9 +224,5 @@ def _arrow(axes: Axes, route: list[tuple[float, float]]) -> None:
         points += [(start_x, middle_y), (x, middle_y), (x, stop_y), (x, y - half)]
         codes += [Path.CURVE4] * 3 + [Path.LINETO]
     points[-1] = (route[-1][0], route[-1][1] + half)
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Path(points, codes), arrowstyle="-|>,head_length=3.2,head_width=1.7", color=EDGE, linewidth=0.8,
-            shrinkA=0, shrinkB=0, joinstyle="round", zorder=1,
-        )
-    )  # fmt: skip
+    path = Path(points, codes)
+    axes.add_patch(FancyArrowPatch(path=path, shrinkA=0, shrinkB=0, joinstyle="round", zorder=1, **ARROW_STYLE))

@@ -17,7 +17,7 @@ PNG_DPI = 160
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure with a white background that no global state knows of."""
+    """Make an empty white figure that matplotlib's global state does not know."""
     figure = Figure(figsize=(width_inches, height_inches), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -37,7 +37,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as one `<svg>` element with text as text; equal figures give equal strings."""
+    """Render the figure as one `<svg>` element with text as text; equal figures give equal strings."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nasseg"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -46,7 +46,7 @@ def to_svg(figure: Figure) -> str:
 
 
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as RGB, (H, W, 3)."""
+    """Render the figure as RGB, (H, W, 3)."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return np.asarray(Image.open(buffer).convert("RGB"))

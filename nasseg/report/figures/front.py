@@ -1,4 +1,4 @@
-"""The trade-off between cost and accuracy, as a picture."""
+"""A picture of the trade-off between cost and accuracy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
-    """The name of the cost that plots use and its values: latency where every scored row has one, else MAdds.
+    """Choose the cost that plots use, and give its name and values: latency if every scored row has one, else MAdds.
 
-    Latency is measured, else predicted.
+    Measured latency comes before predicted latency.
     """
     scored = [row for row in rows if row.proxy_miou is not None or row.full]
     if scored and all(row.latency_ms is not None for row in scored):
@@ -27,7 +27,7 @@ def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
 
 
 def front_figure(rows: Sequence[Row]) -> Figure:
-    """Mean IoU against cost: top rung and end to end, each with its front, and the references named."""
+    """Draw mIoU against cost: top rung and end to end, each with its front, and the references named."""
     from nasseg.report.figures.figure import new_figure
 
     name, costs = cost_axis(rows)
@@ -41,19 +41,12 @@ def front_figure(rows: Sequence[Row]) -> Figure:
         shown = [(c, s, r) for c, s, r in zip(costs, scores, rows, strict=True) if c is not None and s is not None]
         if not shown:
             continue
-        front = non_dominated([(cost, score) for cost, score, _ in shown])
-        axes.plot(
-            [shown[i][0] for i in front],
-            [shown[i][1] for i in front],
-            color=colour,
-            linewidth=1.2,
-            drawstyle="steps-post",
-            zorder=1,
-        )
-        axes.scatter(
-            [c for c, _, r in shown if r.label is None], [s for _, s, r in shown if r.label is None],
-            color=colour, marker=marker, s=26, label=label, zorder=2,
-        )  # fmt: skip
+        front = [shown[i] for i in non_dominated([(cost, score) for cost, score, _ in shown])]
+        x, y, _ = zip(*front, strict=True)
+        axes.plot(x, y, color=colour, linewidth=1.2, drawstyle="steps-post", zorder=1)
+        plain = [(cost, score) for cost, score, row in shown if row.label is None]
+        x, y = zip(*plain, strict=True) if plain else ((), ())
+        axes.scatter(x, y, color=colour, marker=marker, s=26, label=label, zorder=2)
         for cost, score, row in shown:
             if row.label is not None:
                 axes.scatter([cost], [score], marker="*", s=150, color=colour, edgecolor="#222222", zorder=3)

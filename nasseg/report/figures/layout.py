@@ -9,28 +9,27 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import networkx as nx
 
 SWEEPS = 24
 SCALE = 1000
-"""Parts of a box in which the solver counts, which wants integers."""
+"""Parts per box, as the solver wants integers."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Positions in units of boxes: x grows to the right and may be negative, y is the layer and grows down.
 
-    `routes` has for every edge the points (x, y) that it passes, its two ends included.
+    `routes` holds the points (x, y) that each edge passes, including its two ends.
     """
 
-    positions: Mapping[Any, tuple[float, int]]
-    routes: Mapping[tuple[Any, Any], tuple[tuple[float, int], ...]]
+    positions: Mapping[Hashable, tuple[float, int]]
+    routes: Mapping[tuple[Hashable, Hashable], tuple[tuple[float, int], ...]]
 
 
 def layered(graph: nx.DiGraph, gap: float = 1.15, passage: float = 0.4) -> Layout:
-    """Place the nodes of `graph`, which must have no cycle.
+    """Place the nodes of an acyclic graph.
 
     Nodes of one layer are at least `gap` apart; an edge that passes through a layer takes `passage` of it.
     """
@@ -64,7 +63,7 @@ def layered(graph: nx.DiGraph, gap: float = 1.15, passage: float = 0.4) -> Layou
 
 
 def _order(graph: nx.DiGraph, layers: list[list[Hashable]]) -> None:
-    """Sort each layer by the mean place of its neighbours above and below in turn; keep the best order."""
+    """Sort each layer by the mean position of its neighbours above and below in turn; keep the best order."""
     best, fewest = [list(layer) for layer in layers], _crossings(graph, layers)
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
@@ -91,7 +90,7 @@ def _crossings(graph: nx.DiGraph, layers: Sequence[Sequence[Hashable]]) -> int:
 
 
 def _place(graph: nx.DiGraph, layers: Sequence[Sequence[Hashable]], gap: float) -> dict[Hashable, float]:
-    """Positions with the least weighted sum of the edges' sideways lengths that keep order and distances.
+    """Minimise the weighted sum of the edges' horizontal lengths, keeping order and distances.
 
     The dual of this linear program is a minimum-cost flow, whose potentials are the positions. Source: Gansner et al.,
     A Technique for Drawing Directed Graphs, 1993, section 4.2.
@@ -119,7 +118,7 @@ def _place(graph: nx.DiGraph, layers: Sequence[Sequence[Hashable]], gap: float) 
 
 
 def _weight(graph: nx.DiGraph, source: Hashable, target: Hashable) -> int:
-    """How much an edge should be straight: most inside a long edge, then in a chain."""
+    """Weigh how straight an edge should be: most inside a long edge, then in a chain."""
     passages = sum(graph.nodes[node]["width"] < 1 for node in (source, target))
     return (2 if graph.out_degree(source) == graph.in_degree(target) == 1 else 1, 2, 8)[passages]
 

@@ -34,7 +34,7 @@ class Palette:
 
 @dataclass(frozen=True)
 class Example:
-    """An image, uint8 (3, H, W) in RGB, with its prediction and, where known, its truth, (H, W) of class indices."""
+    """An image, uint8 (3, H, W) in RGB, with its prediction and, if known, its truth, (H, W) of class indices."""
 
     name: str
     image: Tensor
@@ -43,7 +43,7 @@ class Example:
 
 
 def colour_mask(mask: Tensor, palette: Palette) -> Image.Image:
-    """A picture of (H, W) class indices, which stay readable in it: a palette image, as PASCAL VOC's masks are."""
+    """Colour (H, W) class indices as a palette image, from which they can be read back, as PASCAL VOC's masks."""
     picture = Image.fromarray(mask.cpu().numpy().astype(np.uint8))
     colours = [palette.colours[i] if i < len(palette.colours) else BLACK for i in range(256)]
     colours[palette.ignore_index] = BLACK
@@ -52,7 +52,7 @@ def colour_mask(mask: Tensor, palette: Palette) -> Image.Image:
 
 
 def overlay(image: Tensor, mask: Tensor, palette: Palette) -> Image.Image:
-    """The classes' colours over an image, uint8 (3, H, W), which ignored pixels show unchanged."""
+    """Lay the classes' colours over an image, uint8 (3, H, W); ignored pixels show it unchanged."""
     below = _picture(image)
     blended = Image.blend(below, colour_mask(mask, palette).convert("RGB"), OPACITY)
     labelled = (mask != palette.ignore_index).cpu().numpy().astype(np.uint8) * 255
@@ -60,9 +60,10 @@ def overlay(image: Tensor, mask: Tensor, palette: Palette) -> Image.Image:
 
 
 def panel(examples: Sequence[Example], palette: Palette, column_inches: float = 3.2) -> Figure:
-    """Image, truth (where any is known) and prediction side by side, one example a row.
+    """Draw image, truth (if any is known) and prediction side by side, one example per row.
 
-    Without truth the prediction is laid over the image. A legend names the classes that occur."""
+    Without truth the prediction is laid over the image. A legend names the classes that occur.
+    """
     if not examples:
         raise ValueError("there are no examples, but a panel must have at least one")
     with_truth = any(example.truth is not None for example in examples)

@@ -1,4 +1,4 @@
-"""Drawings of weighted graphs: a trellis of paths, a cell's operators, with what is chosen in colour."""
+"""Drawings of weighted graphs: a trellis of paths, a cell's operators, with the chosen edges in colour."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ PANEL_WIDTH, BAR_HEIGHT, PANEL_GAP, OPERATORS_WIDTH = 1.15, 0.125, 0.1, 1.6  # o
 LEAST_OPACITY, LEAST_WIDTH, MOST_WIDTH = 0.15, 0.5, 4.5
 SCALE = (0.1, 0.5, 1.0)
 """Weights in the legend of a trellis."""
+LEGEND_STYLE: dict[str, Any] = {"frameon": False, "handlelength": 1.6, "handleheight": 0.8, "columnspacing": 1.4}
 
 
 def draw_weights(graph: WeightedGraph, note: str = "") -> Figure:
-    """A figure of the graph, with `note` below its title.
+    """Draw the graph, with `note` below its title.
 
-    Where no two nodes have more than one edge between them, it is a trellis: lines as wide and as opaque as they have
-    weight. Otherwise it is a table of bar charts: the operators of the edges from a column's node to a row's.
+    If no two nodes have more than one edge between them, it is a trellis: lines as wide and opaque as their weight.
+    Otherwise it is a table of bar charts: the operators of the edges from a column's node to a row's.
     """
     pairs = Counter((edge.source, edge.target) for edge in graph.edges)
     return _trellis(graph, note) if max(pairs.values(), default=0) <= 1 else _bars(graph, note)
@@ -44,38 +45,29 @@ def _trellis(graph: WeightedGraph, note: str) -> Figure:
     width = AXIS_WIDTH + (columns[-1] - columns[0] + 1) * COLUMN_WIDTH + MARGIN
     height = TITLE_HEIGHT + (rows[-1] - rows[0] + 0.7) * ROW_HEIGHT + AXIS_HEIGHT
     figure, axes = _figure(width, height, graph.title, note)
-    axes.set_position(
-        (AXIS_WIDTH / width, AXIS_HEIGHT / height, 1 - (AXIS_WIDTH + MARGIN) / width,
-         1 - (AXIS_HEIGHT + TITLE_HEIGHT) / height)
-    )  # fmt: skip
+    left, bottom = AXIS_WIDTH / width, AXIS_HEIGHT / height
+    axes.set_position((left, bottom, 1 - left - MARGIN / width, 1 - bottom - TITLE_HEIGHT / height))
     axes.set(xlim=(columns[0] - 0.5, columns[-1] + 0.5), ylim=(rows[-1] + 0.35, rows[0] - 0.35))
 
     for colour, edges in ((OTHER, [e for e in graph.edges if not e.chosen]), (CHOSEN, _chosen(graph))):
-        axes.add_collection(
-            LineCollection(
-                [(places[edge.source], places[edge.target]) for edge in edges],
-                colors=colour, alpha=[_opacity(edge.weight) for edge in edges],
-                linewidths=[_line_width(edge.weight) for edge in edges], capstyle="round", zorder=1,
-            )
-        )  # fmt: skip
+        lines = [(places[edge.source], places[edge.target]) for edge in edges]
+        widths, alphas = [_line_width(edge.weight) for edge in edges], [_opacity(edge.weight) for edge in edges]
+        collection = LineCollection(lines, colors=colour, alpha=alphas, linewidths=widths, capstyle="round", zorder=1)
+        axes.add_collection(collection)
+    small: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL_POINTS, "family": FONT}
+    plain = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.12", "alpha": 0.9}
     for edge in _chosen(graph):
         (x, y), (to_x, to_y) = places[edge.source], places[edge.target]
-        axes.text(
-            (x + to_x) / 2, (y + to_y) / 2, f"{edge.weight:.2f}", ha="center", va="center", zorder=3, color=CHOSEN,
-            fontsize=SMALL_POINTS, family=FONT,
-            bbox={"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.12", "alpha": 0.9},
-        )  # fmt: skip
+        middle = (x + to_x) / 2, (y + to_y) / 2
+        axes.text(*middle, f"{edge.weight:.2f}", color=CHOSEN, bbox=plain, zorder=3, **small)
 
     labels = {node.row: node.label for node in sorted(graph.nodes, key=lambda node: node.column)}
     passed = {name for edge in _chosen(graph) for name in (edge.source, edge.target)}
     for node in graph.nodes:
         colour = CHOSEN if node.name in passed else OTHER
         text = "" if node.label == labels[node.row] else node.label
-        axes.text(
-            node.column, node.row, text or "  ", ha="center", va="center", zorder=4, color=INK,
-            fontsize=SMALL_POINTS, family=FONT,
-            bbox={"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.3", "linewidth": 1.4},
-        )  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.3", "linewidth": 1.4}
+        axes.text(node.column, node.row, text or "  ", color=INK, bbox=box, zorder=4, **small)
     axes.set_xticks(columns, [f"{x:g}" for x in columns])
     axes.set_yticks(rows, [labels[row] for row in rows])
     axes.set_xlabel("layer", loc="left", fontsize=LABEL_POINTS, color=INK)
@@ -121,18 +113,14 @@ def _bars(graph: WeightedGraph, note: str) -> Figure:
         axes.add_patch(Rectangle((lefts[source], tops[target]), bar_width, panel_height, color=PANEL, zorder=0))
     for colour, edges in ((OTHER, [e for e in graph.edges if not e.chosen]), (CHOSEN, _chosen(graph))):
         middles = [tops[e.target] + (operators.index(e.label) + 0.5) * BAR_HEIGHT for e in edges]
-        axes.barh(
-            middles, [e.weight / full * bar_width for e in edges], left=[lefts[e.source] for e in edges],
-            height=0.72 * BAR_HEIGHT, color=colour, zorder=1,
-        )  # fmt: skip
+        lengths, starts = [e.weight / full * bar_width for e in edges], [lefts[e.source] for e in edges]
+        axes.barh(middles, lengths, left=starts, height=0.72 * BAR_HEIGHT, color=colour, zorder=1)
     for edge in _chosen(graph):
-        x = lefts[edge.source] + edge.weight / full * bar_width
+        end = lefts[edge.source] + edge.weight / full * bar_width
         y = tops[edge.target] + (operators.index(edge.label) + 0.5) * BAR_HEIGHT
         inside = edge.weight > full / 2
-        axes.text(
-            x - 0.03 if inside else x + 0.03, y, f"{edge.weight:.2f}", ha="right" if inside else "left",
-            color="white" if inside else CHOSEN, **small,
-        )  # fmt: skip
+        x, side, colour = (end - 0.03, "right", "white") if inside else (end + 0.03, "left", CHOSEN)
+        axes.text(x, y, f"{edge.weight:.2f}", ha=side, color=colour, **small)
     for name, x in lefts.items():
         axes.text(x + bar_width / 2, first_row - 0.13, labels[name], ha="center", color=INK, **large)
     for name, y in tops.items():
@@ -151,15 +139,13 @@ def _bars(graph: WeightedGraph, note: str) -> Figure:
 
 
 def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One line at the bottom right."""
-    figure.legend(
-        handles=handles, loc="lower right", ncols=len(handles), frameon=False, handlelength=1.6, handleheight=0.8,
-        columnspacing=1.4, labelcolor=FAINT, prop=FontProperties(family=FONT, size=SMALL_POINTS),
-    )  # fmt: skip
+    """Put the legend in one line at the bottom right."""
+    font = FontProperties(family=FONT, size=SMALL_POINTS)
+    figure.legend(handles=handles, loc="lower right", ncols=len(handles), labelcolor=FAINT, prop=font, **LEGEND_STYLE)
 
 
 def _figure(width_inches: float, height_inches: float, title: str, note: str) -> tuple[Figure, Axes]:
-    """A figure with one axes all over it, and above them a title."""
+    """Make a figure filled by one axes, with a title and a note at the top."""
     figure = new_figure(width_inches, height_inches)
     left, top = MARGIN / width_inches, 1 - MARGIN / height_inches
     figure.text(left, top, title, fontsize=TITLE_POINTS, color=INK, weight="bold", family=FONT, va="top")

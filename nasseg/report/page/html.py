@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING
 
 from nasseg.experiment.trust import Trust
 from nasseg.graph import Architecture, write_atomically
+from nasseg.report.page.elements import difference, document, drawings, plot, ratio, section, table, tile
 from nasseg.report.rows import Row
-from nasseg.report.table import billions_text, full_miou_text, latency_text, millions_text, miou_text
+from nasseg.report.table import billions_text, cost_texts, full_miou_text, latency_text, millions_text, miou_text
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from nasseg.space.weighted_graph import WeightedGraph
     from nasseg.train.relaxation.trainer import RelaxationSnapshot
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """The content of the page.
 
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
-    `history` is the best score so far against the budget spent, as (spent, score) with spent in `budget_unit`. `place`
-    is what is drawn of the best architecture; `None` draws all of it. `graphs` are further drawings of it. `limits`
-    says what candidates had to keep, if anything.
+    `history` is the best score so far against the budget spent, as (minutes, score). `place` is the part of the best
+    architecture that is drawn, `None` for all of it; `graphs` are further drawings of it. `limits` tells the limits on
+    candidates, if any.
     """
 
     title: str
@@ -36,7 +35,6 @@ class Report:
     best: str
     classes: Sequence[str]
     history: Sequence[tuple[float, float]]
-    budget_unit: str
     config: str
     architecture: Architecture | None = None
     place: str | None = None
@@ -52,7 +50,7 @@ class Report:
 
     @property
     def references(self) -> list[Row]:
-        """The handcrafted points, without the best where it is one of them."""
+        """The handcrafted networks, without the best if it is one of them."""
         return [row for row in self.rows if row.label is not None and row.key != self.best]
 
     @property
@@ -67,42 +65,28 @@ def write_report(path: str | Path, report: Report) -> None:
 
 
 def page(report: Report) -> str:
-    """The page as one HTML document, plotly's script included."""
+    """Make the page as one HTML document that includes plotly's script."""
     from nasseg.report.page.plots import budget_plot, front_plot
 
-    baseline = report.baseline
+    baseline_score = None if report.baseline is None else report.baseline.score
     sections = [
         _headline(report),
-        _section("Best against the references", _comparison(report)),
-        _section("Accuracy against cost", _plot(front_plot(report.rows, report.best), "front", script=True)),
-        _section(
-            "Score against budget",
-            _plot(
-                budget_plot(report.history, report.budget_unit, None if baseline is None else baseline.score),
-                "budget",
-                script=False,
-            ),
-        ),
+        section("Best against the references", _comparison(report)),
+        section("Accuracy against cost", plot(front_plot(report.rows, report.best), "front", script=True)),
+        section("Score against budget", plot(budget_plot(report.history, baseline_score), "budget")),
     ]
     if report.architecture is not None:
-        sections.append(_section("The best network", _drawing(report.architecture, report.place, report.graphs)))
+        sections.append(section("The best network", _drawing(report.architecture, report.place, report.graphs)))
     if report.relaxations:
-        sections.append(_section("The search by gradient", _relaxations(report.relaxations)))
+        sections.append(section("The search by gradient", _relaxations(report.relaxations)))
     if report.trust is not None:
-        sections.append(_section("Can the proxy be trusted?", _trust(report.trust)))
+        sections.append(section("Can the proxy be trusted?", _trust(report.trust)))
     sections += [
-        _section("IoU by class", _class_table(report)),
-        _section(f"All {len(report.rows)} candidates", _trial_table(report)),
-        _section("Configuration", f"<pre>{escape(report.config)}</pre>"),
+        section("IoU by class", _class_table(report)),
+        section(f"All {len(report.rows)} candidates", _trial_table(report)),
+        section("Configuration", f"<pre>{escape(report.config)}</pre>"),
     ]
-    title = escape(report.title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n'
-        f"<body><main><h1>{title}</h1>\n"
-        + "\n".join(sections)
-        + f"\n</main><script>{SORT_SCRIPT}</script></body></html>\n"
-    )
+    return document(report.title, sections)
 
 
 def _headline(report: Report) -> str:
@@ -117,8 +101,8 @@ def _headline(report: Report) -> str:
         ("latency", latency_text(best.latency_ms), best.latency_ms, None if other is None else other.latency_ms),
     )
     tiles = [
-        _tile(kind, miou_text(value), _difference(value, before)),
-        *(_tile(name, text, _ratio(cost, reference)) for name, text, cost, reference in costs),
+        tile(kind, miou_text(value), difference(value, before)),
+        *(tile(name, text, ratio(cost, reference)) for name, text, cost, reference in costs),
     ]
     against = "" if other is None else f" against the baseline <b>{escape(other.name)}</b>"
     if other is None and baseline is not None:
@@ -142,26 +126,6 @@ STATUS_TEXT = {
 }
 
 
-def _tile(name: str, value: str, note: str) -> str:
-    return f'<div class="tile"><div class="name">{name}</div><div class="value">{value}</div>{note}</div>'
-
-
-def _difference(value: float | None, before: float | None) -> str:
-    if value is None or before is None:
-        return ""
-    return _note(f"{value - before:+.4f}", value >= before)
-
-
-def _ratio(value: float | None, before: float | None) -> str:
-    if not value or not before:
-        return ""
-    return _note(f"{100 * (value / before - 1):+.0f} %", value <= before)
-
-
-def _note(text: str, good: bool) -> str:
-    return f'<div class="note {"good" if good else "bad"}">{text}</div>'
-
-
 def _comparison(report: Report) -> str:
     rows = [report.best_row, *report.references]
     header = ("network", "mIoU end to end", "seeds", "mIoU proxy", "score", "parameters", "MAdds", "latency", "p95")
@@ -172,14 +136,12 @@ def _comparison(report: Report) -> str:
             str(len(row.full) or "–"),
             miou_text(row.proxy_miou),
             miou_text(row.score),
-            millions_text(row.params),
-            billions_text(row.madds),
-            latency_text(row.latency_ms),
+            *cost_texts(row),
             latency_text(None if row.latency is None else row.latency.p95_ms),
         )
         for row in rows
     ]
-    return _table(header, body, first_bold=True) + _conditions(rows)
+    return table(header, body, first_bold=True) + _conditions(rows)
 
 
 def _conditions(rows: Iterable[Row]) -> str:
@@ -196,15 +158,12 @@ def _conditions(rows: Iterable[Row]) -> str:
 
 def _drawing(architecture: Architecture, place: str | None, graphs: Sequence[WeightedGraph]) -> str:
     from nasseg.report.figures.architecture import draw
-    from nasseg.report.figures.figure import to_svg
     from nasseg.report.figures.weighted_graph import draw_weights
 
-    figures = [*map(draw_weights, graphs), draw(architecture, place)]
-    return "".join(f'<div class="drawing">{to_svg(figure)}</div>' for figure in figures)
+    return drawings([*map(draw_weights, graphs), draw(architecture, place)])
 
 
 def _relaxations(snapshots: Sequence[RelaxationSnapshot]) -> str:
-    from nasseg.report.figures.figure import to_svg
     from nasseg.report.relaxation import draw_snapshot
 
     header = ("relaxation", "step", "of", "loss, weights", "loss, architecture", "expected cost")
@@ -219,8 +178,7 @@ def _relaxations(snapshots: Sequence[RelaxationSnapshot]) -> str:
         )
         for snapshot in snapshots
     ]
-    figures = [figure for snapshot in snapshots for figure in draw_snapshot(snapshot).values()]
-    return _table(header, body) + "".join(f'<div class="drawing">{to_svg(figure)}</div>' for figure in figures)
+    return table(header, body) + drawings(figure for one in snapshots for figure in draw_snapshot(one).values())
 
 
 def _number(value: float | None) -> str:
@@ -233,18 +191,10 @@ def _trust(trust: Trust) -> str:
         (escape(a.lower), escape(a.upper), str(a.points), _correlation(a.spearman), _correlation(a.kendall))
         for a in trust.agreements
     ]
-    noise = (
-        ""
-        if trust.seed_deviation is None
-        else (
-            f" One end-to-end training varies by ± {trust.seed_deviation:.4f} mIoU between seeds: "
-            "differences of that size are noise."
-        )
-    )
-    return (
-        _table(header, body)
-        + f'<p class="faint">Rank correlation of mIoU: 1 is the same order, 0 is no relation.{noise}</p>'
-    )
+    note = "Rank correlation of mIoU: 1 is the same order, 0 is no relation."
+    if trust.seed_deviation is not None:
+        note += f" End-to-end mIoU varies by ± {trust.seed_deviation:.4f} mIoU between seeds, so that much is noise."
+    return table(header, body) + f'<p class="faint">{note}</p>'
 
 
 def _correlation(value: float | None) -> str:
@@ -258,7 +208,7 @@ def _class_table(report: Report) -> str:
         ious = [row.class_iou[index] for row in rows]
         highest = max((iou for iou in ious if iou is not None), default=None)
         body.append((escape(name), *(_iou_cell(iou, iou == highest and ious.count(iou) == 1) for iou in ious)))
-    return _table(("class", *(escape(row.name) for row in rows)), body)
+    return table(("class", *(escape(row.name) for row in rows)), body)
 
 
 def _iou_cell(iou: float | None, highest: bool) -> str:
@@ -278,78 +228,9 @@ def _trial_table(report: Report) -> str:
             *(miou_text(row.proxy.get(rung)) for rung in report.rungs),
             full_miou_text(row),
             miou_text(row.score),
-            millions_text(row.params),
-            billions_text(row.madds),
-            latency_text(row.latency_ms),
+            *cost_texts(row),
         )
         for row in sorted(report.rows, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
     ]
-    table = _table(header, body, sortable=True)
-    return f'<p class="faint">Click a column to sort by it.</p><div class="scroll">{table}</div>'
-
-
-def _table(
-    header: Sequence[str], body: Iterable[Sequence[str]], first_bold: bool = False, sortable: bool = False
-) -> str:
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    rows = "".join(
-        f"<tr{' class=first' if first_bold and index == 0 else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>"
-        for index, row in enumerate(body)
-    )
-    return f"<table{' class=sortable' if sortable else ''}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _plot(figure: Figure, name: str, script: bool) -> str:
-    from plotly.io import to_html
-
-    html: str = to_html(
-        figure,
-        full_html=False,
-        include_plotlyjs=script,
-        div_id=name,
-        config={"displayModeBar": False, "responsive": True},
-    )
-    return html
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>"
-
-
-CSS = """
-:root{--ink:#1d2733;--faint:#66727f;--line:#e3e8ed;--good:#1a7f4b;--bad:#b3403f}
-*{box-sizing:border-box}
-body{margin:0;background:#f5f7f9;color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1100px;margin:0 auto;padding:32px 24px 64px}
-h1{font-size:26px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:17px;margin:0 0 12px}
-.lead{margin:0 0 18px}.faint{color:var(--faint);font-size:13px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin-bottom:18px}
-.tile,section{background:#fff;border:1px solid var(--line);border-radius:10px}
-.tile{padding:14px 18px}.tile .name{color:var(--faint);font-size:13px}
-.tile .value{font-size:27px;font-weight:600;letter-spacing:-.01em}
-.note{font-size:13px;font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}
-section{padding:18px 20px;margin-bottom:18px}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
-th,td{text-align:right;padding:5px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
-th{color:var(--faint);font-weight:600;font-size:13px}
-th:first-child,td:first-child{text-align:left}
-tr.first td{font-weight:600}tbody tr:hover{background:#f7fafc}
-.sortable th{cursor:pointer;position:sticky;top:0;background:#fff}.sortable th:hover{color:var(--ink)}
-.sortable td:nth-child(2),.sortable th:nth-child(2){text-align:left}
-.scroll{max-height:560px;overflow:auto}
-.bar{display:inline-block;height:8px;background:#a9cdec;border-radius:4px;margin-right:8px}
-.drawing{overflow-x:auto;text-align:center}.drawing svg{max-width:100%;height:auto}
-pre{margin:0;overflow-x:auto;font:13px/1.5 ui-monospace,Menlo,Consolas,monospace}
-"""
-
-SORT_SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable"))
-  table.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
-    const value = row => { const text = row.cells[column].textContent, number = parseFloat(text);
-                           return text === "–" ? -Infinity : isNaN(number) || column === 0 ? text : number; };
-    const compare = (a, b) => value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0;
-    const sign = head.dataset.sign = head.dataset.sign === "-1" ? 1 : -1;
-    const rows = [...table.tBodies[0].rows].sort((a, b) => sign * compare(a, b));
-    table.tBodies[0].append(...rows);
-  }));
-"""
+    hint = '<p class="faint">Click a column to sort by it.</p>'
+    return f'{hint}<div class="scroll">{table(header, body, sortable=True)}</div>'

@@ -9,24 +9,33 @@ from typing import TYPE_CHECKING, Any
 from nasseg.pareto import non_dominated
 from nasseg.report.figures.front import cost_axis
 from nasseg.report.rows import Row
-from nasseg.report.table import billions_text, full_miou_text, latency_text, millions_text, miou_text
+from nasseg.report.table import cost_texts, full_miou_text, miou_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 BLUE, RED, GREY = "#4a7ebb", "#d1495b", "#b8c4d0"
 MARGINS = {"l": 60, "r": 15, "t": 15, "b": 50}
+FONT = {"family": "system-ui, sans-serif", "size": 13}
+LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
+SERIES: tuple[tuple[str, str, str, Callable[[Row], float | None], bool], ...] = (
+    ("proxy, lower rungs", GREY, "circle", lambda row: None if row.status == "complete" else row.proxy_miou, False),
+    ("proxy, top rung", BLUE, "circle", lambda row: row.proxy_miou if row.status == "complete" else None, True),
+    ("end to end", RED, "diamond", lambda row: row.full_miou, True),
+)
+"""Label, colour, symbol, score, and whether it has a front."""
 
 
 def front_plot(rows: Sequence[Row], best: str) -> Figure:
-    """Mean IoU against cost: every candidate where it was left, the fronts, references and the best (its key) named."""
+    """Plot mIoU against cost: every candidate at its last rung, the fronts, references and the best (a key) named."""
     import plotly.graph_objects as go
 
     name, costs = cost_axis(rows)
     cost_of = {row.key: cost for row, cost in zip(rows, costs, strict=True)}
     figure = go.Figure()
-    for label, colour, symbol, score, lined in _series():
-        # The legend takes the first point's symbol, so the named ones come last.
+    for label, colour, symbol, score, lined in SERIES:
+        # The legend shows the first point's symbol, so the named ones come last.
         shown = sorted(
             (row for row in rows if cost_of[row.key] is not None and score(row) is not None),
             key=lambda row: row.label is not None or row.key == best,
@@ -37,14 +46,8 @@ def front_plot(rows: Sequence[Row], best: str) -> Figure:
         if lined:
             front = [points[i] for i in non_dominated(points)]
             x, y = zip(*front, strict=True)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines",
-                line={"color": colour, "width": 1.5, "shape": "hv"},
-                hoverinfo="skip",
-                name=f"front, {label}",
-            )
+            line = {"color": colour, "width": 1.5, "shape": "hv"}
+            figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name=f"front, {label}")
         named = [row.label or ("best" if row.key == best and lined else "") for row in shown]
         figure.add_scatter(
             x=[cost for cost, _ in points],
@@ -67,17 +70,8 @@ def front_plot(rows: Sequence[Row], best: str) -> Figure:
     return _styled(figure, height=460)
 
 
-def _series() -> tuple[tuple[str, str, str, Callable[[Row], float | None], bool], ...]:
-    """Label, colour, symbol, score, and whether it has a front."""
-    return (
-        ("proxy, lower rungs", GREY, "circle", lambda row: None if row.status == "complete" else row.proxy_miou, False),
-        ("proxy, top rung", BLUE, "circle", lambda row: row.proxy_miou if row.status == "complete" else None, True),
-        ("end to end", RED, "diamond", lambda row: row.full_miou, True),
-    )
-
-
-def budget_plot(history: Sequence[tuple[float, float]], unit: str, baseline: float | None) -> Figure:
-    """The best score so far against the budget spent, both as (spent, score), and the baseline's score."""
+def budget_plot(history: Sequence[tuple[float, float]], baseline: float | None) -> Figure:
+    """Plot the best score so far against the budget spent, as (minutes, score), and the baseline's score."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -88,26 +82,26 @@ def budget_plot(history: Sequence[tuple[float, float]], unit: str, baseline: flo
         figure.add_hline(
             y=baseline, line={"color": RED, "dash": "dash", "width": 1.5}, annotation_text=f"baseline {baseline:.4f}"
         )
-    figure.update_xaxes(title=f"budget spent ({unit})", rangemode="tozero")
+    figure.update_xaxes(title="budget spent (min)", rangemode="tozero")
     figure.update_yaxes(title="score")
     return _styled(figure, height=320)
 
 
 def hover_text(row: Row) -> str:
-    """A candidate's numbers and its choice, as plotly's little HTML."""
+    """Describe a candidate's numbers and its choice in the simple HTML that plotly takes."""
     step = "" if row.step is None else f" at step {row.step}"
     lines = [
         f"<b>{escape(row.name)}</b>",
         f"mIoU proxy {miou_text(row.proxy_miou)}{step}",
         f"mIoU end to end {full_miou_text(row)}",
-        f"{millions_text(row.params)} params, {billions_text(row.madds)} MAdds, {latency_text(row.latency_ms)}",
+        "{} params, {} MAdds, {}".format(*cost_texts(row)),
         *map(escape, choice_lines(row.choice)),
     ]
     return "<br>".join(lines)
 
 
 def choice_lines(choice: Mapping[str, Any]) -> list[str]:
-    """A choice in a few lines: one an element of a list, else one a field."""
+    """Describe a choice in a few lines: one per element of a list, else one per field."""
     lines = []
     for name, value in choice.items():
         if isinstance(value, (list, tuple)):
@@ -117,15 +111,12 @@ def choice_lines(choice: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items() if inner is not None)
     return "×".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _styled(figure: Figure, height: int) -> Figure:
-    figure.update_layout(
-        template="plotly_white", height=height, margin=MARGINS, font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )  # fmt: skip
+    figure.update_layout(template="plotly_white", height=height, margin=MARGINS, font=FONT, legend=LEGEND)
     return figure

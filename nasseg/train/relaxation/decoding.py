@@ -1,4 +1,4 @@
-"""From a trained relaxation to a choice that keeps the limits."""
+"""Decoding a trained relaxation to a choice within the limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from nasseg.space.relaxation import C, Relaxation
 from nasseg.train.relaxation.trainer import require_gradients
 
 DESCENT_STEP = 0.02
-"""How far the architecture parameter that moves most goes in a step towards the limits."""
-
-
+"""Distance that the fastest architecture parameter moves in one step towards the limits."""
 DESCENT_STEPS = 500
 
 
 def decode_within(relaxation: Relaxation[C], keeps_limits: Callable[[C], bool]) -> C:
-    """What a relaxation decodes to or, where that breaks a limit, what keeps them and is near it.
+    """Decode a relaxation; if the choice violates a limit, take the first feasible one on a descent of expected cost.
 
-    The architecture parameters are taken down the expected cost in small steps until what they decode to keeps the
-    limits: what is dear and least certain gives way first. Where nothing on the way keeps them, it is the plain decoded
-    choice. The relaxation is left as it was.
+    The architecture parameters descend the expected cost in small steps until they decode to a choice within the
+    limits: what is expensive and least certain gives way first. If there is none on the way, the plain decoded choice
+    is returned. The relaxation is left unchanged.
     """
     parameters = relaxation.architecture_parameters()
     trained = [parameter.detach().clone() for parameter in parameters]

@@ -1,4 +1,4 @@
-"""How a relaxation is trained, as data."""
+"""The recipe of a relaxation's training, as data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ARCHITECTURE_START = 0.5
 
 
 class RelaxationRecipe(BaseModel):
-    """How a relaxation is trained; the defaults are Auto-DeepLab's (arXiv 1901.02985, §5.1).
+    """The settings of a relaxation's training; the defaults are Auto-DeepLab's (arXiv 1901.02985, §5.1).
 
-    The weights' learning rate falls along a cosine. The architecture parameters are left alone for the first
-    `architecture_start` of the steps, so that the weights are worth comparing before they are.
+    The weights' learning rate follows a cosine. The architecture parameters are frozen for the first
+    `architecture_start` of the steps, so that the weights are worth comparing first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +49,6 @@ class RelaxationRecipe(BaseModel):
         return round(self.architecture_start * self.steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """The weights' learning rate in the step of this index."""
+        """Compute the weights' learning rate in the step of this index."""
         fall = (1 + math.cos(math.pi * step / self.steps)) / 2
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * fall

@@ -1,4 +1,4 @@
-"""Training a relaxation: weights and architecture parameters in turns, each on a half of the images of its own."""
+"""Training a relaxation: weights and architecture parameters in turns, each on its own half of the images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SNAPSHOT_EVERY_SECONDS = 10.0
 
 
 class RelaxationSnapshot(BaseModel):
-    """Where the training of a relaxation stands: the last losses, and what it would decode to.
+    """The state of a relaxation in training: the last losses, and the choice it would decode to.
 
     Both losses are mean cross entropies, of the last batch of their half. `choice` is the space's choice, as JSON.
     """
@@ -46,14 +46,15 @@ class RelaxationSnapshot(BaseModel):
 
 
 class RelaxationTrainer:
-    """Trains a relaxation, whose costs are fixed by `price` before, by first-order alternation.
+    """The training of a relaxation, whose costs `price` has fixed before, by first-order alternation.
 
-    Each step updates the weights on a batch of one half of the images and, once it is time for it, the architecture
-    parameters on a batch of the other half. The latter minimise cross entropy + |cost_weight| · log(expected cost): the
-    search's objective mIoU · cost ** cost_weight in logarithms, where the reference's cost is a constant.
+    Each step updates the weights on a batch of one half of the images and, from `first_architecture_step` on, the
+    architecture parameters on a batch of the other half. The latter minimise cross entropy + |cost_weight| ·
+    log(expected cost): the search's objective mIoU · cost ** cost_weight in logarithms, without the constant cost of
+    the reference.
 
-    Everything random in a step depends on (seed, step) alone, and `state_dict` holds all the rest, so on the CPU a
-    resumed run is bit for bit the run without a break.
+    All randomness in a step depends on (seed, step) alone, and `state_dict` holds everything else, so on the CPU a
+    resumed run equals an uninterrupted one bit for bit.
 
     Source: Auto-DeepLab, arXiv 1901.02985, §4.2, without the second-order term.
     """
@@ -82,7 +83,7 @@ class RelaxationTrainer:
     def run(self, until_step: int, on_step: Callable[[], object] = lambda: None) -> Literal["finished", "nonfinite"]:
         """Train until `step` is `until_step`; `on_step` is called after each step.
 
-        A loss or gradient that is not finite ends the run with `nonfinite`, before the update that it is for.
+        A loss or gradient that is not finite ends the run with `nonfinite`, before its update.
         """
         recipe = self.recipe
         weight_batches = self._batches(0, self.step)
@@ -104,7 +105,7 @@ class RelaxationTrainer:
         return "finished"
 
     def snapshot(self) -> RelaxationSnapshot:
-        """Where the training stands."""
+        """Describe the current state of the training."""
         with torch.no_grad():
             return RelaxationSnapshot(
                 seed=self.seed,
@@ -118,7 +119,7 @@ class RelaxationTrainer:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later trainer of the same relaxation, recipe, split and seed needs to go on from here."""
+        """Return all that a later trainer of the same relaxation, recipe, split and seed needs to continue."""
         return {
             "step": self.step,
             "losses": (self.train_loss, self.architecture_loss),
@@ -128,7 +129,7 @@ class RelaxationTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.step = state["step"]
         self.train_loss, self.architecture_loss = state["losses"]
         self.relaxation.load_state_dict(state["relaxation"])
@@ -159,7 +160,7 @@ class RelaxationTrainer:
 
 
 def require_gradients(parameters: list[nn.Parameter], of: nn.Module) -> None:
-    """Let these parameters and no other have gradients, which saves the time and memory of the others'."""
+    """Give these parameters gradients and no others, which saves the time and memory of the others' gradients."""
     of.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -177,7 +178,7 @@ def _descend(loss: torch.Tensor, parameters: list[nn.Parameter], optimizer: torc
 
 
 def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOptions, seed: int) -> Relaxation[Any]:
-    """A relaxation whose initial parameters depend on `seed` alone; the global generator is left as it was."""
+    """Build a relaxation whose initial parameters depend on `seed` alone; the global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return space.relaxation(classes, options)
@@ -186,10 +187,10 @@ def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOp
 def fit_relaxation(
     trainer: RelaxationTrainer, until_step: int, checkpoint: Path, snapshot: Path
 ) -> Literal["finished", "nonfinite"]:
-    """Train until `until_step`, from `checkpoint` on where that is there.
+    """Train until `until_step`, resuming from `checkpoint` if it exists.
 
-    The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time and in the end; both
-    files are there whole or not at all.
+    The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time and at the end, each
+    whole or not at all.
     """
     if checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))

@@ -19,7 +19,6 @@ REPORT = Report(
     best=ALL[1].key,
     classes=("road", "sky", "car"),
     history=((1.0, 0.5), (2.0, 0.76)),
-    budget_unit="min",
     config="seed: 0\nweights: <none>\n",
     architecture=DPC().architecture(DPC().parse(ALL[1].choice), classes=3),
     place="cell",
@@ -80,9 +79,8 @@ def test_the_tables_hold_trust_classes_and_all_candidates(html: str) -> None:
     _, trust, classes, candidates = tables(html)
     assert trust[1] == ["step 100", "step 300", "2", "–", "–"]
     assert "± 0.0141 mIoU between seeds" in html
-    assert classes == [
-        ["class", "b" * 10, "aspp"], ["road", "0.760", "0.710"], ["sky", "–", "–"], ["car", "0.380", "0.355"],
-    ]  # fmt: skip
+    assert classes[0] == ["class", "b" * 10, "aspp"]
+    assert classes[1:] == [["road", "0.760", "0.710"], ["sky", "–", "–"], ["car", "0.380", "0.355"]]
     assert [row[0] for row in candidates] == ["candidate", "b" * 10, "aspp", "c" * 10, "d" * 10, "e" * 10]
     assert candidates[3][1:5] == ["stopped early", "0.4000", "–", "–"]
     assert candidates[4][1] == "diverged"
@@ -105,9 +103,8 @@ def test_the_page_is_whole_without_a_network(html: str) -> None:
 def test_the_front_tells_each_cell_on_hover() -> None:
     figure = front_plot(ALL, ALL[1].key)
     by_name = {trace.name: trace for trace in figure.data}
-    assert set(by_name) == {
-        "proxy, lower rungs", "front, proxy, top rung", "proxy, top rung", "front, end to end", "end to end",
-    }  # fmt: skip
+    fronts = {"front, proxy, top rung", "front, end to end"}
+    assert set(by_name) == {"proxy, lower rungs", "proxy, top rung", "end to end"} | fronts
     assert (by_name["proxy, lower rungs"].x, by_name["proxy, lower rungs"].y) == ((2.0,), (0.4,))
     assert by_name["front, end to end"].x == (1.0,)
     assert sorted(by_name["end to end"].text) == ["aspp", "best"]
@@ -117,7 +114,7 @@ def test_the_front_tells_each_cell_on_hover() -> None:
 
 
 def test_the_budget_plot_has_the_history_and_the_baseline() -> None:
-    figure = budget_plot(REPORT.history, "min", 0.71)
+    figure = budget_plot(REPORT.history, 0.71)
     assert (figure.data[0].x, figure.data[0].y) == ((1.0, 2.0), (0.5, 0.76))
     assert figure.layout.shapes[0].y0 == 0.71
     assert figure.layout.xaxis.title.text == "budget spent (min)"
@@ -132,9 +129,9 @@ def test_a_search_that_found_nothing_better_says_so() -> None:
 
 def test_a_search_by_gradient_shows_each_relaxation() -> None:
     html = page(replace(REPORT, relaxations=(snapshot(seed=0, step=100), snapshot(seed=3, step=400))))
-    assert tables(html)[1][1:] == [
-        ["seed 0", "100", "400", "2.25", "–", "4e+09"], ["seed 3", "400", "400", "1.5", "2", "4e+09"],
-    ]  # fmt: skip
+    _, first, second = tables(html)[1]
+    assert first == ["seed 0", "100", "400", "2.25", "–", "4e+09"]
+    assert second == ["seed 3", "400", "400", "1.5", "2", "4e+09"]
     for text in (">seed 0, step 100 of 400<", ">seed 3, step 400 of 400<"):
         assert html.count(text) == 2
 
