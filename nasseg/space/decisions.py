@@ -166,7 +166,7 @@ def difference(data: Any, expected: Any, at: str = "") -> str:
     """The first difference between a choice's JSON and that of the point with the same decisions, in words."""
     if isinstance(data, list) and isinstance(expected, list):
         if len(data) != len(expected):
-            return f"{at} has {len(data)} items, but the space has {len(expected)}"
+            return f"{at} has {len(data)} item{'s' * (len(data) != 1)}, but the space has {len(expected)}"
         parts = [(f"{at}[{place}]", *pair) for place, pair in enumerate(zip(data, expected, strict=True))]
     elif isinstance(data, dict) and isinstance(expected, dict):
         parts = [(f"{at}.{key}".lstrip("."), data[key], expected.get(key)) for key in data]
