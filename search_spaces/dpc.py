@@ -6,20 +6,16 @@ operators. The branches' outputs are concatenated and projected.
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field
 
 from baselines.backbones import BACKBONES
 from baselines.heads import classifier, decoder
-from nasseg.errors import one_line
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Concat, Dropout, Op, PyramidPool, SeparableConv, conv1x1
-from nasseg.space import Choice, Space
-from nasseg.space.space import Suggest
+from nasseg.space import Choice, Decide, Space
 
 RATES = (1, 3, 6, 9, 12, 15, 18, 21)
 GRIDS = (1, 2, 4, 8)
@@ -34,20 +30,10 @@ class Branch(Choice):
     pyramid pooling).
     """
 
-    input: Annotated[int, Field(ge=FEATURES)]
+    input: int
     op: Literal["conv1x1", "atrous", "pool"]
     rate: tuple[int, int] | None = None
     grid: tuple[int, int] | None = None
-
-    @model_validator(mode="after")
-    def _fields_fit_the_operator(self) -> Branch:
-        for kind, field, allowed in (("atrous", self.rate, RATES), ("pool", self.grid, GRIDS)):
-            name = "rate" if kind == "atrous" else "grid"
-            if (self.op == kind) != (field is not None):
-                raise ValueError(f"a {self.op} branch has {name} {field}, but {name} belongs to {kind} branches alone")
-            if field is not None and not set(field) <= set(allowed):
-                raise ValueError(f"{name} is {list(field)}, but its parts must be among {', '.join(map(str, allowed))}")
-        return self
 
     @property
     def operator(self) -> tuple[str, int, int]:
@@ -63,25 +49,16 @@ class Branch(Choice):
 class Cell(Choice):
     """A dense prediction cell: its branches, each after the branch that it reads."""
 
-    branches: Annotated[tuple[Branch, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _inputs_come_before(self) -> Cell:
-        for index, branch in enumerate(self.branches):
-            if branch.input >= index:
-                raise ValueError(
-                    f"branch {index} has input {branch.input}, but must read F ({FEATURES}) or an earlier branch"
-                )
-        return self
+    branches: tuple[Branch, ...]
 
 
-CONV1X1 = (Branch(input=FEATURES, op="conv1x1"),)
-ATROUS = tuple(Branch(input=FEATURES, op="atrous", rate=(h, w)) for h in RATES for w in RATES)
-POOLS = tuple(Branch(input=FEATURES, op="pool", grid=(h, w)) for h in GRIDS for w in GRIDS)
-OPERATORS = CONV1X1 + ATROUS + POOLS
-"""The 81 operators, as branches on F."""
-
-ASPP = Cell(branches=(*CONV1X1, *(Branch(input=FEATURES, op="atrous", rate=(r, r)) for r in (6, 12, 18)), POOLS[0]))
+ASPP = Cell(
+    branches=(
+        Branch(input=FEATURES, op="conv1x1"),
+        *(Branch(input=FEATURES, op="atrous", rate=(rate, rate)) for rate in (6, 12, 18)),
+        Branch(input=FEATURES, op="pool", grid=(1, 1)),
+    )
+)
 """DeepLab's atrous spatial pyramid pooling is a point of the space."""
 
 PUBLISHED = Cell(
@@ -105,9 +82,19 @@ class DPC(Space[Cell]):
     filters: Annotated[int, Field(ge=1)] = 256
     decoder: bool | None = None
 
-    def size(self) -> int:
-        """B! · 81^B (§3.1)."""
-        return math.factorial(self.branches) * math.prod([len(OPERATORS)] * self.branches)
+    drawn_place: ClassVar = "cell"
+    shared_stage: ClassVar = "backbone"
+
+    def decisions(self, decide: Decide) -> None:
+        """The input and the operator of each branch, then both parts of its rate or grid."""
+        for i in range(self.branches):
+            decide.ordered(f"branches.{i}.input", range(FEATURES, i))
+            ways = (1, len(RATES) ** 2, len(GRIDS) ** 2)
+            op = decide.category(f"branches.{i}.op", ("conv1x1", "atrous", "pool"), ways=ways)
+            if op != "conv1x1":
+                field, options = ("rate", RATES) if op == "atrous" else ("grid", GRIDS)
+                for axis in range(2):
+                    decide.ordered(f"branches.{i}.{field}.{axis}", options)
 
     def references(self) -> dict[str, Cell]:
         """ASPP and the published cell, where B = 5; else the point that has ASPP's first operators."""
@@ -115,44 +102,6 @@ class DPC(Space[Cell]):
             return {"aspp": ASPP, "dpc": PUBLISHED}
         repeated = tuple(ASPP.branches[index % len(ASPP.branches)] for index in range(self.branches))
         return {"aspp": self.canonical(Cell(branches=repeated))}
-
-    def sample(self, rng: random.Random) -> Cell:
-        """A cell whose every input and operator is drawn uniformly."""
-        return Cell(branches=tuple(rng.choice(OPERATORS).on(rng.randrange(FEATURES, i)) for i in range(self.branches)))
-
-    def neighbours(self, choice: Cell) -> Iterator[Cell]:
-        """Every cell with one input or one operator changed."""
-        for index, branch in enumerate(choice.branches):
-            changed = [branch.on(source) for source in range(FEATURES, index) if source != branch.input]
-            changed += [o.on(branch.input) for o in OPERATORS if o.operator != branch.operator]
-            for other in changed:
-                yield Cell(branches=(*choice.branches[:index], other, *choice.branches[index + 1 :]))
-
-    def suggest(self, trial: Suggest) -> Cell:
-        """A kind of operator per branch, then its rates or grid as positions in their lists, which keep their order."""
-        return Cell(branches=tuple(self._suggest_branch(trial, index) for index in range(self.branches)))
-
-    @staticmethod
-    def _suggest_branch(trial: Suggest, i: int) -> Branch:
-        source = trial.suggest_int(f"input_{i}", FEATURES, i - 1)
-        kind = trial.suggest_categorical(f"op_{i}", ["conv1x1", "atrous", "pool"])
-        if kind == "conv1x1":
-            return Branch(input=source, op="conv1x1")
-        values, name = (RATES, "rate") if kind == "atrous" else (GRIDS, "grid")
-        h, w = (values[trial.suggest_int(f"{name}_{axis}_{i}", 0, len(values) - 1)] for axis in "hw")
-        if kind == "atrous":
-            return Branch(input=source, op="atrous", rate=(h, w))
-        return Branch(input=source, op="pool", grid=(h, w))
-
-    def params(self, choice: Cell) -> Mapping[str, int | str]:
-        """The suggestions that describe `choice`."""
-        params: dict[str, int | str] = {}
-        for i, branch in enumerate(choice.branches):
-            params |= {f"input_{i}": branch.input, f"op_{i}": branch.op}
-            for name, values, pair in (("rate", RATES, branch.rate), ("grid", GRIDS, branch.grid)):
-                if pair is not None:
-                    params |= {f"{name}_{axis}_{i}": values.index(v) for axis, v in zip("hw", pair, strict=True)}
-        return params
 
     def canonical(self, choice: Cell) -> Cell:
         """Branches in the order of the rooted tree that they form, children sorted by what they and theirs compute.
@@ -180,23 +129,7 @@ class DPC(Space[Cell]):
 
     def parse(self, data: Any) -> Cell:
         """A cell from a file's `choice`, or from the published file format (a list of branches)."""
-        try:
-            cell = from_published(data) if isinstance(data, list) else Cell.model_validate(data)
-        except ValidationError as error:
-            raise ValueError(one_line(error, "choice")) from None
-        if len(cell.branches) != self.branches:
-            raise ValueError(f"the cell has {len(cell.branches)} branches, but the space has {self.branches}")
-        return cell
-
-    @property
-    def drawn_place(self) -> str:
-        """The cell."""
-        return "cell"
-
-    @property
-    def shared_stage(self) -> str:
-        """The backbone is the same for every cell."""
-        return "backbone"
+        return super().parse(from_published(data) if isinstance(data, list) else data)
 
     def architecture(self, choice: Cell, classes: int) -> Architecture:
         """Backbone, cell, optional decoder, classifier."""
@@ -228,8 +161,8 @@ class DPC(Space[Cell]):
         return conv1x1(self.filters)
 
 
-def from_published(branches: Sequence[Mapping[str, Any]]) -> Cell:
-    """The cell of the published file format: a list of branches, each with `input` and `op`.
+def from_published(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The `choice` for a cell of the published file format: a list of branches, each with `input` and `op`.
 
     `op` is `conv` with `kernel` 1 or 3 and `rate`, or `pyramid_pooling` with `grid_size`.
     """
@@ -247,10 +180,7 @@ def from_published(branches: Sequence[Mapping[str, Any]]) -> Cell:
                     f"branch {index} is {branch}, but must have an input and be a conv (kernel 1, or 3 with its rate) "
                     "or a pyramid_pooling (with its grid_size)"
                 )
-    try:
-        return Cell.model_validate({"branches": cell})
-    except ValidationError as error:
-        raise ValueError(one_line(error)) from None
+    return {"branches": cell}
 
 
 def to_published(cell: Cell) -> list[dict[str, Any]]:

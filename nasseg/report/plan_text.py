@@ -22,8 +22,10 @@ def plan_text(search: Experiment) -> str:
         )
         if plan.relax_steps < FEWEST_RELAX_STEPS:
             gradient += "too few steps to learn much: give a larger --budget, or a smaller space (see its options)\n"
+    size = search.problem.space.size()
+    points = "" if size is None else f" ({size:,} points)"
     return (
-        f"space {config.space} ({search.problem.space.size():,} points), data {config.data}, budget {config.budget}\n"
+        f"space {config.space}{points}, data {config.data}, budget {config.budget}\n"
         f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
         f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {search.problem.device}\n"
         f"{gradient}"

@@ -17,11 +17,11 @@ C = TypeVar("C", bound=Choice)
 Shape = tuple[int, int, int]
 """(C, H, W)."""
 OpCost = Callable[[Op, Sequence[Shape]], float]
-"""What an operator costs on inputs of these shapes: multiply–adds, or milliseconds from a table."""
+"""The cost of an operator on inputs of these shapes: multiply–adds, or milliseconds from a table."""
 
 
 class RelaxationOptions(BaseModel):
-    """What a relaxation may do to fit into memory.
+    """Ways in which a relaxation fits into memory.
 
     `partial_channels` K puts 1 / K of the channels through the operators and the rest past them (PC-DARTS, arXiv
     1907.05737, §3.1); `checkpoint_activations` computes a cell again in the backward pass instead of keeping its maps.

@@ -29,7 +29,7 @@ class WeightedEdge(_Data):
 
 
 class WeightedGraph(_Data):
-    """What a relaxation believes at the moment, to be drawn: a trellis of paths, a cell of operators."""
+    """A drawing of weights, such as a relaxation's: a trellis of paths, a cell of operators."""
 
     name: str
     title: str

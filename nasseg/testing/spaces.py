@@ -1,10 +1,11 @@
-"""What every search space must do."""
+"""The suite for search spaces."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from nasseg.space import Choice, Space
+from nasseg.space.decisions import Decision
 from nasseg.testing.suite import Suite, elsewhere
 
 CLASSES = 3
@@ -41,6 +43,10 @@ def drawn(space: Space[Any]) -> list[Any]:
     first, *rest = samples(space, 5)
     near = islice(space.neighbours(first), 20)
     return [[as_json(choice) for choice in (first, *rest, *near)], space.architecture(first, CLASSES).key]
+
+
+def _answer(taken: dict[str, int], decision: Decision) -> int:
+    return taken[decision.name]
 
 
 class SpaceConformance(Suite):
@@ -103,6 +109,20 @@ class SpaceConformance(Suite):
             assert space.parse(as_json(choice)) == choice
         with pytest.raises(ValueError, match=r"^choice: "):
             space.parse({"nonsense": 1})
+
+    def test_decisions_describe_choices_both_ways(self, space: Space[Any]) -> None:
+        """Fix: `decisions` that depend on nothing but the options taken, and name every field that differs."""
+        for choice in [*samples(space, 20), *space.references().values()]:
+            taken = {decision.name: position for decision, position in space.made(choice)}
+            assert space.choose(partial(_answer, taken)) == choice
+
+    def test_each_parameter_has_the_same_options_at_every_point(self, space: Space[Any]) -> None:
+        """Fix: say in `given` what the options depend on, or samplers learn one thing from several."""
+        found: dict[str, set[object]] = {}
+        for choice in samples(space, 200):
+            for decision, _ in space.made(choice):
+                found.setdefault(decision.parameter, set()).add((decision.options, decision.ordered))
+        assert [name for name, options in found.items() if len(options) > 1] == []
 
     def test_there_are_references(self, space: Space[Any]) -> None:
         """Fix: a handcrafted point to beat, in `references`."""

@@ -35,7 +35,7 @@ def canonical_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
 
 
 def _plain(edge: Edge) -> Edge:
-    """What a zero edge reads makes no difference."""
+    """The edge; one that is zero reads H^{l-1}, as it makes no difference."""
     return Edge(state=PREVIOUS, op="zero") if edge.op == "zero" else edge
 
 

@@ -1,4 +1,4 @@
-"""What a relaxation believes, as graphs to draw: the trellis of strides with its β, the cell with its α."""
+"""The weights of a relaxation as graphs to draw: the trellis of strides with its β, the cell with its α."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def trellis_graph(weights: Mapping[Transition, float], choice: Backbone) -> Weig
         ),
         edges=tuple(
             WeightedEdge(
-                source=_place(move.layer - 1, move.source), target=_place(move.layer, move.target),
-                weight=weight, chosen=move in path,
+                source=_place(move.layer - 1, move.source),
+                target=_place(move.layer, move.target),
+                weight=weight,
+                chosen=move in path,
             )
             for move, weight in weights.items()
         ),
-    )  # fmt: skip
+    )
 
 
 def cell_graph(weights: Mapping[tuple[int, int], Sequence[float]], choice: Backbone) -> WeightedGraph:
@@ -54,13 +56,16 @@ def cell_graph(weights: Mapping[tuple[int, int], Sequence[float]], choice: Backb
         ),
         edges=tuple(
             WeightedEdge(
-                source=f"state{state}", target=f"state{2 + block}", weight=weight, label=name,
+                source=f"state{state}",
+                target=f"state{2 + block}",
+                weight=weight,
+                label=name,
                 chosen=(block, state, name) in chosen,
             )
             for (block, state), edge in weights.items()
             for name, weight in zip(OPERATORS, edge, strict=True)
         ),
-    )  # fmt: skip
+    )
 
 
 def _moves(choice: Backbone) -> list[Transition]:

@@ -30,9 +30,15 @@ class MixedCell(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, before: Mapping[str, int], channels: int, blocks: int, *, strided: bool,
+        self,
+        in_channels: int,
+        before: Mapping[str, int],
+        channels: int,
+        blocks: int,
+        *,
+        strided: bool,
         partial_channels: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if channels % partial_channels:
             raise ValueError(
@@ -129,10 +135,17 @@ def side_by_side(chain: nn.Module, copies: int) -> nn.Module:
                 wide.append(_Repeat(copies))
             inputs = 1 if shared else copies
             conv = skip_init(  # type: ignore[no-untyped-call]
-                nn.Conv2d, layer.in_channels * inputs, layer.out_channels * copies, layer.kernel_size,
-                stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups * inputs,
-                bias=False, device=layer.weight.device,
-            )  # fmt: skip
+                nn.Conv2d,
+                layer.in_channels * inputs,
+                layer.out_channels * copies,
+                layer.kernel_size,
+                stride=layer.stride,
+                padding=layer.padding,
+                dilation=layer.dilation,
+                groups=layer.groups * inputs,
+                bias=False,
+                device=layer.weight.device,
+            )
             conv.weight.data.copy_(torch.cat(weights[layer]))
             wide.append(conv)
             repeated = True

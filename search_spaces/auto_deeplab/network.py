@@ -14,25 +14,17 @@ from baselines.heads import aspp, classifier, decoder
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Activation, Add, Concat, Conv, Resize, atrous3x3, conv1x1, image_pool
 from search_spaces.auto_deeplab.choice import BEFORE_PREVIOUS, PREVIOUS, Backbone, Block, Edge
+from search_spaces.auto_deeplab.dimensions import Dimensions
 from search_spaces.auto_deeplab.operators import match_channels, operator
 
 
-def segmenter(
-    name: str,
-    choice: Backbone,
-    classes: int,
-    *,
-    filters: int,
-    stem_filters: int,
-    head_filters: int,
-    with_decoder: bool,
-) -> Architecture:
+def segmenter(name: str, choice: Backbone, classes: int, dimensions: Dimensions) -> Architecture:
     """The network of `choice`: with dense ASPP and DeepLabV3+'s dense decoder (§5.2), or with the search's head."""
     g = Builder(name)
     image = g.input()
-    features = backbone(g, image, choice, filters, stem_filters)
-    level = choice.levels[-1]
-    if with_decoder:
+    features = backbone(g, image, choice, dimensions.filters, dimensions.stem_filters)
+    level, head_filters = choice.levels[-1], dimensions.head_filters
+    if dimensions.decoder:
         x = aspp(g, features.output, 4 << level, channels=head_filters, separable=False)
         x = decoder(g, x, features.low_level, channels=head_filters, separable=False)
     else:
@@ -112,7 +104,7 @@ class _Layers:
             return self.g.add("concat", Concat(), *(states[2 + index] for index in range(len(self.blocks))))
 
     def _resize(self, layer: int, source: int) -> tuple[Resize | None, tuple[str, ...]]:
-        """What brings H^source to the size that `layer` works at: an operator, if one is needed, and its inputs."""
+        """The operator that brings H^source to the size that `layer` works at, if one is needed, and its inputs."""
         wanted = min(self.level[layer - 1], self.level[layer])
         x = self.output(source)
         if self.level[source] == wanted:

@@ -39,13 +39,22 @@ def match_channels(channels: int) -> Op:
 
 def _conv(channels: int, *, kernel: int, stride: int, rate: int) -> Op:
     return Conv(
-        out_channels=channels, kernel=kernel, stride=stride, rate=(rate, rate),
-        pre_activation="relu", activation="none",
-    )  # fmt: skip
+        out_channels=channels,
+        kernel=kernel,
+        stride=stride,
+        rate=(rate, rate),
+        pre_activation="relu",
+        activation="none",
+    )
 
 
 def _separable(channels: int, kernel: int, stride: int) -> Op:
     return SeparableConv(
-        out_channels=channels, kernel=kernel, stride=stride, pre_activation="relu", activation="none",
-        depthwise_norm="none", depthwise_activation="none",
-    )  # fmt: skip
+        out_channels=channels,
+        kernel=kernel,
+        stride=stride,
+        pre_activation="relu",
+        activation="none",
+        depthwise_norm="none",
+        depthwise_activation="none",
+    )

@@ -1,14 +1,11 @@
-"""The network level: how many paths of strides there are, drawing one uniformly, and which lie one change apart.
+"""The network level: the paths of strides.
 
 A path starts at the stem's stride 4; each layer's stride is the one before, its double or its half, within 4 to 32.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import pairwise
 
 from search_spaces.auto_deeplab.choice import LEVELS
 
@@ -26,29 +23,3 @@ def count(layers: int, level: int = 0) -> int:
     (28,657), which leave out that layer 1 is at stride 4 or 8.
     """
     return sum(count(layers - 1, following) for following in next_levels(level)) if layers else 1
-
-
-def sample(layers: int, rng: random.Random) -> tuple[int, ...]:
-    """A path drawn uniformly among all paths: each move weighs as much as the paths that it leaves open.
-
-    Uniform moves would favour paths along the borders, where there are fewer moves.
-    """
-    path: tuple[int, ...] = ()
-    for remaining in reversed(range(layers)):
-        moves = next_levels(path[-1] if path else 0)
-        path += tuple(rng.choices(moves, [count(remaining, move) for move in moves]))
-    return path
-
-
-def neighbours(path: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every path with one layer's level changed."""
-    for layer, level in enumerate(path):
-        for other in next_levels(path[layer - 1] if layer else 0):
-            changed = (*path[:layer], other, *path[layer + 1 :])
-            if other != level and is_path(changed):
-                yield changed
-
-
-def is_path(levels: Sequence[int]) -> bool:
-    """Whether each level can follow the one before, the first one the stem's."""
-    return all(level in next_levels(before) for before, level in pairwise((0, *levels)))

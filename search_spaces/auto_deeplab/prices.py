@@ -1,10 +1,9 @@
-"""What the parts of a relaxation cost, and the expected cost of the whole."""
+"""The costs of a relaxation's parts, and the expected cost of the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,18 +12,16 @@ from nasseg.graph import Architecture
 from nasseg.ops import Add, Concat, Op, Resize
 from nasseg.space.relaxation import OpCost, Shape
 from search_spaces.auto_deeplab.choice import LEVELS, Backbone, Block, Edge
+from search_spaces.auto_deeplab.network import segmenter
 from search_spaces.auto_deeplab.operators import OPERATORS, match_channels, operator
-from search_spaces.auto_deeplab.trellis import Flow, Place, Transition, level_sizes
-
-if TYPE_CHECKING:
-    from search_spaces.auto_deeplab.supernet import Supernet
+from search_spaces.auto_deeplab.trellis import Flow, Place, Transition, Trellis, level_sizes
 
 PLAIN = Block(first=Edge(state=0, op="skip"), second=Edge(state=1, op="skip"))
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What the cell of one move costs: in any case, for each origin of H^{l-2}, and (edges, operators)."""
+    """The costs of the cell of one move: in any case, for each origin of H^{l-2}, and (edges, operators)."""
 
     fixed: float
     before: Mapping[Place, float]
@@ -32,24 +29,24 @@ class _Cell:
 
 
 class Prices:
-    """The cost of every part of a supernet's networks, for images of `size`; `fixed` is what any costs beside these."""
+    """The cost of every part of a trellis's networks, for images of `size`; `fixed` is what any costs beside these."""
 
-    def __init__(self, supernet: Supernet, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
-        self._supernet, self._cost, self._fixed = supernet, cost, fixed
-        space = supernet.space
+    def __init__(self, trellis: Trellis, classes: int, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
+        self._trellis, self._cost, self._fixed = trellis, cost, fixed
+        dimensions = trellis.dimensions
         height, width = size
         self._sizes = level_sizes((-(-height // 4), -(-width // 4)))
         self._size2 = (-(-height // 2), -(-width // 2))
-        self.cells = {move: self._cell(move) for move in supernet.moves}
+        self.cells = {move: self._cell(move) for move in trellis.moves}
         self.stem = 0.0
         self.heads: dict[tuple[int, int], float] = {}
         for first in (0, 1):
             for last in range(LEVELS):
-                levels = _path(first, last, space.layers)
+                levels = _path(first, last, dimensions.layers)
                 if levels is None:
                     continue
-                choice = Backbone(blocks=(PLAIN,) * space.blocks, levels=levels)
-                parts = self._parts(space.architecture(choice, supernet.classes), size)
+                choice = Backbone(blocks=(PLAIN,) * dimensions.blocks, levels=levels)
+                parts = self._parts(segmenter("priced", choice, classes, dimensions), size)
                 self.stem = sum(price for name, price in parts.items() if name.startswith("backbone.stem."))
                 self.heads[first, last] = sum(
                     price
@@ -59,7 +56,7 @@ class Prices:
 
     def total(self, flow: Flow, alpha: Tensor) -> Tensor:
         """The expected cost, a scalar with gradients: each part by the probability that a path needs it."""
-        layers = self._supernet.space.layers
+        layers = self._trellis.dimensions.layers
         total = alpha.new_tensor(self._fixed + self.stem)
         for move, cell in self.cells.items():
             cost = cell.fixed + (alpha * cell.operators.to(alpha.device)).sum()
@@ -73,31 +70,31 @@ class Prices:
 
     def _cell(self, move: Transition) -> _Cell:
         """Costs by the shapes that the network of a path has, as `network.py` builds it."""
-        supernet, space = self._supernet, self._supernet.space
-        channels = space.filters << move.target
+        trellis, dimensions = self._trellis, self._trellis.dimensions
+        channels = dimensions.filters << move.target
         inside, outside = self._sizes[min(move.source, move.target)], self._sizes[move.target]
         strided = move.target > move.source
 
         def brought(place: Place) -> float:
             """Resize, where the map has another size, and match the channels."""
-            shape = (supernet.channels(place), *(self._size2 if place[1] < 0 else self._sizes[place[1]]))
+            shape = (trellis.channels(place), *(self._size2 if place[1] < 0 else self._sizes[place[1]]))
             wanted = (shape[0], *inside)
             resize = 0.0 if shape == wanted else self._cost(Resize(), (shape, wanted))
             return resize + self._cost(match_channels(channels), (wanted,))
 
-        operators = torch.zeros(len(supernet.edges), len(OPERATORS))
-        for row, (_, state) in enumerate(supernet.edges):
+        operators = torch.zeros(len(trellis.edges), len(OPERATORS))
+        for row, (_, state) in enumerate(trellis.edges):
             at = inside if state < 2 else outside
             for column, name in enumerate(OPERATORS):
                 if name != "zero":
                     ops = operator(name, channels, 2 if strided and state < 2 else 1)
                     operators[row, column] = self._chain(ops, (channels, *at), (channels, *outside))
         output: Shape = (channels, *outside)
-        sums = space.blocks * self._cost(Add(), (output, output))
-        joined = self._cost(Concat(), (output,) * space.blocks)
+        sums = dimensions.blocks * self._cost(Add(), (output, output))
+        joined = self._cost(Concat(), (output,) * dimensions.blocks)
         return _Cell(
             fixed=brought((move.layer - 1, move.source)) + sums + joined,
-            before={place: brought(place) for place in supernet.before(move)},
+            before={place: brought(place) for place in trellis.before(move)},
             operators=operators,
         )
 

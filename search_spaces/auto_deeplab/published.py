@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from nasseg.graph import Architecture
 from search_spaces.auto_deeplab.choice import Backbone, Block, Edge
+from search_spaces.auto_deeplab.dimensions import Dimensions
 from search_spaces.auto_deeplab.network import segmenter
 
 _B0, _B1, _B2, _B3 = range(2, 6)
@@ -22,17 +23,13 @@ PUBLISHED = Backbone(
     levels=(0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1),
 )
 """The cell and the path that the paper's search found on Cityscapes."""
-STEM_FILTERS = 64
-"""Of the published networks, whatever F."""
 
 
 def _published(size: str, default_filters: int) -> Callable[..., Architecture]:
     def auto_deeplab(num_classes: int = 19, *, filters: int = default_filters, head_filters: int = 256) -> Architecture:
         """Auto-DeepLab with `filters` F: a layer at stride s has 5 · F · s / 4 filters."""
-        return segmenter(
-            f"auto_deeplab-{size}", PUBLISHED, num_classes,
-            filters=filters, stem_filters=STEM_FILTERS, head_filters=head_filters, with_decoder=True,
-        )  # fmt: skip
+        dimensions = Dimensions(filters=filters, head_filters=head_filters)
+        return segmenter(f"auto_deeplab-{size}", PUBLISHED, num_classes, dimensions)
 
     return auto_deeplab
 

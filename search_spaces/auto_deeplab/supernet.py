@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +20,20 @@ from nasseg.space.weighted_graph import WeightedGraph
 from search_spaces.auto_deeplab import paths
 from search_spaces.auto_deeplab.choice import Backbone
 from search_spaces.auto_deeplab.decode import strongest_cell, strongest_path
+from search_spaces.auto_deeplab.dimensions import Dimensions
 from search_spaces.auto_deeplab.drawing import cell_graph, trellis_graph
 from search_spaces.auto_deeplab.mixed_cell import MixedCell
 from search_spaces.auto_deeplab.network import search_head, stem
 from search_spaces.auto_deeplab.operators import OPERATORS
 from search_spaces.auto_deeplab.prices import Prices
-from search_spaces.auto_deeplab.trellis import STEM, STEM_STRIDE2, Flow, Place, Transition, level_sizes, transitions
-
-if TYPE_CHECKING:
-    from search_spaces.auto_deeplab.space import AutoDeepLab
+from search_spaces.auto_deeplab.trellis import STEM, STEM_STRIDE2, Flow, Place, Transition, Trellis, level_sizes
 
 ALPHA_SCALE = 1e-3
 """Deviation of α and β at the start (§5.1)."""
 
 
 class Supernet(Relaxation[Backbone]):
-    """All networks of an `AutoDeepLab` space in one.
+    """All networks of some dimensions in one.
 
     α weighs the operators of each edge of the cell, which all cells share; β weighs the moves out of each level of
     each layer: both are softmaxed, so that the β out of one place sum to one, at the borders of the trellis too. With
@@ -58,49 +56,36 @@ class Supernet(Relaxation[Backbone]):
     (N, 3, H, W) → (N, classes, H, W), through the three-branch ASPP of the paper's search at each final level.
     """
 
-    def __init__(self, space: AutoDeepLab, classes: int, options: RelaxationOptions) -> None:
+    def __init__(self, dimensions: Dimensions, classes: int, options: RelaxationOptions) -> None:
         super().__init__()
-        self.space, self.options, self.classes = space, options, classes
-        self.moves = tuple(transitions(space.layers))
-        self.edges = tuple((block, state) for block in range(space.blocks) for state in range(block + 2))
+        self.dimensions, self.options, self.classes = dimensions, options, classes
+        self.trellis = Trellis(dimensions)
+        self.moves, self.edges = self.trellis.moves, self.trellis.edges
         self.alpha = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.edges), len(OPERATORS)))
         self.beta = nn.Parameter(ALPHA_SCALE * torch.randn(len(self.moves)))
-        ways = [paths.count(space.layers - move.layer, move.target) for move in self.moves]
+        ways = [paths.count(dimensions.layers - move.layer, move.target) for move in self.moves]
         self.register_buffer("log_ways", torch.tensor(ways).log(), persistent=False)
-        self.stem = _stem_architecture(space.stem_filters).network()
+        self.stem = _stem_architecture(dimensions.stem_filters).network()
         self.cells = nn.ModuleDict({_name(move): self._cell(move) for move in self.moves})
-        final = sorted({move.target for move in self.moves if move.layer == space.layers})
+        final = sorted({move.target for move in self.moves if move.layer == dimensions.layers})
         self.heads = nn.ModuleDict({str(level): self._head(level) for level in final})
         self._prices: Prices | None = None
 
     def _cell(self, move: Transition) -> MixedCell:
         return MixedCell(
-            self.channels((move.layer - 1, move.source)),
-            {str(level): self.channels((layer, level)) for layer, level in self.before(move)},
-            self.space.filters << move.target,
-            self.space.blocks,
+            self.trellis.channels((move.layer - 1, move.source)),
+            {str(level): self.trellis.channels((layer, level)) for layer, level in self.trellis.before(move)},
+            self.dimensions.filters << move.target,
+            self.dimensions.blocks,
             strided=move.target > move.source,
             partial_channels=self.options.partial_channels,
         )
 
-    def channels(self, place: Place) -> int:
-        """Channels of the map of a layer at a level."""
-        layer, level = place
-        if layer < 1:
-            return self.stem.architecture.channels(self.stem.architecture.outputs[layer + 1])
-        return self.space.blocks * (self.space.filters << level)
-
-    def before(self, move: Transition) -> list[Place]:
-        """Where the maps of two layers before `move` may come from."""
-        if move.layer == 1:
-            return [STEM_STRIDE2]
-        return [(m.layer - 1, m.source) for m in self.moves if m.layer == move.layer - 1 and m.target == move.source]
-
     def _head(self, level: int) -> Network:
         g = Builder(f"head at stride {4 << level}")
         image = g.input()
-        features = g.input(self.space.blocks * (self.space.filters << level), name="features")
-        x = search_head(g, g.add("activation", Activation(), features), level, self.space.head_filters)
+        features = g.input(self.trellis.channels((self.dimensions.layers, level)), name="features")
+        x = search_head(g, g.add("activation", Activation(), features), level, self.dimensions.head_filters)
         return g.build(classifier(g, x, image, self.classes)).network()
 
     # --- the mixtures ----------------------------------------------------------------------------------------------
@@ -132,7 +117,7 @@ class Supernet(Relaxation[Backbone]):
         stem = self.stem.outputs({"image": images})
         maps: dict[Place, Tensor] = dict(zip((STEM_STRIDE2, STEM), stem.values(), strict=True))
         sizes = level_sizes((maps[STEM].shape[-2], maps[STEM].shape[-1]))
-        for layer in range(1, self.space.layers + 1):
+        for layer in range(1, self.dimensions.layers + 1):
             arriving: dict[Place, Tensor] = {}
             for move in (move for move in self.moves if move.layer == layer):
                 output = flow.beta[move] * self._run_cell(move, maps, sizes, flow, alpha)
@@ -140,20 +125,25 @@ class Supernet(Relaxation[Backbone]):
                 arriving[place] = arriving[place] + output if place in arriving else output
             maps = {place: x for place, x in maps.items() if place[0] == layer - 1} | arriving
         logits = [
-            flow.at[self.space.layers, int(level)] * head(images, maps[self.space.layers, int(level)])
+            flow.at[self.dimensions.layers, int(level)] * head(images, maps[self.dimensions.layers, int(level)])
             for level, head in self.heads.items()
         ]
         return torch.stack(logits).sum(dim=0)
 
     def _run_cell(
-        self, move: Transition, maps: Mapping[Place, Tensor], sizes: Sequence[tuple[int, int]], flow: Flow,
+        self,
+        move: Transition,
+        maps: Mapping[Place, Tensor],
+        sizes: Sequence[tuple[int, int]],
+        flow: Flow,
         alpha: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         cell = self.cells[_name(move)]
         size = sizes[min(move.source, move.target)]
         previous = bilinear(maps[move.layer - 1, move.source], size)
         before = {
-            str(place[1]): (flow.came_from(move, place), bilinear(maps[place], size)) for place in self.before(move)
+            str(place[1]): (flow.came_from(move, place), bilinear(maps[place], size))
+            for place in self.trellis.before(move)
         }
         if not (self.options.checkpoint_activations and torch.is_grad_enabled()):
             return cast(Tensor, cell(previous, before, alpha))
@@ -170,7 +160,7 @@ class Supernet(Relaxation[Backbone]):
 
     def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
         """Fix what each operator costs for images of `size` (height, width), and any network beside its operators."""
-        self._prices = Prices(self, cost, size, fixed)
+        self._prices = Prices(self.trellis, self.classes, cost, size, fixed)
 
     def expected_cost(self) -> Tensor:
         """The cost of the space's network under the mixtures; exactly that network's where they are certain."""
@@ -188,7 +178,7 @@ class Supernet(Relaxation[Backbone]):
         """The strongest cell and the most likely path."""
         alpha, beta = self.alpha_weights().detach().cpu(), self.beta_weights().detach().cpu()
         return Backbone(
-            blocks=strongest_cell(self.space.blocks, dict(zip(self.edges, alpha.tolist(), strict=True))),
+            blocks=strongest_cell(self.dimensions.blocks, dict(zip(self.edges, alpha.tolist(), strict=True))),
             levels=strongest_path(dict(zip(self.moves, beta.tolist(), strict=True))),
         )
 

@@ -1,4 +1,4 @@
-"""Where paths go on the trellis of layers and levels, and how likely."""
+"""The trellis of layers and levels: where paths go on it, how likely, and which maps they meet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from search_spaces.auto_deeplab.choice import LEVELS
+from search_spaces.auto_deeplab.dimensions import Dimensions
+from search_spaces.auto_deeplab.paths import next_levels
 
 
 class Transition(NamedTuple):
@@ -23,13 +25,35 @@ def transitions(layers: int) -> Iterator[Transition]:
     """Every move that some path makes, layer by layer; layer 1 is reached from the stem, which is at level 0."""
     for layer in range(1, layers + 1):
         for source in range(min(layer, LEVELS)):
-            for target in range(max(0, source - 1), min(LEVELS, source + 2)):
+            for target in next_levels(source):
                 yield Transition(layer, source, target)
 
 
 Place = tuple[int, int]
 """Layer and level; the stem's maps at stride 2 and 4 count as layers -1 and 0."""
 STEM_STRIDE2, STEM = (-1, -1), (0, 0)
+
+
+class Trellis:
+    """All moves and cell edges of networks of some dimensions, and the maps between them."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        self.dimensions = dimensions
+        self.moves = tuple(transitions(dimensions.layers))
+        self.edges = tuple((block, state) for block in range(dimensions.blocks) for state in range(block + 2))
+
+    def channels(self, place: Place) -> int:
+        """Channels of the map of a layer at a level."""
+        layer, level = place
+        if layer < 1:
+            return self.dimensions.stem_filters * (1 if place == STEM_STRIDE2 else 2)
+        return self.dimensions.blocks * (self.dimensions.filters << level)
+
+    def before(self, move: Transition) -> list[Place]:
+        """Where the maps of two layers before `move` may come from."""
+        if move.layer == 1:
+            return [STEM_STRIDE2]
+        return [(m.layer - 1, m.source) for m in self.moves if m.layer == move.layer - 1 and m.target == move.source]
 
 
 class Flow:

@@ -68,7 +68,7 @@ def test_trials_are_told_as_what_they_are(tmp_path: Path) -> None:
     }
     record.close()
     assert states(tmp_path)[low.key][0] == TrialState.PRUNED
-    assert study_in(tmp_path).best_trial.params == {"op_0": "0", "op_1": "1", "op_2": "2"}
+    assert study_in(tmp_path).best_trial.params == {"branches.0": 0, "branches.1": 1, "branches.2": 2}
 
 
 def test_a_front_has_two_values_and_no_intermediate_ones(tmp_path: Path) -> None:

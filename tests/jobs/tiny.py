@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,9 +14,8 @@ from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Dropout, Resize, logits1x1
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
-from nasseg.space import Choice, Space
+from nasseg.space import Choice, Decide, Space
 from nasseg.space.relaxation import OpCost, Relaxation, RelaxationOptions
-from nasseg.space.space import Suggest
 from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import RelaxationRecipe
@@ -39,30 +36,16 @@ class TinySpace(Space[Head]):
 
     shared: bool = True
 
-    def size(self) -> int:
-        return len(KERNELS) * 16
+    @property
+    def shared_stage(self) -> str | None:
+        return "backbone" if self.shared else None
+
+    def decisions(self, decide: Decide) -> None:
+        decide.ordered("kernel", KERNELS)
+        decide.ordered("channels", range(1, 17))
 
     def references(self) -> dict[str, Head]:
         return {"plain": Head(kernel=1, channels=4), "wide": Head(kernel=5, channels=16)}
-
-    def sample(self, rng: random.Random) -> Head:
-        return Head(kernel=rng.choice(KERNELS), channels=rng.randint(1, 16))
-
-    def neighbours(self, choice: Head) -> Iterator[Head]:
-        yield from (Head(kernel=kernel, channels=choice.channels) for kernel in KERNELS if kernel != choice.kernel)
-
-    def suggest(self, trial: Suggest) -> Head:
-        kernel = KERNELS[trial.suggest_int("kernel", 0, len(KERNELS) - 1)]
-        return Head(kernel=kernel, channels=trial.suggest_int("channels", 1, 16))
-
-    def params(self, choice: Head) -> Mapping[str, int | str]:
-        return {"kernel": KERNELS.index(choice.kernel), "channels": choice.channels}
-
-    def canonical(self, choice: Head) -> Head:
-        return choice
-
-    def parse(self, data: Mapping[str, Any]) -> Head:
-        return Head.model_validate(data)
 
     def architecture(self, choice: Head, classes: int) -> Architecture:
         g = Builder("tiny")
@@ -73,10 +56,6 @@ class TinySpace(Space[Head]):
         dropped = g.add("cell.dropout", Dropout(probability=0.1), x)
         logits = g.add("head.logits", logits1x1(classes), dropped)
         return g.build(g.add("head.upsample", Resize(), logits, image))
-
-    @property
-    def shared_stage(self) -> str | None:
-        return "backbone" if self.shared else None
 
     def relaxation(self, classes: int, options: RelaxationOptions) -> TinyRelaxation:
         return TinyRelaxation(self, classes)
@@ -147,11 +126,19 @@ def latency_table(size: tuple[int, int], classes: int) -> LatencyTable:
 
 def tiny_plan(**changes: Any) -> Plan:
     dials: dict[str, Any] = {
-        "image_scale": 1.0, "rungs": RUNGS, "full_steps": 4, "candidates": 5, "finalists": 1, "seeds": 2,
-        "proxy_share": 1.0, "views": 2, "concurrency": 1, "threads": 1,
+        "image_scale": 1.0,
+        "rungs": RUNGS,
+        "full_steps": 4,
+        "candidates": 5,
+        "finalists": 1,
+        "seeds": 2,
+        "proxy_share": 1.0,
+        "views": 2,
+        "concurrency": 1,
+        "threads": 1,
         "proxy_recipe": short(steps=RUNGS[-1], crop=(64, 96), batch_size=4),
         "full_recipe": short(steps=4, crop=(64, 96), batch_size=4),
-    }  # fmt: skip
+    }
     return Plan(**{**dials, **changes})
 
 
@@ -167,6 +154,11 @@ def gradient_config(space: str = SPACE, **plan: Any) -> SearchConfig:
 
 def tiny_config(budget: str = "5trials", space: str = SPACE, runner: Any = "in-process", **plan: Any) -> SearchConfig:
     return SearchConfig(
-        budget=Budget.parse(budget), space=space, data=DATA, runner=runner, sampler="random", device="cpu",
+        budget=Budget.parse(budget),
+        space=space,
+        data=DATA,
+        runner=runner,
+        sampler="random",
+        device="cpu",
         plan=tiny_plan(**plan),
-    )  # fmt: skip
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import ClassVar
 
 from nasseg.graph import Architecture
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
-from nasseg.space import Choice, Space
-from nasseg.space.space import Suggest
+from nasseg.space import Choice, Decide, Space
 
 
 class Cell(Choice):
@@ -24,41 +22,21 @@ class CellSpace(Space[Cell]):
     branches: int = 3
     operators: int = 5
 
-    def size(self) -> int:
-        return int(self.operators**self.branches)
+    shared_stage: ClassVar[str | None] = "backbone"
+
+    def decisions(self, decide: Decide) -> None:
+        for i in range(self.branches):
+            decide.category(f"branches.{i}", range(self.operators))
 
     def references(self) -> dict[str, Cell]:
         last = self.operators - 1
         return {"aspp": Cell(branches=(0,) * self.branches), "published": Cell(branches=(last,) * self.branches)}
 
-    def sample(self, rng: random.Random) -> Cell:
-        return Cell(branches=tuple(rng.randrange(self.operators) for _ in range(self.branches)))
-
-    def neighbours(self, choice: Cell) -> Iterator[Cell]:
-        for i, old in enumerate(choice.branches):
-            for new in range(self.operators):
-                if new != old:
-                    yield Cell(branches=(*choice.branches[:i], new, *choice.branches[i + 1 :]))
-
-    def suggest(self, trial: Suggest) -> Cell:
-        names = [str(i) for i in range(self.operators)]
-        return Cell(branches=tuple(int(trial.suggest_categorical(f"op_{i}", names)) for i in range(self.branches)))
-
-    def params(self, choice: Cell) -> Mapping[str, int | str]:
-        return {f"op_{i}": str(op) for i, op in enumerate(choice.branches)}
-
     def canonical(self, choice: Cell) -> Cell:
         return Cell(branches=tuple(sorted(choice.branches)))
 
-    def parse(self, data: Mapping[str, Any]) -> Cell:
-        return Cell.model_validate(data)
-
     def architecture(self, choice: Cell, classes: int) -> Architecture:
         raise NotImplementedError
-
-    @property
-    def shared_stage(self) -> str | None:
-        return "backbone"
 
 
 def key_of(choice: Cell) -> str:

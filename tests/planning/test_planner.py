@@ -3,7 +3,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -457,9 +457,7 @@ GRADIENT: dict[str, Any] = {"relaxations": 3, "relax_steps": 1, "finalists": 2, 
 
 
 class WithoutSharedStage(CellSpace):
-    @property
-    def shared_stage(self) -> None:
-        return None
+    shared_stage: ClassVar[None] = None
 
 
 def found_by(seed: int) -> str:

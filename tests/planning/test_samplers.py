@@ -83,7 +83,7 @@ def test_optuna_is_told_the_truth(
 ) -> None:
     trial = as_trial(SPACE, tried)
     assert (trial.state, trial.value, trial.intermediate_values) == (state, value, intermediate)
-    assert trial.params == {"op_0": "1", "op_1": "2", "op_2": "3"}
+    assert trial.params == {"branches.0": 1, "branches.1": 2, "branches.2": 3}
 
 
 @pytest.mark.parametrize(

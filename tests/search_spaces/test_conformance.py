@@ -1,13 +1,14 @@
 """Every search space under the suite for spaces. A new one is one line in `SPACES`."""
 
+import random
 from typing import Any
 
 import optuna
 import pytest
 
+from nasseg.planning.samplers.optuna import OptunaSampler, suggestions
 from nasseg.space import Space
 from nasseg.testing import SpaceConformance
-from nasseg.testing.spaces import samples
 from search_spaces.auto_deeplab import AutoDeepLab
 from search_spaces.dpc import DPC
 
@@ -28,15 +29,17 @@ class TestSpaces(SpaceConformance):
 
 
 @every_space
-def test_they_are_large(space: Space[Any]) -> None:
-    assert space.size() > 1000
+def test_they_are_counted_and_large(space: Space[Any]) -> None:
+    assert (space.size() or 0) > 1000
 
 
 @every_space
-def test_suggestions_describe_choices_both_ways(space: Space[Any]) -> None:
-    for choice in samples(space, 20):
-        assert space.suggest(optuna.trial.FixedTrial(dict(space.params(choice)))) == choice
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(10):
-        trial = study.ask()
-        assert dict(space.params(space.suggest(trial))) == trial.params
+def test_optuna_proposes_points_and_knows_them_by_their_parameters(space: Space[Any]) -> None:
+    sampler = OptunaSampler(space, lambda seed: optuna.samplers.RandomSampler(seed=seed))
+    for seed in range(10):
+        choice = sampler.propose([], random.Random(seed))
+        assert space.parse(choice.model_dump(mode="json")) == choice
+        params, distributions = suggestions(space, choice)
+        assert params.keys() == distributions.keys()
+        trial = optuna.create_trial(params=params, distributions=distributions, value=0.0)
+        assert trial.params == params

@@ -8,13 +8,14 @@ from random import Random
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasseg.planning.candidates import Trial
 from nasseg.space import Choice, Space
+from nasseg.space.decisions import Decision
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -43,7 +44,8 @@ class OptunaSampler:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = self._make(rng.getrandbits(32))
             study = optuna.create_study(storage=view, sampler=sampler, directions=["maximize"] * objectives)
-            choice: Choice = self._space.suggest(study.ask())
+            trial = study.ask()
+            choice: Choice = self._space.choose(lambda decision: _suggest(trial, decision))
         return choice
 
     def _freeze(self, tried: Trial) -> FrozenTrial:
@@ -67,10 +69,28 @@ def nsga2(space: Space[Any]) -> OptunaSampler:
 
 
 def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """The parameters that describe `choice`, and the distributions that Optuna draws them from."""
-    trial = FixedTrial(dict(space.params(choice)))
-    space.suggest(trial)
-    return trial.params, trial.distributions
+    """The parameters that describe `choice`, and the distributions that Optuna draws them from.
+
+    A decision between ordered options is the position of the option taken, any other is the option itself.
+    """
+    made = space.made(choice)
+    return (
+        {d.parameter: position if d.ordered else d.options[position] for d, position in made},
+        {d.parameter: _distribution(d) for d, _ in made},
+    )
+
+
+def _distribution(decision: Decision) -> BaseDistribution:
+    if decision.ordered:
+        return IntDistribution(0, len(decision.options) - 1)
+    return CategoricalDistribution(decision.options)
+
+
+def _suggest(trial: optuna.Trial, decision: Decision) -> int:
+    """The position of the option that Optuna takes."""
+    if decision.ordered:
+        return trial.suggest_int(decision.parameter, 0, len(decision.options) - 1)
+    return decision.options.index(trial.suggest_categorical(decision.parameter, decision.options))
 
 
 def as_trial(space: Space[Any], tried: Trial) -> FrozenTrial:

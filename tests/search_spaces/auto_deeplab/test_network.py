@@ -11,7 +11,7 @@ from torch import Tensor
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.ops import Conv, Resize, Zero
-from search_spaces.auto_deeplab import AutoDeepLab, paths
+from search_spaces.auto_deeplab import AutoDeepLab
 from search_spaces.auto_deeplab.choice import Backbone, Block
 from tests.search_spaces.auto_deeplab.made_up import block, cells
 
@@ -69,7 +69,7 @@ def as_the_paper_says(network: Network, choice: Backbone, image: Tensor) -> Tens
 @settings(max_examples=30)
 @torch.no_grad()
 def test_the_network_computes_what_the_paper_says(blocks: tuple[Block, ...], layers: int, rng: random.Random) -> None:
-    levels = paths.sample(layers, rng)
+    levels = AutoDeepLab(layers=layers).sample(rng).levels
     torch.manual_seed(0)
     network = architecture(blocks, *levels).network().double().eval()
     image = torch.randn(1, 3, 37, 70, dtype=torch.float64)
@@ -162,4 +162,4 @@ def test_every_point_is_a_network_without_loose_ends(
         for b in blocks
     )
     for cell in (blocks, only_one):
-        assert architecture(cell, *paths.sample(layers, rng), decoder=decoder).classes == 3
+        assert architecture(cell, *AutoDeepLab(layers=layers).sample(rng).levels, decoder=decoder).classes == 3

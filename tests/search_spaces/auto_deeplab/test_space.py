@@ -2,7 +2,6 @@ import random
 from collections import Counter
 from itertools import product
 
-import optuna
 import pytest
 
 from search_spaces.auto_deeplab import AutoDeepLab
@@ -85,19 +84,13 @@ def test_the_published_point_is_cut_or_extended(
     assert point == Backbone(blocks=tuple(PUBLISHED.blocks[index] for index in which), levels=levels)
 
 
-def test_suggestions_are_named_so_that_each_has_one_range() -> None:
-    space = AutoDeepLab(layers=4, blocks=2)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    ranges: dict[str, set[str]] = {}
-    for _ in range(100):
-        trial = study.ask()
-        space.suggest(trial)
-        for name, distribution in trial.distributions.items():
-            ranges.setdefault(name, set()).add(str(distribution))
-    assert {len(found) for found in ranges.values()} == {1}
-    assert {name for name in ranges if name.startswith("level")} == {
-        f"level_{layer}_after_{before}" for layer in range(1, 5) for before in range(min(layer, 4))
+def test_levels_are_parameters_for_each_level_before() -> None:
+    space, rng = AutoDeepLab(layers=4, blocks=2), random.Random(0)
+    parameters = {decision.parameter for _ in range(200) for decision, _ in space.made(space.sample(rng))}
+    assert {name for name in parameters if name.startswith("levels")} == {
+        f"levels.{layer} after {before}" for layer in range(4) for before in range(min(layer + 1, 4))
     }
+    assert "blocks.1.second.op" in parameters
 
 
 def test_the_canonical_form_keeps_the_path_and_the_network() -> None:
@@ -115,13 +108,22 @@ def test_the_canonical_form_keeps_the_path_and_the_network() -> None:
 @pytest.mark.parametrize(
     ("blocks", "levels", "message"),
     [
-        (1, (0, 0, 0), "the choice has 3 layers, but the space has 2: set layers=3"),
-        (2, (0, 0), "the choice has 2 blocks, but the space has 1: set blocks=2"),
-        (1, (0, 2), "choice: layer 2 is at stride 16 after stride 4"),
+        (1, (0, 0, 0), r"^choice: levels has 3 items, but the space has 2$"),
+        (2, (0, 0), r"^choice: blocks has 2 items, but the space has 1$"),
+        (1, (), r"^choice: levels has 0 items, but the space has 2$"),
+        (1, (0, 2), r"^choice: levels\[1\] is 2, but must be one of 0, 1$"),
+        (1, (2, 1), r"^choice: levels\[0\] is 2, but must be one of 0, 1$"),
+        (1, (1, 4), r"^choice: levels\[1\] is 4, but must be one of 0, 1, 2$"),
     ],
 )
 def test_a_choice_of_another_space_is_refused(blocks: int, levels: tuple[int, ...], message: str) -> None:
     cell: list[Block] = [block(("sep3", 0), ("skip", 1))] * blocks
     data = {"blocks": [each.model_dump() for each in cell], "levels": levels}
     with pytest.raises(ValueError, match=message):
+        TINY.parse(data)
+
+
+def test_a_block_reads_only_states_before_it() -> None:
+    data = {"blocks": [block(("sep3", 0), ("skip", 2)).model_dump()], "levels": [0, 0]}
+    with pytest.raises(ValueError, match=r"^choice: blocks\[0\]\.second\.state is 2, but must be one of 0, 1$"):
         TINY.parse(data)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from nasseg.cost import op_madds
 from nasseg.network import Network
 from nasseg.space.relaxation import RelaxationOptions
-from search_spaces.auto_deeplab import AutoDeepLab, paths
+from search_spaces.auto_deeplab import AutoDeepLab
 from search_spaces.auto_deeplab.choice import Backbone, Block, Edge
 from search_spaces.auto_deeplab.mixed_cell import MixedCell, edge, side_by_side
+from search_spaces.auto_deeplab.network import segmenter
 from search_spaces.auto_deeplab.operators import OPERATORS, operator
 from search_spaces.auto_deeplab.supernet import Supernet
 from search_spaces.auto_deeplab.trellis import Transition
@@ -25,12 +26,8 @@ SIZE = (33, 46)
 
 
 def small_space(layers: int = 4, blocks: int = 2, **options: object) -> AutoDeepLab:
-    return AutoDeepLab.model_validate(
-        {
-            "layers": layers, "blocks": blocks, "filters": 2, "stem_filters": 5, "head_filters": 4, "decoder": False,
-            **options,
-        }
-    )  # fmt: skip
+    sizes = {"layers": layers, "blocks": blocks, "filters": 2, "stem_filters": 5, "head_filters": 4, "decoder": False}
+    return AutoDeepLab.model_validate({**sizes, **options})
 
 
 def supernet(space: AutoDeepLab, seed: int = 0, **options: object) -> Supernet:
@@ -54,7 +51,7 @@ def decodable(space: AutoDeepLab, seed: int) -> Backbone:
         first, second = sorted(rng.sample(range(index + 2), 2))
         names = [rng.choice([name for name in OPERATORS if name != "zero"]) for _ in range(2)]
         blocks.append(Block(first=Edge(state=first, op=names[0]), second=Edge(state=second, op=names[1])))
-    return Backbone(blocks=tuple(blocks), levels=paths.sample(space.layers, rng))
+    return Backbone(blocks=tuple(blocks), levels=space.sample(rng).levels)
 
 
 def moves_of(choice: Backbone) -> list[Transition]:
@@ -76,7 +73,7 @@ def certain(relaxed: Supernet, choice: Backbone) -> tuple[Tensor, Tensor]:
 
 def decoded(relaxed: Supernet, choice: Backbone) -> Network:
     """The network of `choice` with the relaxation's weights."""
-    network = relaxed.space.architecture(choice, CLASSES).network()
+    network = segmenter("decoded", choice, CLASSES, relaxed.dimensions).network()
     state: dict[str, Tensor] = dict(relaxed.stem.state_dict())
     head = relaxed.heads[str(choice.levels[-1])].state_dict()
     state |= {name: value for name, value in head.items() if not name.startswith("activation")}

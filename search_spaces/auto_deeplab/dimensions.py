@@ -1,0 +1,26 @@
+"""The options of the space: how many layers, blocks and filters its networks have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Dimensions(BaseModel):
+    """Cells of `blocks` blocks along a path of `layers` layers.
+
+    A layer at stride s has blocks · filters · s / 4 filters. The stem has `stem_filters` at stride 2 and twice as many
+    at stride 4; where `filters` are few, the paper's 64 take more time than all the cells. `decoder` puts dense ASPP
+    and DeepLabV3+'s dense decoder on top; without it the head is that of the paper's search (§3.2). Convolutions of
+    either head have `head_filters`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: Annotated[int, Field(ge=1, le=24)] = 12
+    blocks: Annotated[int, Field(ge=1, le=8)] = 5
+    filters: Annotated[int, Field(ge=1)] = 8
+    stem_filters: Annotated[int, Field(ge=1)] = 64
+    decoder: bool = True
+    head_filters: Annotated[int, Field(ge=1)] = 256
