@@ -1,6 +1,6 @@
 """A search space of one's own, in one file: two atrous convolutions side by side, their rates and their width.
 
-Run from the repository's root:
+Run from the repository's root, as modules are looked for in the current folder:
 
     nasseg search --space examples.own_space:TwoRates --budget 8trials
 """

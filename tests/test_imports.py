@@ -31,6 +31,7 @@ ORDER = (
     "nasseg.experiment",
     "nasseg.report",
     "nasseg.cli",
+    "nasseg.__main__",
 )
 PLUGINS = {
     "baselines": ("baselines", "nasseg.errors", "nasseg.ops", "nasseg.graph"),

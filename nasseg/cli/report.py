@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from nasseg.cli.options import Json, print_json
+from nasseg.cli.options import Json, SpaceOfFile, Storage, print_json
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a search.", metavar="RUN")],
+    space: SpaceOfFile = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Rewrite trials.csv and report.html of a search, and print its summary."""
@@ -19,7 +21,7 @@ def report(
     from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
 
-    reporter = SearchReporter(Search(SearchConfig.load(run), run))
+    reporter = SearchReporter(Search(SearchConfig.load(run, space=space, storage=storage), run))
     reporter.write()
     if as_json:
         print_json(reporter.summary())

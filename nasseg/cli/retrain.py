@@ -15,6 +15,7 @@ from nasseg.cli.options import (
     Device,
     Json,
     Seed,
+    SpaceOfFile,
     Weights,
     Workers,
     new_run_folder,
@@ -26,6 +27,7 @@ from nasseg.cli.options import (
 
 def retrain(
     arch: Arch,
+    space: SpaceOfFile = None,
     data: Data = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on; train+val joins two.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Split to score on.")] = None,
@@ -62,7 +64,7 @@ def retrain(
         training = Retraining.prepare(
             arch, out or new_run_folder("retrain"), data=data, train_split=train_split, val_split=val_split,
             weights=weights, recipe=recipe, changes={k: v for k, v in changes.items() if v is not None},
-            device=device, seed=seed, workers=workers,
+            device=device, seed=seed, workers=workers, space=space,
         )  # fmt: skip
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")

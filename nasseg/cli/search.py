@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nasseg.cli.options import INTERRUPTED, Config, Data, Device, Json, Seed, Weights, new_run_folder, print_json, say
+from nasseg.cli.options import (
+    INTERRUPTED,
+    Config,
+    Data,
+    Device,
+    Json,
+    Seed,
+    Storage,
+    Weights,
+    new_run_folder,
+    print_json,
+    say,
+    take_space,
+)
+
+if TYPE_CHECKING:
+    from nasseg.planning.config import SearchConfig
 
 GOAL = "What counts"
 Steps = Annotated[
@@ -20,7 +37,12 @@ Steps = Annotated[
 
 
 def search(
-    space: Annotated[str, typer.Option(help="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")] = "dpc",
+    space: Annotated[
+        str | None,
+        typer.Option(
+            callback=take_space, show_default="dpc", help="dpc, auto_deeplab[:OPTIONS], or package.module:Class."
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help="200gpu-h, 8cpu-h, 2h, 30min or 40trials.")] = "30min",
     data: Data = None,
     train_split: Annotated[str, typer.Option(help="Split that trials train on.")] = "train",
@@ -59,9 +81,7 @@ def search(
         str | None, typer.Option(help="Most memory at inference, like 512MiB.", rich_help_panel=GOAL)
     ] = None,
     inherit: Annotated[bool, typer.Option(help="Start trials on images from the weights of earlier ones.")] = True,
-    storage: Annotated[
-        str | None, typer.Option(help="Optuna database URL instead of the run folder's journal.")
-    ] = None,
+    storage: Storage = None,
     runner: Annotated[Literal["ray", "in-process"], typer.Option(help="What runs the jobs.")] = "ray",
     ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at once.", min=1)] = None,
@@ -93,11 +113,18 @@ def search(
     from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
+    from nasseg.run_folder import CONFIG_FILE
 
     if resume:
         if out is None:
             raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-        saved = SearchConfig.load(out)
+        saved = SearchConfig.load(out, space=space, storage=storage)
+        if saved.ray_address is not None and ray_address is None:
+            raise ValueError(
+                f"{out / CONFIG_FILE}: ray_address is {saved.ray_address!r}, and a cluster runs code here; if you "
+                "trust it, give it again with --ray-address"
+            )
+        saved = saved.model_copy(update={"ray_address": ray_address})
         say(f"continuing {out}: {saved.space} on {saved.data}, budget {saved.budget}")
         run = Search(saved, out)
     else:
@@ -109,7 +136,7 @@ def search(
             "checkpoint_activations": checkpoint_activations,
         }  # fmt: skip
         asked = SearchConfig(
-            space=space, data=data or "streets", train_split=train_split, val_split=val_split,
+            space=space or "dpc", data=data or "streets", train_split=train_split, val_split=val_split,
             budget=Budget.parse(budget), strategy=strategy, weights=weights, runner=runner, storage=storage,
             ray_address=ray_address, device=device, seed=seed, inherit=inherit, objective=objective,
             cost_weight=cost_weight, latency=None if latency is None else str(latency),
@@ -122,12 +149,26 @@ def search(
     with SearchReporter(run) as reporter:
         run.run(stop, reporter.update)
     if stop.is_set():
-        say(f"stopped; everything finished is saved. Continue with:\n  nasseg search --resume --out {out}")
+        again = _named_again(run.config)
+        say(f"stopped; everything finished is saved. Continue with:\n  nasseg search --resume --out {out}{again}")
         raise typer.Exit(INTERRUPTED)
     if as_json:
         print_json(reporter.summary())
     else:
         reporter.print_summary()
+
+
+def _named_again(config: SearchConfig) -> str:
+    """The options that a resumption needs on the command line, as it does not take them from a file alone."""
+    from nasseg import plugins
+    from nasseg.planning.database import without_password
+
+    named = {
+        "space": None if plugins.is_registered(config.space) else config.space,
+        "storage": None if config.storage is None else without_password(config.storage),
+        "ray-address": config.ray_address,
+    }
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in named.items() if value is not None)
 
 
 def _parse_rungs(text: str | None) -> tuple[int, ...] | None:

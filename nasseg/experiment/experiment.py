@@ -57,7 +57,7 @@ def plan_search(config: SearchConfig, given: Mapping[str, Any], concurrency: int
     check_sampler(config.sampler)
     dials = Dials.model_validate(given)
     device = config.torch_device
-    space = plugins.space(config.space)
+    space = plugins.space(config.space, named_by_user=config.space)
     by_gradient = config.strategy == "gradient"
     if by_gradient and not isinstance(space, Relaxable):
         able = [
@@ -119,7 +119,8 @@ def begin_with(out: Path, *, budget: str, concurrency: int | None, **options: An
 class Search:
     """A planned search in its run folder, new or resumed; `run` carries it out and other properties are for reports.
 
-    A `Search` of a folder that holds one changes nothing there until `run` is called.
+    A `Search` of a folder that holds one changes nothing there until `run` is called. The user has named the space of
+    its config, which `SearchConfig.load` sees to.
     """
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
@@ -132,7 +133,7 @@ class Search:
                 shutil.copyfile(config.latency, folder / LATENCY_TABLE)
         self.dataset = open_dataset(config.data)
         self.classes = len(self.dataset.classes)
-        self.space = plugins.space(config.space)
+        self.space = plugins.space(config.space, named_by_user=config.space)
         self.helper = SearchWorker(config, folder)
         self.size = self.helper.provenance.data.size
         first = next(iter(self.space.references().values()))
@@ -199,7 +200,8 @@ class Search:
             self.write_best()
             on_update(self)
 
-        make_worker = partial(SearchWorker, self.config, self.folder.resolve())
+        for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, and need no password
+        make_worker = partial(SearchWorker, for_workers, self.folder.resolve())
         observers: dict[str, Any] = {
             "on_start": on_start,
             "on_result": on_result,

@@ -63,7 +63,7 @@ class SearchWorker:
         self.config, self.folder = config, folder
         self.plan: Plan = config.plan
         self.device = config.torch_device
-        self.space = plugins.space(config.space)
+        self.space = plugins.space(config.space, named_by_user=config.space)
         self.dataset = open_dataset(config.data)
         self.train = Resized(self.dataset.split(config.train_split), self.plan.image_scale)
         self.val = Resized(self.dataset.split(config.val_split), self.plan.image_scale)

@@ -9,11 +9,13 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from nasseg import plugins
 from nasseg.planning.budget import Budget
+from nasseg.planning.database import DatabaseUrl, given_again
 from nasseg.planning.limits import Limits
 from nasseg.planning.objective import Aim
 from nasseg.planning.samplers import SAMPLERS
-from nasseg.run_folder import load_config, save_config
+from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.device import choose_device
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe
@@ -57,7 +59,7 @@ class SearchConfig(BaseModel):
     """What a user asks of a search. `plan` is filled in before it starts.
 
     `latency` is the file of a latency table, whose milliseconds then are the cost instead of MAdds. Limits are as
-    `Limits.parse` reads them.
+    `Limits.parse` reads them. The password of `storage` is in no dump.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +74,7 @@ class SearchConfig(BaseModel):
     objective: Aim = "score"
     sampler: str = Field(default_factory=lambda data: _default_sampler(data["strategy"], data["objective"]))
     runner: Literal["ray", "in-process"] = "ray"
-    storage: str | None = None
+    storage: Annotated[DatabaseUrl | None, Field(repr=False)] = None
     ray_address: str | None = None
     device: str = "auto"
     seed: int = 0
@@ -100,9 +102,16 @@ class SearchConfig(BaseModel):
         save_config(self, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> SearchConfig:
-        """Read a run folder's `config.yaml`; raises `ValueError` where it is missing or off."""
-        return load_config(cls, folder, "search")
+    def load(cls, folder: Path, *, space: str | None = None, storage: str | None = None) -> SearchConfig:
+        """Read the `config.yaml` of a run folder, which may be someone else's.
+
+        `space` and `storage` are what the user names on the command line: a space that is not registered
+        (`plugins.check_space`), and the database's URL with its password, which is not saved. Raises `ValueError` where
+        the file is missing or off, or names another space or database.
+        """
+        saved = load_config(cls, folder, "search")
+        plugins.check_space(saved.space, space, str(folder / CONFIG_FILE))
+        return saved.model_copy(update={"storage": given_again(saved.storage, storage)})
 
 
 def _default_sampler(strategy: Strategy, objective: Aim) -> str:

@@ -15,6 +15,7 @@ from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task, Trial
 from nasseg.planning.limits import descend, excess
 from nasseg.planning.relaxation_schedule import Relaxing
 from nasseg.planning.samplers.base import Sampler, Tried
+from nasseg.run_folder import file_name
 from nasseg.space import Choice, Space
 
 LEAST_PROXY_SHARE = 0.3
@@ -407,7 +408,7 @@ class Planner:
 
     def _reference(self, label: str, choice: Choice) -> _Known:
         choice = self._space.canonical(choice)
-        return self._learn(choice, self._candidate(choice).model_copy(update={"label": label}))
+        return self._learn(choice, self._candidate(choice).model_copy(update={"label": file_name(label)}))
 
     def _learn(self, choice: Choice, candidate: Candidate) -> _Known:
         if candidate.key not in self._by_key:

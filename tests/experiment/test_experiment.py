@@ -39,7 +39,7 @@ def finish(search: Search) -> Search:
 
 
 def resumed(folder: Path) -> Search:
-    return Search(SearchConfig.load(folder), folder)
+    return Search(SearchConfig.load(folder, space=SPACE), folder)
 
 
 def results(search: Search) -> list[tuple[Any, ...]]:
@@ -79,7 +79,7 @@ def test_the_run_folder_holds_all_that_is_promised(done: Search) -> None:
         "config.yaml", "study.journal", "best.json", "pareto", "trials.csv", "tensorboard", "report.html", "log.txt",
         "model.safetensors", "checkpoints", "features",
     }  # fmt: skip
-    assert SearchConfig.load(done.folder) == done.config
+    assert SearchConfig.load(done.folder, space=SPACE) == done.config
 
 
 def test_the_best_is_written_with_where_it_comes_from(done: Search) -> None:

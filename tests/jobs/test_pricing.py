@@ -65,7 +65,7 @@ def latency(tmp_path: Path) -> Path:
 
 
 def check(latency: Path | None, size: tuple[int, int] = (64, 96), classes: int = 3, **limits: float) -> None:
-    check_costs(SPACE, plugins.space(SPACE), classes, size, Limits(**limits), latency)
+    check_costs(SPACE, plugins.space(SPACE, named_by_user=SPACE), classes, size, Limits(**limits), latency)
 
 
 def test_a_table_that_fits_is_taken(latency: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: 
     before = content(folder)
     for name in ("trials.csv", "report.html"):
         (folder / name).unlink()
-    again = SearchReporter(Search(SearchConfig.load(folder), folder))
+    again = SearchReporter(Search(SearchConfig.load(folder, space=SPACE), folder))
     again.write()
     after = content(folder)
     assert set(after) == set(before)
@@ -112,7 +112,7 @@ def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
 
 def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:
     run(Search(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
-    search = Search(SearchConfig.load(tmp_path), tmp_path)
+    search = Search(SearchConfig.load(tmp_path, space=SPACE), tmp_path)
     run(search)
     lines = [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert len(lines) == len(set(lines)) == sum(len(t.proxy) + len(t.full) for t in search.trials)
