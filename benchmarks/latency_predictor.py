@@ -70,7 +70,7 @@ def measure(
     device: torch.device,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    points, seconds = plugins.space(space), arguments.minutes * 60
+    points, seconds = plugins.space(space, named_by_user=space), arguments.minutes * 60
     known = samples(points, CLASSES, arguments.calibration)
     if tables:
         table = LatencyTable.load(tables[0])

@@ -1,19 +1,21 @@
 """Finding baselines and search spaces by name: entry points, exactly as a user's own package has them.
 
 A name takes options after a colon: `unet:in_channels=1,norm=none`. A space may also be `package.module:Class`, with
-options after a second colon.
+options after a second colon. Importing a module runs its code, so such a class is imported only if the user names it;
+a file, which may be someone else's, names registered spaces.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
 from nasseg.errors import one_line
 
@@ -58,34 +60,71 @@ def baseline(text: str, num_classes: int | None = None, **options: Any) -> Archi
     return network
 
 
-def space(text: str) -> Space[Any]:
-    """The search space `NAME`, `NAME:OPTIONS` or `package.module:Class[:OPTIONS]`.
+def space(text: str, *, named_by_user: str | None = None, where: str = "") -> Space[Any]:
+    """Build the search space `NAME[:OPTIONS]` or, where the user named it, `package.module:Class[:OPTIONS]`.
 
-    Raises `ValueError` for an unknown name or option, with the known ones.
+    `named_by_user` is the space as the user gave it, on the command line or in Python; a text that came from the user
+    is its own. `where` is the file that the text came from. Raises `ValueError` as `check_space` does, and for an
+    unknown name or option, with the known ones.
     """
-    name, _, tail = text.partition(":")
-    if "." in name:
-        attribute, _, tail = tail.partition(":")
-        make = _import(name, attribute)
-    else:
-        make = loaded(SPACES, name)
+    from nasseg.space import Space
+
+    check_space(text, named_by_user, where)
+    name, tail = _split_space(text)
+    module, _, attribute = name.partition(":")
+    make = _import(module, attribute) if attribute else loaded(SPACES, name)
+    if not isinstance(make, type) or not issubclass(make, Space) or inspect.isabstract(make):
+        raise ValueError(f"{name} is no search space; give a class that implements nasseg.space.Space")
     found: Space[Any] = _call(make, text, parse_options(tail, name))
     return found
 
 
-def architecture(text: str, num_classes: int | None = None) -> Architecture:
+def check_space(text: str, named_by_user: str | None, where: str = "") -> None:
+    """Raise `ValueError` unless the space `text` is registered, or is the one that the user named.
+
+    The user names it as the file `where` has it, or without its options. Nothing is imported.
+    """
+    name, _ = _split_space(text)
+    place = f"{where}: " if where else ""
+    if named_by_user is None and ":" in name:
+        raise ValueError(
+            f"{place}space {name} is not registered, and importing it runs its code; if you trust that, add "
+            f"--space {name}"
+        )
+    if named_by_user not in {None, text, name}:
+        raise ValueError(
+            f"{place}space is {text!r}, but --space names {named_by_user!r}; name the same, without its options"
+        )
+
+
+def is_registered(text: str) -> bool:
+    """Whether the space `NAME[:OPTIONS]` is one that an installed package registers."""
+    return text.partition(":")[0] in names(SPACES)
+
+
+def _split_space(text: str) -> tuple[str, str]:
+    """`NAME` or `package.module:Class`, and the options after it; a registered name goes before a module's."""
+    name, _, tail = text.partition(":")
+    attribute, _, options = tail.partition(":")
+    if is_registered(text) or not attribute.isidentifier() or not all(map(str.isidentifier, name.split("."))):
+        return name, tail
+    return f"{name}:{attribute}", options
+
+
+def architecture(text: str, num_classes: int | None = None, *, named_by_user: str | None = None) -> Architecture:
     """ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
 
     A file keeps its own number of classes; `num_classes` is for names (not given: the network's own default). One that
     holds a point of a search space may have other options of the space after a colon, such as a wider network's:
-    `best.json:filters=32`. Raises `ValueError`.
+    `best.json:filters=32`. `named_by_user` is the file's space as the user names it, if it is not registered. Raises
+    `ValueError`.
     """
     from nasseg.graph import load
 
     if is_file(text):
         path, tail = _split_options(text)
         found = _point_in_file(Path(path), num_classes) or load(path)
-        return _with_options(found, path, tail) if tail else found
+        return _with_options(found, path, tail, named_by_user) if tail else found
     name = text.partition(":")[0]
     if name in names(SPACES):
         points = space(text)
@@ -118,17 +157,15 @@ def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
     raise ValueError(f"{path} is a list, but no space reads it as one of its points ({'; '.join(problems)})")
 
 
-def _with_options(found: Architecture, path: str, tail: str) -> Architecture:
+def _with_options(found: Architecture, path: str, tail: str, named_by_user: str | None) -> Architecture:
     """The same point of its space with other options of the space: without the scores, which hold no more."""
     if found.space is None or found.choice is None:
         raise ValueError(f"{path} is no point of a search space, so that it has no options; leave out {tail!r}")
-    name, _, own = found.space.partition(":")
-    if "." in name:
-        attribute, _, own = own.partition(":")
-        name = f"{name}:{attribute}"
+    check_space(found.space, named_by_user, path)
+    name, own = _split_space(found.space)
     options = {**parse_options(own, name), **parse_options(tail, path)}
     text = f"{name}:" + ",".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in options.items())
-    points = space(text)
+    points = space(text, named_by_user=name)
     network = points.architecture(points.parse(found.choice), found.classes)
     origin = None if found.provenance is None else {**found.provenance, "miou": {}, "latency": None}
     return network.replace(space=text, choice=found.choice, provenance=origin)
@@ -166,10 +203,8 @@ def _import(module: str, attribute: str) -> Callable[..., Any]:
 
 def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
     """Call with options checked and converted by the callable's own annotations."""
-    from nasseg.space import Space
-
     try:
-        if isinstance(make, type) and issubclass(make, Space):
+        if isinstance(make, type) and issubclass(make, BaseModel):
             return make.model_validate(options)
         return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(make)(**options)
     except ValidationError as error:
@@ -180,6 +215,4 @@ def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
 
 
 def _known(make: Callable[..., Any]) -> str:
-    import inspect
-
     return ", ".join(name for name in inspect.signature(make).parameters if name != "num_classes")

@@ -5,14 +5,16 @@ A search and a retraining each have a folder, which holds all that is known of t
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from reprlib import repr as short_repr
+from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from nasseg.errors import one_line
 from nasseg.graph import write_atomically
@@ -40,6 +42,22 @@ CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+def file_name(name: str) -> str:
+    """Check that `name`, which may come from someone else's file, can name a file of a run folder, and return it.
+
+    Raises `ValueError` for anything that could lead out of the folder or that a file system may not take.
+    """
+    if re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]{1,100}", name) is None:
+        raise ValueError(
+            f"{short_repr(name)} cannot name a file; use 1 to 100 letters, digits, '_', '-' and '.', with no '.' first"
+        )
+    return name
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""The type of a field that names files: its values are as `file_name` wants them."""
 
 
 def check_new(folder: Path) -> None:

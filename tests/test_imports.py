@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Each part of nasseg imports only itself and those before it. `nasseg` itself, the public face, imports any of them.
 ORDER = (
     "nasseg.errors",
+    "nasseg.database",
     "nasseg.allocator",
     "nasseg.threads",
     "nasseg.rank_correlation",
@@ -33,6 +34,7 @@ ORDER = (
     "nasseg.report",
     "nasseg.testing",
     "nasseg.cli",
+    "nasseg.__main__",
 )
 PLUGINS = {
     "baselines": ("baselines", "nasseg.errors", "nasseg.ops", "nasseg.graph"),

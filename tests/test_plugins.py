@@ -1,4 +1,5 @@
 import re
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,13 @@ import pytest
 
 from nasseg import plugins
 from nasseg.graph import save
+from nasseg.space import Space
 from search_spaces.dpc import DPC
 from tests.train.made_up import small_architecture
+
+
+def users_space(text: str) -> Space[Any]:
+    return plugins.space(text, named_by_user=text)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,30 @@ def test_a_baseline_by_name_with_options_and_classes() -> None:
 def test_a_space_by_name_or_by_class() -> None:
     assert plugins.space("dpc") == DPC()
     assert plugins.space("dpc:branches=3,backbone=resnet18") == DPC(branches=3, backbone="resnet18")
-    assert plugins.space("search_spaces.dpc:DPC:branches=3") == DPC(branches=3)
+    text = "search_spaces.dpc:DPC:branches=3"
+    for named in (text, "search_spaces.dpc:DPC"):
+        assert plugins.space(text, named_by_user=named) == DPC(branches=3)
+
+
+def test_a_class_that_nobody_named_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_space_of_ones_own.py").write_text("raise AssertionError")
+    text = "a_space_of_ones_own:Space:size=3"
+    for named in (None, "dpc", "a_space_of_ones_own:Other", "a_space_of_ones_own:Space:size=4"):
+        with pytest.raises(ValueError, match=r"^net\.json: space .*a_space_of_ones_own:Space.*"):
+            plugins.space(text, named_by_user=named, where="net.json")
+    with pytest.raises(AssertionError):
+        plugins.space(text, named_by_user=text)
+
+
+def test_a_registered_name_must_stand_for_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = EntryPoint("shell", "torch.utils.collect_env:run", plugins.SPACES)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [shell])
+    with pytest.raises(
+        ValueError, match=r"^shell is no search space; give a class that implements nasseg\.space\.Space$"
+    ):
+        plugins.space(f"shell:command=touch {tmp_path / 'called'}")
+    assert not (tmp_path / "called").exists()
 
 
 @pytest.mark.parametrize(
@@ -50,8 +79,12 @@ def test_a_space_by_name_or_by_class() -> None:
         (plugins.space, "dpd", "unknown search space 'dpd'; known: auto_deeplab, dpc"),
         (plugins.space, "dpc:arms=3", "unknown option 'arms'; known: branches"),
         (plugins.space, "dpc:branches=0", "branches is 0, but must be greater than or equal to 1"),
-        (plugins.space, "search_spaces.dpc:DPX", "search_spaces.dpc:DPX cannot be imported"),
-        (plugins.space, "search_spaces.dpd:DPC", "search_spaces.dpd:DPC cannot be imported"),
+        (users_space, "search_spaces.dpc:DPX", "search_spaces.dpc:DPX cannot be imported"),
+        (users_space, "search_spaces.dpd:DPC", "search_spaces.dpd:DPC cannot be imported"),
+        (users_space, "search_spaces.dpc", "unknown search space 'search_spaces.dpc'; known: auto_deeplab, dpc"),
+        (users_space, "torch.utils.collect_env:run:command=id", "torch.utils.collect_env:run is no search space; give"),
+        (users_space, "search_spaces.dpc:Cell", "search_spaces.dpc:Cell is no search space; give a class that"),
+        (users_space, "nasseg.space:Space", "nasseg.space:Space is no search space; give a class that implements"),
         (plugins.architecture, "nothing", "unknown architecture 'nothing'; give a file such as best.json, or one of"),
         (plugins.architecture, "nothing.json", "nothing.json: no such file; give a best.json, or a baseline's name"),
     ],
@@ -91,14 +124,15 @@ def test_a_point_in_a_file_may_have_other_options(space: str, tmp_path: Path) ->
         space=space, choice=choice.model_dump(mode="json"), provenance=provenance
     )
     save(found, tmp_path / "best.json")
-    wider = plugins.architecture(f"{tmp_path / 'best.json'}:filters=16,decoder=true")
+    name = space.removesuffix(":filters=8")
+    wider = plugins.architecture(f"{tmp_path / 'best.json'}:filters=16,decoder=true", named_by_user=name)
     assert wider.key == DPC(filters=16, decoder=True).architecture(choice, 5).key
     assert wider.choice == found.choice
     assert wider.provenance == {"seed": 3, "miou": {}, "latency": None}
     assert wider.space is not None
-    assert plugins.space(wider.space) == DPC(filters=16, decoder=True)
+    assert users_space(wider.space) == DPC(filters=16, decoder=True)
     with pytest.raises(ValueError, match="unknown option 'colour'; known: branches"):
-        plugins.architecture(f"{tmp_path / 'best.json'}:colour=1")
+        plugins.architecture(f"{tmp_path / 'best.json'}:colour=1", named_by_user=name)
 
 
 def test_a_network_of_no_space_has_no_options(tmp_path: Path) -> None:

@@ -2,13 +2,28 @@ from pathlib import Path
 
 import pytest
 
-from nasseg.run_folder import check_new, new_folder
+from nasseg.run_folder import check_new, file_name, new_folder
 
 
 def fill_up(folder: Path, file: Path) -> None:
     with new_folder(folder):
         file.touch()
         raise OSError("full")
+
+
+@pytest.mark.parametrize("name", ["plain", "auto_deeplab-s", "0-1-2", "8454ff1e69c7f9c1c6bf", "v1.5", "-", "x" * 100])
+def test_names_of_files(name: str) -> None:
+    assert file_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "/etc/x", "../up", "a\\b", "a b", "a\n", "\0", "ä", "x" * 101]
+)
+def test_what_could_lead_elsewhere_is_no_name_of_a_file(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"' cannot name a file; use 1 to 100 letters, digits, '_', '-' and '\.', with"
+    ):
+        file_name(name)
 
 
 def test_a_folder_is_made_and_stays(tmp_path: Path) -> None:

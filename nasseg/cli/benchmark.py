@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasseg.cli.options import Config, Device, Json, newest_best, parse_size, print_json, say
+from nasseg.cli.options import Config, Device, Json, SpaceOfFile, newest_best, parse_size, print_json, say
 
 if TYPE_CHECKING:
     from nasseg.cost import Latency
@@ -43,6 +43,7 @@ def benchmark(
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of networks given by name (19).", min=1)] = None,
     processes: Annotated[int, typer.Option(help="Fresh processes that measure, one after the other.", min=1)] = 3,
+    space: SpaceOfFile = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file too.")] = None,
     as_json: Json = False,
@@ -68,7 +69,7 @@ def benchmark(
         choose_backend(name, target, dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    architectures = {arch: plugins.architecture(arch, classes).inference() for arch in archs}
+    architectures = {arch: plugins.architecture(arch, classes, named_by_user=space).inference() for arch in archs}
     for arch, architecture in architectures.items():
         if classes not in (None, architecture.classes):
             raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from nasseg.cli.options import Arch, Config, Json, parse_size, print_json
+from nasseg.cli.options import Arch, Config, Json, SpaceOfFile, parse_size, print_json
 
 
 def describe(
     arch: Arch,
     classes: Annotated[int | None, typer.Option(help="Classes of a network given by name (19).", min=1)] = None,
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
+    space: SpaceOfFile = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -20,7 +21,7 @@ def describe(
     from nasseg import plugins
 
     pixels = parse_size(size)
-    architecture = plugins.architecture(arch, classes)
+    architecture = plugins.architecture(arch, classes, named_by_user=space)
     if classes not in (None, architecture.classes):
         raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
     description = architecture.describe(pixels)

@@ -23,7 +23,9 @@ def options_from(model: type[BaseModel]) -> Callable[[Callable[..., None]], Call
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        parameters = [_parameter(name, field) for name, field in model.model_fields.items()] + own
+        required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
+        optional = [parameter for parameter in own if parameter not in required]
+        parameters = [*required, *(_parameter(name, field) for name, field in model.model_fields.items()), *optional]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command

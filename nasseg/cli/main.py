@@ -7,12 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from nasseg.cli import benchmark, describe, evaluate, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
+from nasseg.errors import one_line
 
 app = typer.Typer(
     name="nasseg",
@@ -21,6 +24,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"nasseg {version('nasseg')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "retrain": retrain.retrain,
@@ -53,7 +73,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}{hint}", USER_ERROR, debug)
     except ValueError as error:
-        _fail(str(error), USER_ERROR, debug)
+        _fail(one_line(error) if isinstance(error, ValidationError) else str(error), USER_ERROR, debug)
     except Exception as error:
         if isinstance(error, UsageError):
             _fail(_usage(error), USER_ERROR, debug)

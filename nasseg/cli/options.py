@@ -48,9 +48,44 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", callback=load_config, is_eager=True, help="Options as a YAML file.", metavar="FILE"),
 ]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option on the command line, not a file of options or the default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def take_space(context: typer.Context, text: str | None) -> str | None:
+    """A space as the user names it; the module of one that is not registered may lie in the current folder.
+
+    Only then is that folder searched, so that other commands import nothing from it. Raises `ValueError` for a space in
+    an options file, which may be someone else's, that is not registered.
+    """
+    from nasseg import plugins
+
+    if text is None or plugins.is_registered(text):
+        return text
+    if not is_given(context, "space"):
+        plugins.check_space(text, None, f"{context.params.get('config')}")
+    sys.path.insert(0, os.getcwd())
+    return text
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Data = Annotated[
     str | None, typer.Option("--data", help="streets[:OPTIONS] (generated), or folder:PATH.", metavar="DATA")
+]
+SPACE_OF_A_FILE = "The file's search space, if it is not registered: you let its code run. As package.module:Class."
+SpaceOfFile = Annotated[str | None, typer.Option("--space", callback=take_space, help=SPACE_OF_A_FILE, metavar="SPACE")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Database URL of the record, instead of the run folder's journal. Its password is not saved, but others "
+        "on this machine see it on a command line: PGPASSWORD or ~/.pgpass hide it.",
+        metavar="URL",
+    ),
 ]
 Weights = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasseg.cli.options import INTERRUPTED, Config, Device, Json, parse_size, print_json, say
+from nasseg.cli.options import INTERRUPTED, Config, Device, Json, parse_size, print_json, say, take_space
 
 if TYPE_CHECKING:
     from nasseg.cost.latency_table import Entry, LatencyTable
@@ -22,7 +22,7 @@ SHOWN = 5
 
 def profile(
     out: Annotated[Path, typer.Option(help="The table, a JSON file.", metavar="TABLE.json")],
-    space: Annotated[str, typer.Option(help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
+    space: Annotated[str, typer.Option(callback=take_space, help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
     device: Device = "auto",
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
     batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
@@ -54,7 +54,7 @@ def profile(
     pixels, target, seconds = parse_size(size), choose_device(device), _parse_seconds(limit)
     dtype = dtype or default_dtype(target)
     choose_backend(backend, target, dtype)
-    points = plugins.space(space)
+    points = plugins.space(space, named_by_user=space)
     _check_out(out, engine.partial_file(out), resume)
     if threads is not None:
         torch.set_num_threads(threads)

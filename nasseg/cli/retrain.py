@@ -15,6 +15,7 @@ from nasseg.cli.options import (
     Device,
     Json,
     Seed,
+    SpaceOfFile,
     Weights,
     Workers,
     new_run_folder,
@@ -27,6 +28,7 @@ from nasseg.cli.options import (
 
 def retrain(
     arch: Arch,
+    space: SpaceOfFile = None,
     data: Data = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on; train+val joins two.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Split to score on.")] = None,
@@ -74,6 +76,7 @@ def retrain(
             device=device,
             seed=seed,
             workers=workers,
+            space=space,
         )
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")

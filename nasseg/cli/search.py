@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -11,30 +13,37 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasseg.cli.fields import options_from
-from nasseg.cli.options import INTERRUPTED, Config, Json, new_run_folder, print_json, say
+from nasseg.cli.options import INTERRUPTED, Config, Json, is_given, new_run_folder, print_json, say, take_space
 from nasseg.planning.options import SearchOptions
 
 if TYPE_CHECKING:
     from nasseg.experiment.experiment import Experiment
+    from nasseg.planning.config import SearchConfig
 
 
 @options_from(SearchOptions)
 def search(
+    context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
     as_json: Json = False,
     config: Config = None,
-    **options: object,
+    **options: str | None,
 ) -> None:
     """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
     from nasseg.report.search import SearchReporter
 
-    run = _continue(out) if resume else _begin(out or new_run_folder("search"), options)
+    take_space(context, options["space"])
+    if resume:
+        run = _continue(out, {name: value for name, value in options.items() if is_given(context, name)})
+    else:
+        run = _begin(out or new_run_folder("search"), options)
     stop = stop_on_interrupt()
     with SearchReporter(run) as reporter:
         run.run(stop, reporter.update)
     if stop.is_set():
-        say(f"stopped; everything finished is saved. Continue with:\n  nasseg search --resume --out {run.folder}")
+        again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
+        say(f"stopped; everything finished is saved. Continue with:\n  {again}")
         raise typer.Exit(INTERRUPTED)
     if as_json:
         print_json(reporter.summary())
@@ -42,22 +51,44 @@ def search(
         reporter.print_summary()
 
 
-def _continue(out: Path | None) -> Experiment:
+def _continue(out: Path | None, named: Mapping[str, str | None]) -> Experiment:
+    """Open the search in `out`; `named` are the options on the command line, as a file alone is not to be trusted."""
     from nasseg.experiment.experiment import Experiment
+    from nasseg.run_folder import CONFIG_FILE
 
     if out is None:
         raise ValueError("--resume needs --out RUN, the folder of the search to continue")
-    run = Experiment.open(out)
-    say(f"continuing {out}: {run.config.space} on {run.config.data}, budget {run.config.budget}")
-    return run
+    named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
+    search = Experiment.open(out, **named_again)
+    address = search.config.ray_address
+    if address is not None and named_again["ray_address"] is None:
+        raise ValueError(
+            f"{out / CONFIG_FILE}: ray_address is {address!r}, and a cluster runs code here; if you trust it, give it "
+            "again with --ray-address"
+        )
+    say(f"continuing {out}: {search.config.space} on {search.config.data}, budget {search.config.budget}")
+    return search
 
 
-def _begin(out: Path, given: dict[str, object]) -> Experiment:
+def _begin(out: Path, given: Mapping[str, object]) -> Experiment:
     from nasseg.experiment.begin import begin
 
     options = SearchOptions.parse(given)
     say("checking the data and measuring the machine's speed …")
     return begin(out, options)
+
+
+def _named_again(config: SearchConfig) -> str:
+    """The options that a resumption needs on the command line, as it does not take them from a file alone."""
+    from nasseg import plugins
+    from nasseg.database import without_password
+
+    named = {
+        "space": None if plugins.is_registered(config.space) else config.space,
+        "storage": None if config.storage is None else without_password(config.storage),
+        "ray-address": config.ray_address,
+    }
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in named.items() if value is not None)
 
 
 def stop_on_interrupt() -> threading.Event:

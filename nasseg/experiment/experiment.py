@@ -62,9 +62,15 @@ class Experiment:
         self.results = self._results()
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the search in a run folder; raises `ValueError` if it holds none."""
-        config = SearchConfig.load(folder)
+    def open(
+        cls, folder: Path, *, space: str | None = None, storage: str | None = None, ray_address: str | None = None
+    ) -> Self:
+        """Open the search in a run folder; raises `ValueError` if it holds none, and as `SearchConfig.load` does.
+
+        `space`, `storage` and `ray_address` are what the user names, as a file alone is not to be trusted.
+        """
+        config = SearchConfig.load(folder, space=space, storage=storage)
+        config = config.model_copy(update={"ray_address": ray_address or config.ray_address})
         return cls(config, Context.open(config, folder))
 
     # --- carrying it out -------------------------------------------------------------------------------------------
@@ -97,9 +103,10 @@ class Experiment:
         else:
             from nasseg.jobs.runners import ray_tune
 
+            for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, need no password
             ray_tune.run_jobs(
                 self.planner,
-                partial(Worker.open, self.config, self.folder.resolve()),
+                partial(Worker.open, for_workers, self.folder.resolve()),
                 on_start=on_start,
                 on_result=on_result,
                 spent=lambda: self.spent,

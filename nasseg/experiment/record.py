@@ -11,9 +11,11 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from nasseg.cost import Latency
+from nasseg.errors import one_line
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome
 from nasseg.planning.objective import Objective
@@ -82,7 +84,10 @@ class Record:
             storage = RDBStorage(url)
         except (SQLAlchemyError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"storage cannot be opened ({reason}); give a URL such as sqlite:///search.db") from error
+            fix = "give a URL such as sqlite:///search.db"
+            if not url.startswith("sqlite"):
+                fix = "give --storage the URL with its password, which is not saved, or set PGPASSWORD or ~/.pgpass"
+            raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
         return cls(storage, name, space, top_step, objective)
 
     def start(self, job: Job) -> None:
@@ -124,12 +129,10 @@ class Record:
                 full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
         trials: dict[str, Trial] = {}
         for recorded in self._trials():
-            attributes = recorded.user_attrs
-            named = {name: attributes.get(name) for name in ("key", "choice", "label")}
-            candidate = Candidate.model_validate({**named, "constraints": recorded.constraints})
+            candidate = _candidate(recorded)
             proxy = {
                 int(name.removeprefix(_STEP)): Outcome.model_validate(value)
-                for name, value in attributes.items()
+                for name, value in recorded.user_attrs.items()
                 if name.startswith(_STEP)
             }
             choice = self._space.canonical(self._space.parse(candidate.choice))
@@ -221,6 +224,15 @@ class Record:
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         elif step == self._top_step:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+
+
+def _candidate(recorded: FrozenTrial) -> Candidate:
+    """The candidate of a trial; raises `ValueError` where the record holds none, or one whose names are no files'."""
+    named = {name: recorded.user_attrs.get(name) for name in ("key", "choice", "label")}
+    try:
+        return Candidate.model_validate({**named, "constraints": recorded.constraints})
+    except ValidationError as error:
+        raise ValueError(one_line(error, f"trial {recorded.number} of the search's record")) from None
 
 
 class _Journal(JournalFileBackend):

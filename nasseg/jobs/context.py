@@ -28,13 +28,15 @@ KEPT_ARCHITECTURES = 256
 class Problem:
     """What a search is about: data, space, limits and costs.
 
+    The user has named the space; `SearchConfig.load` sees to it that a file has not.
+
     Raises `ValueError` for data, a space or a latency table that cannot be opened.
     """
 
     def __init__(self, options: SearchOptions) -> None:
         self.options = options
         self.device = options.torch_device
-        self.space = plugins.space(options.space)
+        self.space = plugins.space(options.space, named_by_user=options.space)
         self.dataset = open_dataset(options.data)
         self.train: Split = self.dataset.split(options.train_split)
         self.val: Split = self.dataset.split(options.val_split)

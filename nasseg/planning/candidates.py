@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nasseg.planning.job import Candidate, Costs, Outcome
+from nasseg.run_folder import file_name
 from nasseg.space import Choice, Space
 
 
@@ -124,7 +125,7 @@ class Candidates:
     def add_reference(self, label: str, choice: Choice) -> Trial:
         """The trial of a handcrafted point of the space, under its name."""
         choice = self._space.canonical(choice)
-        return self.add(choice, self.describe(choice).model_copy(update={"label": label}))
+        return self.add(choice, self.describe(choice).model_copy(update={"label": file_name(label)}))
 
     def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:
         """Note a choice that breaks a limit."""

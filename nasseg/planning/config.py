@@ -7,10 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from nasseg import plugins
+from nasseg.database import given_again
 from nasseg.planning.budget import Budget
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.settings import PlannerSettings
-from nasseg.run_folder import load_config, save_config
+from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe
 
@@ -50,6 +52,13 @@ class SearchConfig(SearchOptions):
         save_config(self, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> SearchConfig:
-        """Read a run folder's `config.yaml`; raises `ValueError` if it is missing or off."""
-        return load_config(cls, folder, "search")
+    def load(cls, folder: Path, *, space: str | None = None, storage: str | None = None) -> SearchConfig:
+        """Read the `config.yaml` of a run folder, which may be someone else's.
+
+        `space` and `storage` are what the user names on the command line: a space that is not registered
+        (`plugins.check_space`), and the database's URL with its password, which is not saved. Raises `ValueError` if
+        the file is missing or off, or names another space or database.
+        """
+        saved = load_config(cls, folder, "search")
+        plugins.check_space(saved.space, space, str(folder / CONFIG_FILE))
+        return saved.model_copy(update={"storage": given_again(saved.storage, storage)})

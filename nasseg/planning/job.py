@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from nasseg.run_folder import FileName
+
 Task = Literal["prepare", "relax", "proxy", "full"]
 Status = Literal["ok", "nonfinite", "failed"]
 
@@ -16,11 +18,11 @@ class _Data(BaseModel):
 
 
 class Candidate(_Data):
-    """One point of a space that a search tries."""
+    """One point of a space that a search tries; `key` and `label` name its files."""
 
-    key: str = Field(description="hash of its architecture")
+    key: FileName = Field(description="hash of its architecture")
     choice: dict[str, Any] = Field(description="the space's choice, as JSON")
-    label: str | None = Field(default=None, description="name of a handcrafted reference")
+    label: FileName | None = Field(default=None, description="name of a handcrafted reference")
     constraints: dict[str, float] = Field(default={}, description="by limit; those above 0 are violated, as in Optuna")
 
     @property

@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasseg.planning.job import Costs, Outcome
-
-Aim = Literal["score", "pareto"]
+from nasseg.planning.options import Aim
 
 
 class Objective(BaseModel):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from nasseg.database import DatabaseUrl
 from nasseg.errors import one_line
 from nasseg.planning.budget import Budget
-from nasseg.planning.objective import Aim
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nasseg.planning.limits import Limits
 
 Strategy = Literal["trials", "gradient"]
+Aim = Literal["score", "pareto"]
 OF_GRADIENT = ("relaxations", "relax_steps", "partial_channels", "checkpoint_activations")
 
 
@@ -109,8 +110,11 @@ class SearchOptions(BaseModel):
     gpus_per_trial: Annotated[float | None, RUNS] = Field(
         default=None, ge=0.01, description="Share of a GPU that a job takes."
     )
-    storage: Annotated[str | None, RUNS] = Field(
-        default=None, description="Optuna database URL instead of the run folder's journal."
+    storage: Annotated[DatabaseUrl | None, Shown(RUNS.panel, "URL")] = Field(
+        default=None,
+        repr=False,
+        description="Database URL of the record, instead of the run folder's journal. Its password is not saved, but "
+        "others on this machine see it on a command line: PGPASSWORD or ~/.pgpass hide it.",
     )
 
     @classmethod

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
+from nasseg.errors import one_line
 from nasseg.report.figures.figure import FORMATS, save
 from nasseg.report.figures.weighted_graph import draw_weights
 from nasseg.report.tensorboard import RelaxationBoard
@@ -25,6 +27,7 @@ class RelaxationReporter:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
+        snapshots(folder)  # one that is off is told before a search goes on, not by its thread that draws
         self._boards: dict[int, RelaxationBoard] = {}
         self._shown: dict[int, int] = {}
         self._drawn: dict[int, int] = {}
@@ -70,10 +73,16 @@ class RelaxationReporter:
 
 
 def snapshots(folder: str | Path) -> list[RelaxationSnapshot]:
-    """Read the last snapshot of each relaxation in a run folder, by seed."""
+    """Read the last snapshot of each relaxation in a run folder; raises `ValueError` for a file that is off."""
     files = (Path(folder) / RELAXATION_FOLDER).glob("seed*.json")
-    found = [RelaxationSnapshot.model_validate_json(file.read_bytes()) for file in files]
-    return sorted(found, key=lambda snapshot: snapshot.seed)
+    return sorted(map(_snapshot, files), key=lambda snapshot: snapshot.seed)
+
+
+def _snapshot(file: Path) -> RelaxationSnapshot:
+    try:
+        return RelaxationSnapshot.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(file))) from None
 
 
 def draw_snapshot(snapshot: RelaxationSnapshot) -> dict[str, Figure]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from nasseg.run_folder import FileName
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,9 +31,12 @@ class WeightedEdge(_Data):
 
 
 class WeightedGraph(_Data):
-    """A drawing of weights, such as a relaxation's: a trellis of paths, a cell of operators."""
+    """A drawing of weights, such as a relaxation's: a trellis of paths, a cell of operators.
 
-    name: str
+    `name` names the drawing's files.
+    """
+
+    name: FileName
     title: str
     nodes: tuple[WeightedNode, ...]
     edges: tuple[WeightedEdge, ...]

@@ -82,18 +82,24 @@ class Retraining:
         device: str,
         seed: int,
         workers: int,
+        space: str | None = None,
     ) -> Retraining:
         """Resolve the options against the architecture's file, check them, and make the run folder.
 
-        Options that are `None` come from the file's provenance; weights `none` means random ones. Raises `ValueError`
+        Options that are `None` come from the file's provenance; weights `none` means random ones. `space` is the file's
+        search space as the user names it, which one that is not registered needs (`plugins.space`). Raises `ValueError`
         for anything that could not work later.
         """
         check_new(folder)
-        architecture = plugins.architecture(arch)
+        architecture = plugins.architecture(arch, named_by_user=space)
+        if space is not None:
+            if architecture.space is None:
+                raise ValueError(f"{arch} is no point of a search space; leave out --space")
+            plugins.check_space(architecture.space, space, arch)
         known = Provenance.read(architecture)
         dataset = open_dataset(data or (known.data.spec if known else "streets"))
         own = known.data if known and known.data.spec == dataset.spec else None
-        architecture = _for_classes(arch, architecture, dataset)
+        architecture = _for_classes(arch, architecture, dataset, space)
         if weights is None and known is not None:
             weights = known.weights
         train_split = train_split or (own.train_split if own else "train")
@@ -192,7 +198,7 @@ class Retraining:
         )
 
 
-def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Architecture:
+def _for_classes(arch: str, architecture: Architecture, dataset: Dataset, named_by_user: str | None) -> Architecture:
     """Build the architecture for the data's classes: a name directly, a file from its choice."""
     classes = len(dataset.classes)
     if architecture.classes == classes:
@@ -204,7 +210,7 @@ def _for_classes(arch: str, architecture: Architecture, dataset: Dataset) -> Arc
             f"{arch} has logits for {architecture.classes} classes, but {dataset.spec} has {classes}; give an "
             "architecture made for this data, or a baseline's name"
         )
-    space = plugins.space(architecture.space)
+    space = plugins.space(architecture.space, named_by_user=named_by_user, where=arch)
     rebuilt = space.architecture(space.parse(architecture.choice), classes)
     return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
 

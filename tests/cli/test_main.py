@@ -2,6 +2,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ def test_help_names_every_command(nasseg: Run) -> None:
         done = nasseg(*arguments)
         assert done.code == 0
         assert all(command in done.out for command in COMMANDS)
+
+
+def test_the_version_is_the_packages(nasseg: Run) -> None:
+    assert nasseg("--version") == (0, f"nasseg {version('nasseg')}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -58,7 +63,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(nasseg: Run) -> None:
 
 
 def test_a_bug_of_ours_is_exit_code_1(nasseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasseg.plugins.architecture", lambda *_: 1 / 0)
+    monkeypatch.setattr("nasseg.plugins.architecture", lambda *_, **__: 1 / 0)
     done = nasseg("describe", "unet")
     assert (done.code, done.out) == (1, "")
     assert done.err == "nasseg: ZeroDivisionError: division by zero (run again with --debug for the traceback)\n"

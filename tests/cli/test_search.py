@@ -99,11 +99,16 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
     assert asked == [(tmp_path / "run", expected)]
 
 
-@pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db", "no url"])
+@pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db"])
 def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: str) -> None:
     options = ("--space", "dpc:filters=8,branches=1", "--data", DATA, "--budget", "2trials", "--storage", url)
     assert "storage cannot be opened (" in refused("search", *options, "--out", tmp_path / "runs" / "one")
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_no_url_is_not_repeated_as_it_may_hold_a_password(refused: Refused, tmp_path: Path) -> None:
+    line = refused("search", "--storage", "postgresql:/me:secret@host/db", "--out", tmp_path / "run")
+    assert line == "storage: a database needs a URL such as sqlite:///search.db or postgresql://user@host/name"
 
 
 @pytest.mark.slow
@@ -122,7 +127,7 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
     assert load(run / "best.json").key == found["best"] == found["networks"][0]["key"]
     with (run / "trials.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5
-    report = nasseg("report", run, "--json")
+    report = nasseg("report", run, "--space", SPACE, "--json")
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
@@ -142,7 +147,7 @@ def test_a_front_within_limits_by_a_table(nasseg: Callable[..., Done], tmp_path:
     assert "The handcrafted wide breaks a limit" in done.err
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["sampler"], config["target_latency"], config["max_params"]) == ("nsga2", "1.5ms", "3K")
-    best, *references = nasseg("report", run, "--json").document["networks"]
+    best, *references = nasseg("report", run, "--space", SPACE, "--json").document["networks"]
     assert best["feasible"]
     assert 1 < best["predicted_latency_ms"] <= 1.5
     assert {network["name"]: network["feasible"] for network in references}["wide"] is False

@@ -47,7 +47,7 @@ def finish(search: Experiment) -> Experiment:
 
 
 def resumed(folder: Path) -> Experiment:
-    return Experiment.open(folder)
+    return Experiment.open(folder, space=SPACE)
 
 
 def outcomes(search: Experiment) -> list[tuple[Any, ...]]:
@@ -91,7 +91,7 @@ def test_the_run_folder_holds_all_that_is_promised(done: Experiment) -> None:
         "config.yaml", "study.journal", "best.json", "pareto", "trials.csv", "tensorboard", "report.html", "log.txt",
         "model.safetensors", "checkpoints", "features",
     }  # fmt: skip
-    assert SearchConfig.load(done.folder) == done.config
+    assert SearchConfig.load(done.folder, space=SPACE) == done.config
 
 
 def test_the_best_is_written_with_where_it_comes_from(done: Experiment) -> None:

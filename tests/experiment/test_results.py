@@ -18,7 +18,7 @@ def ok(score: float, step: int = 4, madds: int = COST) -> Outcome:
     return Outcome(key="", status="ok", step=step, miou=score, madds=madds, params=1)
 
 
-def made(proxy: dict[int, Any], full: dict[int, Any], key: str = "", **candidate: Any) -> Trial:
+def made(proxy: dict[int, Any], full: dict[int, Any], key: str = "x", **candidate: Any) -> Trial:
     """A trial with mIoU or outcomes by step, and by seed end to end."""
     return Trial(
         Candidate(key=key, choice={}, **candidate),

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.samplers import find_sampler
-from tests.jobs.tiny import tiny_config
+from tests.jobs.tiny import SPACE, tiny_config
 
 
 def test_a_config_is_the_same_when_read_again(tmp_path: Path) -> None:
     for config in (tiny_config(), tiny_config("8cpu-h").model_copy(update={"weights": "imagenet", "cost_weight": 0})):
         config.save(tmp_path)
-        assert SearchConfig.load(tmp_path) == config
+        assert SearchConfig.load(tmp_path, space=config.space) == config
 
 
 def test_the_file_is_readable(tmp_path: Path) -> None:
@@ -71,7 +71,29 @@ def test_an_interrupted_write_leaves_the_file_that_was_there(tmp_path: Path, mon
     monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         tiny_config("7trials").save(tmp_path)
-    assert SearchConfig.load(tmp_path) == tiny_config()
+    assert SearchConfig.load(tmp_path, space=SPACE) == tiny_config()
+
+
+def test_a_password_stays_in_memory(tmp_path: Path) -> None:
+    url = "postgresql://me:secret@host/runs"
+    config = tiny_config().model_copy(update={"storage": url})
+    config.save(tmp_path)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["storage"] == "postgresql://me@host/runs"
+    assert "secret" not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
+    assert SearchConfig.load(tmp_path, space=SPACE).storage == "postgresql://me@host/runs"
+    assert SearchConfig.load(tmp_path, space=SPACE, storage=url) == config
+
+
+def test_a_space_that_is_not_registered_is_named_by_the_user_too(tmp_path: Path) -> None:
+    tiny_config(space=f"{SPACE}:shared=false").save(tmp_path)
+    with pytest.raises(ValueError, match=rf"config\.yaml: space {SPACE} is not registered, .* add --space {SPACE}$"):
+        SearchConfig.load(tmp_path)
+    for named in ("dpc", f"{SPACE}:shared=true"):
+        with pytest.raises(
+            ValueError, match=f"config.yaml: space is '{SPACE}:shared=false', but --space names '{named}"
+        ):
+            SearchConfig.load(tmp_path, space=named)
+    assert SearchConfig.load(tmp_path, space=SPACE).space == f"{SPACE}:shared=false"
 
 
 def test_a_config_does_not_change() -> None:

@@ -88,7 +88,7 @@ def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: 
     before = content(folder)
     for name in ("trials.csv", "report.html"):
         (folder / name).unlink()
-    again = SearchReporter(Experiment.open(folder))
+    again = SearchReporter(Experiment.open(folder, space=SPACE))
     again.write()
     after = content(folder)
     assert set(after) == set(before)
@@ -120,7 +120,7 @@ def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
 
 def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:
     run(experiment(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
-    search = Experiment.open(tmp_path)
+    search = Experiment.open(tmp_path, space=SPACE)
     run(search)
     lines = [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert len(lines) == len(set(lines)) == sum(len(t.proxy) + len(t.full) for t in search.results.trials)
@@ -157,7 +157,7 @@ def test_progress_of_a_budget_of_time_has_a_clock(tmp_path: Path) -> None:
     assert (shown.budget, shown.unit) == (10, "min")
     assert shown.seconds_left == pytest.approx(600, abs=60)
     search.record.note_elapsed(300)
-    search = Experiment.open(tmp_path)
+    search = Experiment.open(tmp_path, space=SPACE)
     later = at_this_time(shown, search)
     assert later.spent == pytest.approx(5, abs=1)
     assert later.seconds_left == pytest.approx(300, abs=60)

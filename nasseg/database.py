@@ -1,0 +1,61 @@
+"""URLs of databases: what of them may be written down, and how a resumed search gets the rest again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, PlainSerializer
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+SECRET_OPTIONS = ("password", "passwd", "pwd", "sslpassword", "odbc_connect")
+"""What the options after `?` call a password, or what may hold one."""
+
+
+def without_password(url: str) -> str:
+    """The database URL with its password left out; as it is if it has none.
+
+    Raises `ValueError`, which does not repeat the text, for what is no URL.
+    """
+    from sqlalchemy.engine import make_url
+
+    public = _public(url)
+    return url if public == make_url(url) else public.render_as_string(hide_password=False)
+
+
+def given_again(saved: str | None, given: str | None) -> str | None:
+    """The database URL of a saved search as the user gives it again, with a password that was not saved.
+
+    Raises `ValueError` where it is another one.
+    """
+    if given is None:
+        return saved
+    if saved is None:
+        raise ValueError(f"the search's record is in its folder, not in {without_password(given)}; leave out --storage")
+    if _public(given) != _public(saved):
+        raise ValueError(
+            f"the search's record is in {without_password(saved)}, not in {without_password(given)}; give the same URL"
+        )
+    return given
+
+
+def _public(url: str) -> URL:
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("a database needs a URL such as sqlite:///search.db or postgresql://user@host/name") from None
+    query = {name: value for name, value in parsed.query.items() if name.lower() not in SECRET_OPTIONS}
+    return URL.create(parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, query)
+
+
+def _checked(url: str) -> str:
+    without_password(url)
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_checked), PlainSerializer(without_password)]
+"""The type of a field whose password stays in memory: whatever is made of the field leaves it out."""
