@@ -49,7 +49,7 @@ def test_an_operator_is_interpolated_where_its_kind_was_measured() -> None:
 def test_operators_of_other_kinds_are_named_and_counted() -> None:
     times = table(network(4), 1.0, 0.25, 0.5, 3.0)
     assert [operator.op for operator in times.missing(gated())] == [Gate()]
-    with pytest.raises(ValueError, match=r"lacks 1 operators: gate\(\) on 2×8×12, 2×8×12; profile the space that is"):
+    with pytest.raises(ValueError, match=r"lacks 1 operators: gate\(\) on 2×8×12, 2×8×12; profile the space being"):
         times.latency_ms(gated())
     with pytest.raises(ValueError, match="lacks 1 operators"):
         times.op_ms(Add(), ((4, 4, 6), (4, 4, 6)))

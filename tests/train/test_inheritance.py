@@ -8,7 +8,7 @@ import torch
 
 from nasseg.data import open_dataset
 from nasseg.graph import Architecture, Builder
-from nasseg.jobs.worker import SearchWorker
+from nasseg.jobs.worker import Worker
 from nasseg.network import Network
 from nasseg.ops import Add, Conv, Resize, logits1x1
 from nasseg.planning.config import SearchConfig
@@ -132,15 +132,15 @@ def test_a_limit_must_be_positive(tmp_path: Path) -> None:
 
 
 def proxy(config: SearchConfig, folder: Path, choice: Head, start: int = 0, stop: int = 2) -> Outcome:
-    """One job of a new worker."""
+    """Run one job with a new worker."""
     folder.mkdir(exist_ok=True)
     candidate = Candidate(key=f"{choice.kernel}-{choice.channels}", choice=choice.model_dump(mode="json"))
     job = Job(number=1, task="proxy", candidates=(candidate,), seed=0, start_step=start, stop_step=stop)
-    return SearchWorker(config, folder).run(job).outcomes[0]
+    return Worker.open(config, folder).run(job).outcomes[0]
 
 
 def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """The weights that a new trial starts from."""
+    """Return the weights that a new trial starts from."""
     starts = []
 
     class Recorded(Trainer):
@@ -149,7 +149,7 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tens
             super().__init__(network, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("nasseg.jobs.worker.Trainer", Recorded)
+        patched.setattr("nasseg.jobs.proxy.Trainer", Recorded)
         proxy(ON_IMAGES, folder, NARROW)
     return starts[0]
 
@@ -182,7 +182,7 @@ def test_nothing_is_inherited_where_that_is_off_or_features_are_cached(tmp_path:
     proxy(off, tmp_path / "off", WIDE)
     assert proxy(off, tmp_path / "off", NARROW) == first
     (tmp_path / "cached").mkdir()
-    assert SearchWorker(tiny_config(), tmp_path / "cached").weights is None
+    assert Worker.open(tiny_config(), tmp_path / "cached").proxy.weights is None
 
 
 LIMIT = 2000  # less than what two of the networks below take, so that files come and go

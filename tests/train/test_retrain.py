@@ -7,9 +7,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from nasseg import plugins
+from nasseg import plugins, run_folder
 from nasseg.graph import save
-from nasseg.train import run_folder
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import MODEL_FILE, load_model
