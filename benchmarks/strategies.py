@@ -3,11 +3,10 @@
     python benchmarks/strategies.py --out runs/strategies --data folder:PATH --train-split search-train \
         --val-split search-val
 
-Each search runs in a process of its own, with one thread on one core; `--cores 0 1` runs two at once, each kept on its
-core. All have one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a search
-that starts at a busy moment does not get another. A search that is in the `--out` folder already is not run again; the
-table is of all that are there. A search's result is the candidate with the best score, the mean over its seeds end to
-end, references left out.
+Each search runs in its own process, with one thread on one core; `--cores 0 1` runs two at once, each pinned to its
+core. All share one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a busy
+machine does not change it. A search already in the `--out` folder is not run again; the table covers all that are
+there. A search's result is the candidate with the best score, the mean over its end-to-end seeds, without references.
 """
 
 import argparse
@@ -80,51 +79,48 @@ def result_file(args, method, seed):
 
 def run_one(args, method, seed):
     os.sched_setaffinity(0, {int(os.environ["NASSEG_CORE"])})
-    from nasseg.experiment.experiment import Search, plan_search
+    from nasseg.experiment.begin import plan_search
+    from nasseg.experiment.experiment import Experiment
+    from nasseg.jobs.context import Context, Problem
     from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.report.search import SearchReporter
 
-    config = SearchConfig(
-        space=args.space, data=args.data, train_split=args.train_split, val_split=args.val_split,
-        latency=args.latency, target_latency=args.target_latency, budget=Budget.parse(args.budget), seed=seed,
-        runner="in-process", **METHODS[method],
-    )  # fmt: skip
+    names = ("space", "data", "train_split", "val_split", "latency", "target_latency")
+    chosen = {name: getattr(args, name) for name in names} | METHODS[method]
+    problem = Problem(SearchConfig(**chosen, budget=Budget.parse(args.budget), seed=seed, runner="in-process"))
     steps = args.full_steps
     rungs = (steps // 6, steps // 2)
     dials = {"image_scale": args.image_scale, "full_steps": steps, "finalists": 2, "seeds": 2, "rungs": rungs}
     if method == "gradient":
         dials |= {"relax_steps": args.relax_steps, "relaxations": 1}
-    config = plan_search(config, dials, 1)
+    config = plan_search(problem, dials, 1)
     plan = config.plan.model_copy(update={"relax_share": RELAX_END, "proxy_share": PROXY_END})
     folder = args.out / f"{method}-{seed}"
     folder.mkdir()
-    search = Search(config.model_copy(update={"plan": plan}), folder)
+    search = Experiment(config.model_copy(update={"plan": plan}), Context(problem, plan, folder))
     with SearchReporter(search) as reporter:
         search.run(threading.Event(), reporter.update)
     result_file(args, method, seed).write_text(json.dumps(result_of(search)))
 
 
 def result_of(search):
-    best = next(
-        trial for trial in search.ranked if trial.full and trial.candidate.key not in search.reference_keys.values()
-    )
+    results = search.results
+    best = next(trial for trial in results.ranked if trial.full and trial.candidate.label is None)
     return {
         "best": summary(search, best),
-        "references": {name: summary(search, search.trial(key)) for name, key in search.reference_keys.items()},
+        "references": {name: summary(search, trial) for name, trial in results.references.items()},
         "unit": search.objective.unit,
-        "candidates": len(search.trials),
+        "candidates": len(results.trials),
         "elapsed_seconds": search.elapsed_seconds,
     }
 
 
 def summary(search, trial):
-    from nasseg.experiment.experiment import costs_of
-
     return {
         "miou": [outcome.miou for outcome in trial.full.values() if outcome.miou is not None],
-        "score": search.merit(trial)[-1],
-        "cost": search.objective.cost(costs_of(trial)),
+        "score": search.results.score(trial),
+        "cost": search.objective.cost(trial.costs),
     }
 
 
