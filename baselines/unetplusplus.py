@@ -10,11 +10,7 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 
 def unetplusplus(
-    num_classes: int = 19,
-    *,
-    in_channels: int = 3,
-    norm: Literal["batch", "none"] = "batch",
-    bias: bool = False,
+    num_classes: int = 19, *, in_channels: int = 3, norm: Literal["batch", "none"] = "batch", bias: bool = False
 ) -> Architecture:
     """U-Net++ L4. The paper's network is `norm=none,bias=true`.
 

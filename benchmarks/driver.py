@@ -1,10 +1,10 @@
-"""Time what a search does beside training: proposing, recording, ranking, writing, reporting.
+"""Time what a search does besides training: proposing, recording, ranking, writing, reporting.
 
     git worktree add ../before COMMIT
     python benchmarks/driver.py --trials 300 ../before .
 
-Each checkout searches in a process of its own, in turns, on small street scenes, with made-up scores in place of
-training. What the stub itself takes is subtracted.
+Each checkout searches in its own process, in turns, on small street scenes, with made-up scores in place of training.
+The time of the stub itself is subtracted.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ print(json.dumps({"driver_seconds": round(stamps[-2] - start, 2)}))
 
 
 def main() -> None:
-    """Search with every checkout in turns and print the driver's time of each, and its ratio to the first's."""
+    """Search with every checkout in turns and print each one's driver time, and its ratio to the first's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkouts", nargs="+", type=Path)
     parser.add_argument("--trials", type=int, default=300)
@@ -102,7 +102,7 @@ def main() -> None:
         for checkout in arguments.checkouts:
             seconds[str(checkout)].append(driver_seconds(checkout.resolve(), arguments.trials, arguments.sampler))
     first = statistics.median(seconds[str(arguments.checkouts[0])])
-    print(f"{'checkout':40} {'driver, s':>10} {'ms a trial':>11} {'ratio':>6}")
+    print(f"{'checkout':40} {'driver, s':>10} {'ms / trial':>11} {'ratio':>6}")
     for name, measured in seconds.items():
         median = statistics.median(measured)
         print(f"{name:40} {median:10.1f} {1e3 * median / arguments.trials:11.1f} {median / first:6.2f}")
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def driver_seconds(checkout: Path, trials: int, sampler: str) -> float:
-    """Seconds that the driver of one search takes."""
+    """Measure the seconds that the driver of one search takes."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", SEARCH, str(Path(folder) / "run"), str(trials), sampler],

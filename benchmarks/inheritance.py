@@ -1,19 +1,19 @@
-"""What trials gain by starting from the weights of earlier ones, and whether the ranking stays right.
+"""The gain of starting trials from the weights of earlier ones, and whether the ranking stays right.
 
     python benchmarks/inheritance.py --space auto_deeplab:layers=4,blocks=2,filters=4,head_filters=32 \
         --data streets:size=96x192,train=48,val=16,test=4 --steps 20 --candidates 14
 
-Candidates, every second one a neighbour of an earlier one, as a search proposes them, are trained one after the other
-for `steps` steps, in four ways:
+Candidates, every second one a neighbour of an earlier one as in a search, are trained one after the other for `steps`
+steps, in four ways:
 
     from scratch
     inherited         as searches do: weights known by a node's place (name, operator, input channels), the first stay
     latest weights    the same, but the latest stay
     equal nodes       weights known by a node's exact hash: its operator and everything before it
 
-The truth is a longer training from scratch with other seeds. The table gives mean mIoU at equal steps; Spearman's
-correlation of the scores with the truth, and with the order of the trials (where it is beyond the truth's own, later
-trials look better because the store was fuller); the share of weights that were inherited; seconds a trial.
+The truth is a longer run from scratch with other seeds. The table gives mean mIoU at equal steps; Spearman's
+correlation of the scores with the truth, and with the order of the trials (if it exceeds the truth's own, later trials
+look better because the store was fuller); the share of weights that were inherited; seconds per trial.
 """
 
 import argparse
@@ -76,13 +76,12 @@ def main():
             f"{name:16}{row['miou']:8.3f}{shown(row['spearman_truth'])}"
             f"{shown(row['spearman_order'])}{row['inherited_share']:10.0%}{row['seconds']:9.2f}"
         )
-    document = {"benchmark": "inheritance", **vars(args), "torch": torch.__version__, "summary": rows,
-                "trials": results, "truth_miou": truth}  # fmt: skip
-    print(json.dumps(document))
+    found = {"summary": rows, "trials": results, "truth_miou": truth}
+    print(json.dumps({"benchmark": "inheritance", **vars(args), "torch": torch.__version__, **found}))
 
 
 class Counting(WeightStore):
-    """Counts what it gives."""
+    """A store that counts the weights it gives."""
 
     share = 0.0
 
@@ -102,7 +101,7 @@ class Latest(Counting):
 
 class EqualNodes(Counting):
     def keys(self, architecture):
-        """Equal nodes of one network are told apart by a number, as with equal weights they would stay equal."""
+        """Number the equal nodes of a network, as with equal weights they would stay equal."""
         keys, seen = {}, Counter()
         for node in architecture.ordered:
             key = architecture.node_keys[node.name]
@@ -116,7 +115,7 @@ def weight_count(network, name):
 
 
 def make_worker(args, folder, store):
-    """A search's worker, with the store given, or with none."""
+    """Make a search's worker, with the given store or none."""
     folder.mkdir()
     dataset = open_dataset(args.data)
     train, val = dataset.split(args.train_split), dataset.split(args.val_split)
@@ -150,7 +149,7 @@ def make_worker(args, folder, store):
 
 
 def sequence(worker, count, rng):
-    """Candidates as a search proposes them: random ones, each followed by a neighbour of one of those before it."""
+    """Draw candidates as a search proposes them: random ones, each followed by a neighbour of an earlier one."""
     problem, choices = worker.context.problem, []
     space = problem.space
     for index in range(count):
@@ -163,10 +162,8 @@ def trial(worker, candidate, seed, steps):
     start = time.perf_counter()
     job = Job(number=0, task="proxy", candidates=(candidate,), seed=seed, start_step=0, stop_step=steps)
     (outcome,) = worker.run(job).outcomes
-    return {
-        "miou": outcome.miou or 0.0, "seconds": time.perf_counter() - start,
-        "inherited_share": worker.proxy.weights.share if worker.proxy.weights else 0.0,
-    }  # fmt: skip
+    seconds, store = time.perf_counter() - start, worker.proxy.weights
+    return {"miou": outcome.miou or 0.0, "seconds": seconds, "inherited_share": store.share if store else 0.0}
 
 
 def summary(trials, truth):

@@ -1,8 +1,8 @@
-"""What keeping freed memory gains on a CPU: time, page faults and peak memory, with and without it.
+"""The gain of keeping freed memory on a CPU: time, page faults and peak memory, with and without it.
 
     python benchmarks/kept_memory.py
 
-Whether glibc gives memory back in every pass differs from one process to the next, so each figure is of several fresh
+Whether glibc returns memory in every pass differs from one process to the next, so each figure is from several fresh
 processes, with and without in turns.
 """
 

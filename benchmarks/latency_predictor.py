@@ -1,11 +1,11 @@
-"""How well a latency table predicts whole networks that its calibration has not seen, beside MAdds and parameters.
+"""How well a latency table predicts networks that its calibration has not seen, compared with MAdds and parameters.
 
     python benchmarks/latency_predictor.py --space dpc --space auto_deeplab --device cuda --size 512x1024
 
 For each space a table is made as by `nasseg profile`, or read from `--table` (one per space, in order). Then random
-networks, others than those of the calibration, are measured under the table's conditions. MAdds and parameters predict
-through their best line on networks of the calibration's own, measured in the same turns. The last row is a second
-measurement of the same networks: no prediction can be expected to come closer.
+networks other than those of the calibration are measured under the table's conditions. MAdds and parameters predict
+by their best line on the calibration's networks, measured in the same turns. The last row is a second measurement of
+the same networks: no prediction can be expected to come closer.
 """
 
 import argparse
@@ -47,9 +47,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     conditions = Conditions(
-        device=device_name(device), dtype=arguments.dtype or default_dtype(device), backend=arguments.backend, batch=1,
-        size=parse_size(arguments.size), threads=arguments.threads,
-    )  # fmt: skip
+        device=device_name(device),
+        dtype=arguments.dtype or default_dtype(device),
+        backend=arguments.backend,
+        batch=1,
+        size=parse_size(arguments.size),
+        threads=arguments.threads,
+    )
     results = []
     print(
         f"{device_name(device)}, {arguments.size}, {conditions.dtype}, {arguments.backend}, {arguments.threads} threads"
@@ -64,11 +68,7 @@ def main() -> None:
 
 
 def measure(
-    space: str,
-    tables: Sequence[Path],
-    conditions: Conditions,
-    device: torch.device,
-    arguments: argparse.Namespace,
+    space: str, tables: Sequence[Path], conditions: Conditions, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     points, seconds = plugins.space(space, named_by_user=space), arguments.minutes * 60
     known = samples(points, CLASSES, arguments.calibration)
@@ -78,10 +78,15 @@ def measure(
     else:
         with tempfile.TemporaryDirectory() as folder:
             table = profile(
-                space, points_of(points, CLASSES), known, conditions, device, Path(folder, "table.json"),
+                space,
+                points_of(points, CLASSES),
+                known,
+                conditions,
+                device,
+                Path(folder, "table.json"),
                 limit_seconds=seconds,
                 on_progress=lambda what, done, of: say(f"{space}: {what} {done} of {of}"),
-            )  # fmt: skip
+            )
     unseen = samples(points, CLASSES, arguments.networks, seed="unseen")
     say(f"{space}: measuring {len(known) + len(unseen)} whole networks")
     measured = time_networks([*known, *unseen], table.conditions, device, seconds)
@@ -104,7 +109,7 @@ def measure(
 
 
 def costs(networks: Sequence[Architecture], name: str, size: tuple[int, int]) -> list[float]:
-    """`madds` or `params` of each network."""
+    """List the `madds` or `params` of each network."""
     return [float(getattr(network.describe(size), name)) for network in networks]
 
 

@@ -258,12 +258,24 @@ def main():
     }
     print("rank agreement of the means: " + ", ".join(f"{name} {value}" for name, value in ranks.items()))
     document = {
-        "benchmark": "mixed_precision", "data": args.data, "image_scale": args.image_scale, "crop": args.crop,
-        "batch_size": args.batch_size, "device": "cpu", "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": 1, "torch": torch.__version__, "steps": args.steps, "proxy_steps": args.proxy_steps,
-        "seconds": timed, "end_to_end": {f"{t}, scored in {s}": values for (t, s), values in miou.items()},
-        "end_to_end_difference": end_to_end, "proxy": by_cell, "proxy_difference": cell_difference, "ranks": ranks,
-    }  # fmt: skip
+        "benchmark": "mixed_precision",
+        "data": args.data,
+        "image_scale": args.image_scale,
+        "crop": args.crop,
+        "batch_size": args.batch_size,
+        "device": "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": 1,
+        "torch": torch.__version__,
+        "steps": args.steps,
+        "proxy_steps": args.proxy_steps,
+        "seconds": timed,
+        "end_to_end": {f"{t}, scored in {s}": values for (t, s), values in miou.items()},
+        "end_to_end_difference": end_to_end,
+        "proxy": by_cell,
+        "proxy_difference": cell_difference,
+        "ranks": ranks,
+    }
     print(json.dumps(document))
 
 

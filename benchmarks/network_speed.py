@@ -3,11 +3,11 @@
     python benchmarks/network_speed.py --device cuda --size 512x1024
 
 Time of a forward pass in inference and of a training step (forward, cross entropy, backward), in milliseconds: medians,
-both networks in one process, taking turns. Peak memory above what the weights take, in MiB: on CUDA what the allocator
-counts, on the CPU what PyTorch's profiler counts (without the buffers inside operators). The difference of the outputs
-is the largest, relative to the largest output. Libraries that are not installed are left out. Where torchvision's wheel
-does not import beside a CPU build of torch, give PYTHONPATH a module `torchvision_beside_cpu_torch` that declares its
-missing operators; it is imported first.
+both networks in one process, taking turns. Peak memory above that of the weights, in MiB: on CUDA as the allocator
+counts it, on the CPU as PyTorch's profiler does (without buffers inside operators). The difference of the outputs is
+the largest, relative to the largest output. Libraries that are not installed are left out. If torchvision's wheel does
+not import with a CPU build of torch, put a module `torchvision_beside_cpu_torch` that declares its missing operators on
+PYTHONPATH; it is imported first.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -38,23 +39,23 @@ WARM_UP = 2
 
 
 class Pair(NamedTuple):
-    """One layout, built by us and by a library; both give one (N, C, H, W) tensor."""
+    """One layout, ours and a library's; both give one (N, C, H, W) tensor."""
 
     name: str
     library: str
-    ours: Callable[[], nn.Module]
+    ours: Architecture
     theirs: Callable[[], nn.Module]
 
 
 class Cost(NamedTuple):
-    """What one pass takes."""
+    """The cost of one pass."""
 
     median_ms: float
     peak_mib: float
 
 
 class Output(nn.Module):
-    """torchvision's segmentation networks give a dictionary; this takes the logits."""
+    """The logits of torchvision's segmentation networks, which return a dictionary."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -67,27 +68,14 @@ class Output(nn.Module):
 
 def torchvision_pairs(models: ModuleType) -> Iterator[Pair]:
     options = {"weights": None, "weights_backbone": None, "num_classes": CLASSES, "aux_loss": False}
-    segmentation = models.segmentation
-    yield Pair(
-        "mobilenetv2 backbone", "torchvision",
-        lambda: backbone("mobilenetv2", 32).network(),
-        lambda: models.mobilenet_v2().features[:18],
-    )  # fmt: skip
-    yield Pair(
-        "resnet50 backbone", "torchvision",
-        lambda: backbone("resnet50", 32).network(),
-        lambda: nn.Sequential(*list(models.resnet50().children())[:-2]),
-    )  # fmt: skip
-    yield Pair(
-        "fcn-resnet50", "torchvision",
-        lambda: fcn_resnet50(CLASSES).inference().network(),
-        lambda: Output(segmentation.fcn_resnet50(**options)),
-    )  # fmt: skip
-    yield Pair(
-        "deeplabv3-resnet50, stride 8", "torchvision",
-        lambda: deeplabv3_resnet50(CLASSES, output_stride=8, last_conv=True).network(),
-        lambda: Output(segmentation.deeplabv3_resnet50(**options)),
-    )  # fmt: skip
+    segmentation, library = models.segmentation, "torchvision"
+    mobilenet, resnet = backbone("mobilenetv2", 32), backbone("resnet50", 32)
+    fcn, deeplab = fcn_resnet50(CLASSES).inference(), deeplabv3_resnet50(CLASSES, output_stride=8, last_conv=True)
+    yield Pair("mobilenetv2 backbone", library, mobilenet, lambda: models.mobilenet_v2().features[:18])
+    yield Pair("resnet50 backbone", library, resnet, lambda: nn.Sequential(*list(models.resnet50().children())[:-2]))
+    yield Pair("fcn-resnet50", library, fcn, lambda: Output(segmentation.fcn_resnet50(**options)))
+    theirs = partial(segmentation.deeplabv3_resnet50, **options)
+    yield Pair("deeplabv3-resnet50, stride 8", library, deeplab, lambda: Output(theirs()))
 
 
 def smp_pairs(smp: ModuleType) -> Iterator[Pair]:
@@ -100,12 +88,9 @@ def smp_pairs(smp: ModuleType) -> Iterator[Pair]:
                 module.align_corners = False  # ours has half-pixel centres, at the same cost
         return network
 
-    for ours, encoder in (("mobilenetv2", "mobilenet_v2"), ("resnet50", "resnet50")):
-        yield Pair(
-            f"deeplabv3plus-{ours}, smp's head", "segmentation_models_pytorch",
-            lambda ours=ours: smp_deeplabv3plus(ours).network(),  # type: ignore[misc]
-            lambda encoder=encoder: theirs(encoder),  # type: ignore[misc]
-        )  # fmt: skip
+    for name, encoder in (("mobilenetv2", "mobilenet_v2"), ("resnet50", "resnet50")):
+        ours, library = smp_deeplabv3plus(name), "segmentation_models_pytorch"
+        yield Pair(f"deeplabv3plus-{name}, smp's head", library, ours, partial(theirs, encoder))
 
 
 def backbone(name: str, output_stride: int) -> Architecture:
@@ -114,7 +99,7 @@ def backbone(name: str, output_stride: int) -> Architecture:
 
 
 def smp_deeplabv3plus(name: str) -> Architecture:
-    """Their DeepLabV3+: separable convolutions without a norm inside, one after ASPP and one in the decoder."""
+    """Build their DeepLabV3+: separable convolutions without a norm inside, one after ASPP and one in the decoder."""
     g = Builder(f"deeplabv3plus-{name} as in smp")
     image = g.input()
     features = BACKBONES[name](g, image, 16)
@@ -133,7 +118,7 @@ def smp_deeplabv3plus(name: str) -> Architecture:
 
 
 def as_in_smp(op: Op, name: str) -> Op:
-    """No norm inside separable convolutions; all of the stage that lost its stride is atrous, its first block too."""
+    """Drop the norm inside separable convolutions; make all of the stage that lost its stride atrous."""
     if isinstance(op, SeparableConv):
         return op.model_copy(update={"depthwise_norm": "none", "depthwise_activation": "none"})
     return op.model_copy(update={"rate": (2, 2)}) if name in {"backbone.features.14", "backbone.layer4.0"} else op
@@ -150,7 +135,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def spread_norms(network: nn.Module) -> None:
-    """Norms as of a trained network, so that a wrong one shows and deep maps neither vanish nor overflow."""
+    """Set norms as in a trained network, so that a wrong one shows and deep maps neither vanish nor overflow."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.3, 0.7)
@@ -226,7 +211,7 @@ def measure(pair: Pair, images: Tensor, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     theirs = pair.theirs()
     spread_norms(theirs)
-    ours = pair.ours()
+    ours = pair.ours.network()
     copy_weights(theirs, ours)
     networks = (ours.to(images.device), theirs.to(images.device))
     row: dict[str, Any] = {
@@ -238,15 +223,14 @@ def measure(pair: Pair, images: Tensor, repeats: int) -> dict[str, Any]:
         for network in networks:
             network.train(name == "training")
         mine, other = compare(step, networks, images, repeats)
-        row[name] = {
-            "ours_ms": mine.median_ms, "theirs_ms": other.median_ms, "time_ratio": mine.median_ms / other.median_ms,
-            "ours_mib": mine.peak_mib, "theirs_mib": other.peak_mib, "memory_ratio": mine.peak_mib / other.peak_mib,
-        }  # fmt: skip
+        ratios = {"time_ratio": mine.median_ms / other.median_ms, "memory_ratio": mine.peak_mib / other.peak_mib}
+        times = {"ours_ms": mine.median_ms, "theirs_ms": other.median_ms}
+        row[name] = {**times, "ours_mib": mine.peak_mib, "theirs_mib": other.peak_mib, **ratios}
     return row
 
 
 def pairs() -> tuple[list[Pair], list[str]]:
-    """The comparisons that the installed libraries allow, and why others are left out."""
+    """List the comparisons that the installed libraries allow, and why others are left out."""
     with contextlib.suppress(ImportError):
         importlib.import_module("torchvision_beside_cpu_torch")
     found: list[Pair] = []

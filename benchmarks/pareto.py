@@ -1,22 +1,22 @@
-"""What Pareto early stopping is worth: hypervolume against budget, on a table of 2507 trained networks.
+"""The gain of Pareto early stopping: hypervolume against budget, on a table of 2507 trained networks.
 
     python benchmarks/pareto.py --table nas_bench_mr.json --plot pareto.png
 
 The table holds each network's mIoU on Cityscapes, the same on images of a quarter of the side (the low rung), FLOPs and
 an encoding of 27 integers (Ding et al., Learning Versatile Neural Architectures by Propagating Network Codes, ICLR
 2022). It is a sample of a larger space, so it is the pool that all draw from, each network at most once. Random search
-draws uniformly, as the others do until Optuna has seen enough. Then NSGA-II and TPE propose an encoding: the nearest
-network that was not tried is taken and shown to them.
+draws uniformly, and so do the others until Optuna has seen enough. Then NSGA-II and TPE propose an encoding: the
+nearest untried network is taken and shown to them.
 
-The objectives are mIoU and the logarithm of FLOPs. Budget counts full trainings. Without early stopping all are trained
-in full. With it, each is first trained at the low rung, for `--low-cost` of a full training (1/16 is its share of
-pixels), and promoted by `Rung`; a promotion is paid in full, as the table's full trainings start from nothing.
-Optuna is shown a network that was trained in full as COMPLETE, one that was not as PRUNED, without intermediate values,
-as it refuses those where objectives are several.
+The objectives are mIoU and the logarithm of FLOPs. The budget counts full runs. Without early stopping all networks are
+trained in full. With it, each is first trained at the low rung, for `--low-cost` of a full run (1/16 is its share of
+pixels), and promoted by `Rung`; a promotion costs a full run, as the table's full runs start from scratch. Optuna is
+shown a network trained in full as COMPLETE, any other as PRUNED, without intermediate values, which it refuses for
+several objectives.
 
 Hypervolume is that of the networks trained in full, as a share of the whole table's. The reference point is the table's
-worst mIoU and FLOPs; `--reference-miou 60` leaves out what the tiniest networks add, which changes who is best. The
-last column is the budget at which the mean equals random search's at its end.
+worst mIoU and FLOPs; `--reference-miou 60` leaves out what the tiniest networks add, which changes the ranking. The
+last column is the budget at which the mean reaches random search's final value.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SAMPLERS = {
     "nsga2": (lambda seed: NSGAIISampler(population_size=16, seed=seed), 16, (COMPLETE,)),
     "tpe": (lambda seed: TPESampler(multivariate=True, group=True, seed=seed), 10, (COMPLETE, PRUNED)),
 }
-"""How Optuna's sampler is made, and of how many trials in which states it makes more than uniform draws."""
+"""How to make Optuna's sampler, and after how many trials in which states it stops drawing uniformly."""
 
 
 class Table:
@@ -83,7 +83,7 @@ class Search:
         self.trials = {}
 
     def propose(self):
-        """A network that was not tried; it then is."""
+        """Choose an untried network, which is then tried."""
         if sum(trial.state in self.states for trial in self.trials.values()) < self.startup:
             network = self.rng.choice(np.flatnonzero(self.untried).tolist())
         else:
@@ -106,7 +106,7 @@ class Search:
         )
 
     def run(self, budget, low_cost, reduction):
-        """[(budget spent, network)] of the networks that were trained in full."""
+        """Search until the budget is spent; returns [(budget spent, network)] of the networks trained in full."""
         rung, spent, trained = Rung(reduction), 0.0, []
         while True:
             promotable = rung.promotable(1) if low_cost else [self.propose()]
@@ -138,7 +138,7 @@ def main():
 
     table, last = Table(args.table, args.reference_miou), max(args.budgets)
     print(f"hypervolume, % of the table's; mean ± standard error of {args.seeds} seeds")
-    titles = [f"{budget} trainings" for budget in args.budgets]
+    titles = [f"{budget} runs" for budget in args.budgets]
     print(f"{'sampler':10}{'stopping':10}" + "".join(f"{title:>16}" for title in titles) + f"{'= random':>12}")
     rows = []
     for name, low_cost in itertools.product(SAMPLERS, (0, args.low_cost)):
@@ -149,10 +149,12 @@ def main():
             curves.append([100 * table.area(networks) / table.best for networks in reached])
         points = list(zip(*curves, strict=True))
         row = {
-            "sampler": name, "early_stopping": bool(low_cost), "seconds": time.perf_counter() - start,
+            "sampler": name,
+            "early_stopping": bool(low_cost),
+            "seconds": time.perf_counter() - start,
             "mean": [round(statistics.mean(point), 3) for point in points],
             "standard_error": [round(statistics.stdev(point) / math.sqrt(args.seeds), 3) for point in points],
-        }  # fmt: skip
+        }
         rows.append(row)
         equals_random = next((i for i, mean in enumerate(row["mean"], start=1) if mean >= rows[0]["mean"][-1]), "-")
         cells = [f"{row['mean'][budget - 1]:.2f} ± {row['standard_error'][budget - 1]:.2f}" for budget in args.budgets]
@@ -160,11 +162,9 @@ def main():
         print(f"{name:10}{stopping:10}" + "".join(f"{cell:>16}" for cell in cells) + f"{equals_random:>12}", flush=True)
     if args.plot:
         plot(rows, args.plot)
-    document = {
-        "benchmark": "pareto", "seeds": args.seeds, "low_cost": args.low_cost, "reduction": args.reduction,
-        "reference_point": {"flops_g": 10 ** table.reference[0], "miou": table.reference[1]}, "rows": rows,
-    }  # fmt: skip
-    print(json.dumps(document))
+    setting = {"seeds": args.seeds, "low_cost": args.low_cost, "reduction": args.reduction}
+    reference = {"flops_g": 10 ** table.reference[0], "miou": table.reference[1]}
+    print(json.dumps({"benchmark": "pareto", **setting, "reference_point": reference, "rows": rows}))
 
 
 def plot(rows, path):
@@ -179,7 +179,7 @@ def plot(rows, path):
         label = row["sampler"] + (", Pareto early stopping" if row["early_stopping"] else "")
         axes.plot(budgets, mean, "-" if row["early_stopping"] else "--", color=colour, label=label)
         axes.fill_between(budgets, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xscale="log", xlabel="budget (full trainings)", ylabel="hypervolume (% of the table's)")
+    axes.set(xscale="log", xlabel="budget (full runs)", ylabel="hypervolume (% of the table's)")
     axes.set_ylim(bottom=min(row["mean"][min(9, len(row["mean"]) - 1)] for row in rows) - 2, top=100)
     axes.set_xlim(5, len(rows[0]["mean"]))
     axes.grid(alpha=0.3)

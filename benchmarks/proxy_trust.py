@@ -1,11 +1,11 @@
-"""How well do cheap trainings rank cells? Proxies against end-to-end trainings of the length a user would retrain for.
+"""How well do cheap runs rank cells? Proxies against end-to-end training as long as a user would retrain.
 
     python benchmarks/proxy_trust.py --data folder:PATH --train-split search-train --val-split search-val \
         --weights FILE --full-steps 600 --out trust-camvid.json
 
-Nine cells: a 1×1 head, ASPP, the published cell and six random ones. Each is trained end to end with every seed, and by
-every proxy with every seed. A proxy is the part of the network after a cut, trained on stored features of a backbone
-that was trained on the data with a head first:
+Nine cells: a 1×1 head, ASPP, the published cell and six random ones. Each is trained with every seed, end to end and by
+every proxy. A proxy is the part of the network after a cut, trained on stored features of a backbone that was trained
+on the data with a head first:
 
     frozen            cut after the backbone, backbone trained with ASPP
     frozen-1x1        the same, backbone trained with a 1×1 head
@@ -59,7 +59,7 @@ def cells(random_cells: int) -> dict[str, Cell]:
 
 
 class Study:
-    """The data, the space and where results are kept, made anew in each process."""
+    """The data, the space and the folder of results, opened in each process."""
 
     def __init__(self, args):
         torch.set_num_threads(args.threads)
@@ -82,7 +82,7 @@ class Study:
         return short(steps=steps, crop=crop, batch_size=self.args.batch_size, scale=scale)
 
     def end_to_end(self, name, seed, steps, image_scale, keep=False):
-        """(mIoU, seconds) of a training end to end; `keep` stores the weights for the proxies."""
+        """Train end to end; returns (mIoU, seconds). `keep` stores the weights for the proxies."""
         network = seeded_network(self.architecture(name), seed)
         if self.args.weights:
             load_pretrained(network, self.args.weights)
@@ -127,7 +127,7 @@ class Study:
             writer.add(features, truth[:, middle::LABEL_STRIDE, middle::LABEL_STRIDE], view)
 
     def proxy(self, kind, name, seed, lengths):
-        """[(mIoU, seconds)] of the part after the cut, scored after each of `lengths` steps on stored features."""
+        """Train the part after the cut on stored features; returns [(mIoU, seconds)] after each of `lengths` steps."""
         head, cut = PROXIES[kind]
         _, suffix = self.architecture(name).cut(cut)
         network = seeded_network(suffix, seed)
@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--full-steps", type=int, default=600)
     parser.add_argument("--lengths", type=int, nargs="+", default=[40, 120, 360])
     parser.add_argument("--scale-range", type=float, nargs=2, default=[0.5, 2.0])
-    parser.add_argument("--image-scale", type=float, default=1.0, help="of all trainings but small-images")
+    parser.add_argument("--image-scale", type=float, default=1.0, help="of all runs except small-images")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--filters", type=int, default=256)
     parser.add_argument("--random-cells", type=int, default=6)
@@ -183,7 +183,8 @@ def main():
     context = multiprocessing.get_context("spawn")
     full, proxies = {}, {}
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
-        heads = {PROXIES[kind][0] for kind in args.proxies if kind in PROXIES}
+        kinds = [kind for kind in args.proxies if kind in PROXIES]
+        heads = {PROXIES[kind][0] for kind in kinds}
         first = {h: pool.submit(run, args, "end_to_end", h, 0, args.full_steps, 1.0, True) for h in sorted(heads)}
         rest = [(n, s) for s in seeds for n in names if not (n in first and s == 0)]
         full = {(n, s): pool.submit(run, args, "end_to_end", n, s, args.full_steps, 1.0) for n, s in rest}
@@ -196,8 +197,8 @@ def main():
             future.result()
         by_kind = {
             (kind, n, s): pool.submit(run, args, "proxy", kind, n, s, args.lengths)
-            for kind in args.proxies if kind in PROXIES for n in names for s in seeds
-        }  # fmt: skip
+            for kind, n, s in itertools.product(kinds, names, seeds)
+        }
         scores = {key: future.result() for key, future in full.items()}
         results = {key: future.result() for key, future in proxies.items()}
         for (kind, n, s), future in by_kind.items():
@@ -220,20 +221,24 @@ def main():
         single = [rho for one in by_seed if (rho := spearman(one, means)) is not None]
         seconds = statistics.median(results[kind, length, n, s][1] for n in names for s in seeds)
         row = {
-            "proxy": kind, "steps": length, "spearman": spearman(mean, means), "kendall": kendall(mean, means),
-            "spearman_single_seed": statistics.mean(single) if single else None, "seconds": seconds,
-            "noise": pooled_deviation(list(zip(*by_seed, strict=True))), "miou": dict(zip(names, mean, strict=True)),
-        }  # fmt: skip
+            "proxy": kind,
+            "steps": length,
+            "spearman": spearman(mean, means),
+            "kendall": kendall(mean, means),
+            "spearman_single_seed": statistics.mean(single) if single else None,
+            "seconds": seconds,
+            "noise": pooled_deviation(list(zip(*by_seed, strict=True))),
+            "miou": dict(zip(names, mean, strict=True)),
+        }
         rows.append(row)
         rhos = "".join(f"{'–':>15}" if row[name] is None else f"{row[name]:15.2f}" for name in CORRELATIONS)
         print(f"{kind:14}{length:7}{rhos}{seconds:15.1f}{row['noise']:15.4f}")
     seconds = statistics.median(value[1] for value in scores.values())
-    print(f"one training end to end takes {seconds:.1f} s beside {args.processes - 1} others")
-    document = {
-        "benchmark": "proxy_trust", "data": args.data, "full_steps": args.full_steps, "filters": args.filters,
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
-        "end_to_end": truth, "seed_deviation": noise, "end_to_end_seconds": seconds, "proxies": rows,
-    }  # fmt: skip
+    print(f"one end-to-end run takes {seconds:.1f} s beside {args.processes - 1} others")
+    setting = {"data": args.data, "full_steps": args.full_steps, "filters": args.filters}
+    setting["device"] = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
+    found = {"end_to_end": truth, "seed_deviation": noise, "end_to_end_seconds": seconds, "proxies": rows}
+    document = {"benchmark": "proxy_trust", **setting, **found}
     if args.out:
         args.out.write_text(json.dumps(document))
     print(json.dumps(document))

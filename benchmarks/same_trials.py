@@ -3,8 +3,8 @@
     git worktree add ../before COMMIT
     python benchmarks/same_trials.py ../before . --out same_trials
 
-Each search runs in a process of its own, its jobs one after the other, on small street scenes. Searches that are
-there already in `--out` are not run again.
+Each search runs in its own process, its jobs one after the other, on small street scenes. Searches already in `--out`
+are not run again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,8 @@ DPC = "dpc:filters=16"
 AUTO_DEEPLAB = "auto_deeplab:layers=4,blocks=2,filters=4,stem_filters=8,head_filters=16,decoder=false"
 TRIALS = ["--budget", "12trials", "--rungs", "2,4"]
 GRADIENT = [
-    "--budget",
-    "8trials",
-    "--rungs",
-    "2,4",
-    "--strategy",
-    "gradient",
-    "--relax-steps",
-    "6",
-    "--relaxations",
-    "2",
+    *("--budget", "8trials", "--rungs", "2,4"),
+    *("--strategy", "gradient", "--relax-steps", "6", "--relaxations", "2"),
 ]
 SEARCHES = {
     "dpc": ["--space", DPC, *TRIALS],
@@ -42,20 +34,8 @@ SEARCHES = {
 }
 """Options of each search by its name."""
 COMMON = [
-    "--data",
-    "streets:size=64x96,train=16,val=4,test=4",
-    "--full-steps",
-    "4",
-    "--finalists",
-    "1",
-    "--seeds",
-    "2",
-    "--image-scale",
-    "1",
-    "--runner",
-    "in-process",
-    "--device",
-    "cpu",
+    *("--data", "streets:size=64x96,train=16,val=4,test=4", "--full-steps", "4", "--finalists", "1", "--seeds", "2"),
+    *("--image-scale", "1", "--runner", "in-process", "--device", "cpu"),
 ]
 SEEDS = (0, 1, 2)
 CLOCKED = {"latency_ms"}
@@ -85,7 +65,7 @@ def main() -> None:
 
 
 def trials(checkout: Path, folder: Path, options: list[str], seed: int) -> list[dict[str, str]]:
-    """The rows of a search's trials.csv, without what is measured with a clock."""
+    """Run a search unless it was run before; returns the rows of its trials.csv, without clocked columns."""
     if not (folder / "trials.csv").exists():
         command = [sys.executable, "-c", "from nasseg.cli import main; main()", "search", *options, *COMMON]
         subprocess.run(
@@ -101,7 +81,7 @@ def trials(checkout: Path, folder: Path, options: list[str], seed: int) -> list[
 
 
 def differences(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[str]:
-    """A line for each trial that is not the same."""
+    """Describe each trial that differs in a line."""
     lines = [] if len(before) == len(after) else [f"{len(before)} trials became {len(after)}"]
     for number, (old, new) in enumerate(zip(before, after, strict=False)):
         changed = [name for name in old if old[name] != new.get(name)]

@@ -3,11 +3,10 @@
     python benchmarks/strategies.py --out runs/strategies --data folder:PATH --train-split search-train \
         --val-split search-val
 
-Each search runs in a process of its own, with one thread on one core; `--cores 0 1` runs two at once, each kept on its
-core. All have one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a search
-that starts at a busy moment does not get another. A search that is in the `--out` folder already is not run again; the
-table is of all that are there. A search's result is the candidate with the best score, the mean over its seeds end to
-end, references left out.
+Each search runs in its own process, with one thread on one core; `--cores 0 1` runs two at once, each pinned to its
+core. All share one plan: image scale, rungs and the final are given, not derived from a measured speed, so that a busy
+machine does not change it. A search already in the `--out` folder is not run again; the table covers all that are
+there. A search's result is the candidate with the best score, the mean over its end-to-end seeds, without references.
 """
 
 import argparse
@@ -21,11 +20,7 @@ from pathlib import Path
 from queue import Queue
 from statistics import mean
 
-METHODS = {
-    "gradient": {"strategy": "gradient"},
-    "tpe": {"sampler": "tpe"},
-    "random": {"sampler": "random"},
-}
+METHODS = {"gradient": {"strategy": "gradient"}, "tpe": {"sampler": "tpe"}, "random": {"sampler": "random"}}
 SPACE = "auto_deeplab:layers=6,blocks=3,filters=8,stem_filters=16,head_filters=64,decoder=false"
 RELAX_END, PROXY_END = 0.35, 0.6
 """Shares of the budget after which relaxations, and trials by proxy, are planned to end."""

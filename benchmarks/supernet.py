@@ -1,23 +1,23 @@
-"""The relaxation of Auto-DeepLab: step time and peak memory, against the straightforward way to write it.
+"""The relaxation of Auto-DeepLab: step time and peak memory, against the straightforward implementation.
 
     python benchmarks/supernet.py --device cuda
     python benchmarks/supernet.py --count
 
 The default is the paper's setting (12 layers, 5 blocks, F = 8, crops of 321×321, batches of 2). The versions build on
-each other, and each runs in a process of its own, so that its peak memory is its own:
+each other, and each runs in its own process, for the sake of its peak memory:
 
     straightforward    a module for each edge and operator, float32, all activations kept
-    side by side       all edges out of a state at once, as grouped convolutions; pools once a state
-    mixed precision    the same with autocast, where the device is faster with it
-    computed again     and with the cells' activations computed again in the backward pass
+    side by side       all edges out of a state at once, as grouped convolutions; pools once per state
+    mixed precision    the same with autocast, if the device is faster with it
+    computed again     and with the cells' activations recomputed in the backward pass
     partial channels   and a quarter of the channels put through the operators
 
 The first four compute the same function. A step is a step of the weights: forward, backward, SGD. The whole search is
 projected from the step time as if on Cityscapes: 40 epochs over half of 2975 images, and as many updates of α and β in
-the last 20. On a CPU memory is the peak resident set, without what the process had before the first step.
+the last 20. On a CPU, memory is the peak resident set, less that before the first step.
 
-`--count` computes nothing: the memory of a forward and backward pass is counted on PyTorch's meta device: maps, what
-autograd keeps, gradients; not the weights and the kernels' own buffers. Mixed precision then is bfloat16 for all.
+`--count` computes nothing: it counts the memory of a forward and backward pass on PyTorch's meta device: maps, what
+autograd keeps, gradients; not the weights and the kernels' buffers. Mixed precision then means bfloat16 throughout.
 """
 
 import argparse
@@ -150,12 +150,12 @@ def measure(args, *, plain=False, amp=True, **options):
 
 
 def resident_gib():
-    """The process's peak resident set so far."""
+    """Return the process's peak resident set so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class PlainCell(nn.Module):
-    """A mixed cell as the equations read: a module for every edge and operator, one after the other."""
+    """A mixed cell written like the equations: a module for every edge and operator, one after the other."""
 
     def __init__(self, cell: MixedCell):
         super().__init__()

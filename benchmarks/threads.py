@@ -20,10 +20,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-NETWORKS = {
-    "deeplabv3plus-mobilenetv2": (4, (64, 96)),
-    "deeplabv3plus-resnet50": (4, (128, 192)),
-}
+NETWORKS = {"deeplabv3plus-mobilenetv2": (4, (64, 96)), "deeplabv3plus-resnet50": (4, (128, 192))}
 CLASSES = 11
 WAYS = ("one thread", "torch", "passive", "ours", "chosen")
 BESIDE = {
@@ -64,8 +61,17 @@ def main():
                     f"{beside:28}" + "".join(f"{ms[way]:12.1f}" for way in args.ways) + f"   others {load:.2f}",
                     flush=True,
                 )
-                results += [{"network": network, "what": what, "beside": beside, "way": way, "median_ms": ms[way],
-                             "processes": found[way]} for way in args.ways]  # fmt: skip
+                results += [
+                    {
+                        "network": network,
+                        "what": what,
+                        "beside": beside,
+                        "way": way,
+                        "median_ms": ms[way],
+                        "processes": found[way],
+                    }
+                    for way in args.ways
+                ]
     hashes = {
         (result["network"], one["gradient"])
         for result in results
@@ -76,9 +82,20 @@ def main():
     print(f"\ngradients with {os.cpu_count()} threads alike: {alike}")
     import torch
 
-    print(json.dumps({"device": "cpu", "cores": os.cpu_count(), "torch": torch.__version__, "classes": CLASSES,
-                      "sizes": {name: NETWORKS[name] for name in args.networks}, "seconds": args.seconds,
-                      "gradients_alike": alike, "results": results}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "device": "cpu",
+                "cores": os.cpu_count(),
+                "torch": torch.__version__,
+                "classes": CLASSES,
+                "sizes": {name: NETWORKS[name] for name in args.networks},
+                "seconds": args.seconds,
+                "gradients_alike": alike,
+                "results": results,
+            }
+        )
+    )
 
 
 def command(network, what, way, seconds):
@@ -170,10 +187,14 @@ def measure(name, what, way, seconds):
         if what == "training":
             gradient.update(parameter.grad.numpy().tobytes())
     return {
-        "ms": statistics.mean(times), "median_ms": statistics.median(times), "max_ms": max(times), "steps": len(times),
-        "threads": torch.get_num_threads(), "others": share * os.cpu_count(),
+        "ms": statistics.mean(times),
+        "median_ms": statistics.median(times),
+        "max_ms": max(times),
+        "steps": len(times),
+        "threads": torch.get_num_threads(),
+        "others": share * os.cpu_count(),
         "gradient": gradient.hexdigest()[:16] if what == "training" else None,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What cached features are worth: one trial on stored features, with the frozen backbone run every step, end to end.
+"""The gain of cached features: a trial on stored features, with the frozen backbone run every step, and end to end.
 
     python benchmarks/trial_throughput.py --data folder:PATH --train-split search-train --val-split search-val \
         --weights FILE
 
 All three train the published cell for the same number of steps on crops of the same size, in one process and in turns,
-and are scored on the validation split as a search would. The table gives seconds per trial, cells per hour of one
-worker, and where the time of a trial on stored features goes.
+and are scored on the validation split as in a search. The table gives seconds per trial, cells per hour of one worker,
+and where the time of a trial on stored features goes.
 """
 
 import argparse
@@ -67,14 +67,13 @@ def main():
     print("\nwhere a trial on stored features spends its time")
     for part, value in parts.items():
         print(f"  {part:22}{value:8.3f} s{100 * value / reference:7.0f} %")
-    document = {"benchmark": "trial_throughput", "data": args.data, "space": args.space, "steps": args.steps,
-                "threads": args.threads, "device": args.device, "torch": torch.__version__, "seconds": seconds,
-                "stored_features_parts_seconds": parts}  # fmt: skip
-    print(json.dumps(document))
+    setting = {name: getattr(args, name) for name in ("data", "space", "steps", "threads", "device")}
+    found = {"torch": torch.__version__, "seconds": seconds, "stored_features_parts_seconds": parts}
+    print(json.dumps({"benchmark": "trial_throughput", **setting, **found}))
 
 
 def make_worker(args, folder):
-    """A search's worker with the plan that a budget of trials gives."""
+    """Make a search's worker with the plan for a budget of trials."""
     dataset = open_dataset(args.data)
     train, val = dataset.split(args.train_split), dataset.split(args.val_split)
     speed = Speed(image_scale=1, full_step_seconds=1, proxy_step_seconds=1, forward_seconds=1)
@@ -115,7 +114,7 @@ def prepare(worker, steps):
 
 
 def cached(worker, steps):
-    """The trial as a search runs it, its parts timed."""
+    """Run the trial as a search does, timing its parts."""
     parts = {}
     tried = candidate(worker, PUBLISHED)
     start = time.perf_counter()
@@ -145,7 +144,7 @@ def make_trainer(worker, tried, steps):
 
 
 def frozen(worker, steps):
-    """The same cell trained on images, each step through the frozen backbone."""
+    """Train the same cell on images, each step through the frozen backbone."""
     start = time.perf_counter()
     context = worker.context
     recipe, device = context.plan.proxy_recipe, context.problem.device
@@ -165,7 +164,7 @@ def frozen(worker, steps):
 
 
 def end_to_end(worker, steps):
-    """The whole network trained on images, and scored on them."""
+    """Train the whole network on images, and score it on them."""
     start = time.perf_counter()
     tried = candidate(worker, PUBLISHED)
     worker.run(Job(number=0, task="full", candidates=(tried,), seed=0, start_step=0, stop_step=steps))

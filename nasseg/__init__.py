@@ -21,17 +21,7 @@ if TYPE_CHECKING:
     from nasseg.graph import Architecture, Builder
     from nasseg.space import Choice, Space
 
-__all__ = [
-    "Architecture",
-    "Builder",
-    "Choice",
-    "LatencyTable",
-    "Space",
-    "__version__",
-    "baseline",
-    "load",
-    "search",
-]
+__all__ = ["Architecture", "Builder", "Choice", "LatencyTable", "Space", "__version__", "baseline", "load", "search"]
 __version__ = version("nasseg")
 
 _LAZY = {

@@ -160,6 +160,7 @@ def test_a_type_checker_accepts_the_readme_and_refuses_wrong_options(tmp_path: P
     (tmp_path / "readme.py").write_text(code)
     (tmp_path / "wrong.py").write_text(code + WRONG)
     command = [sys.executable, "-m", "mypy", "--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache"]
+    command.append("--explicit-package-bases")
     done = subprocess.run(
         [*command, tmp_path / "readme.py", tmp_path / "wrong.py", REPOSITORY / "examples"],
         capture_output=True,

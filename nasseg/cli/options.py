@@ -88,8 +88,7 @@ Storage = Annotated[
     ),
 ]
 Weights = Annotated[
-    str | None,
-    typer.Option("--weights", help="Backbone weights: a file, or imagenet.", metavar="FILE|imagenet"),
+    str | None, typer.Option("--weights", help="Backbone weights: a file, or imagenet.", metavar="FILE|imagenet")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

@@ -24,7 +24,7 @@ from nasseg.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-_LOCK_GRACE_SECONDS = 5
+LOCK_GRACE_SECONDS = 5
 _STEP = "step "
 _FULL = "full "
 _RELAX = "relax "
@@ -70,7 +70,7 @@ class Record:
         Only one process may write to a journal. What a killed one left behind is cleared by the first write: an
         unfinished last line is cut off, a lock is broken after seconds.
         """
-        lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_SECONDS)
+        lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
         storage = JournalStorage(_Journal(str(path), lock_obj=lock))
         return cls(storage, "nasseg", space, top_step, objective)
 

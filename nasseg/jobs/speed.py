@@ -57,9 +57,12 @@ def measure_speed(
     if relaxation is not None:
         relax = _time_relaxation(space, Resized(split, image_scale), crop, device, relaxation)
     return Speed(
-        image_scale=image_scale, full_step_seconds=full, proxy_step_seconds=proxy, forward_seconds=forward,
+        image_scale=image_scale,
+        full_step_seconds=full,
+        proxy_step_seconds=proxy,
+        forward_seconds=forward,
         relax_step_seconds=relax,
-    )  # fmt: skip
+    )
 
 
 def _time_relaxation(

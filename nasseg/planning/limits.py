@@ -103,12 +103,7 @@ def require_reachable(limits: Limits, space: Space[C], costs: Callable[[C], Cost
 
 
 def descend(
-    space: Space[C],
-    choice: C,
-    value: Callable[[C], float],
-    rng: random.Random,
-    tries: int,
-    done: Callable[[C], bool],
+    space: Space[C], choice: C, value: Callable[[C], float], rng: random.Random, tries: int, done: Callable[[C], bool]
 ) -> C:
     """Walk from a choice to random neighbours of less `value`, until one is `done`; that, or the last reached.
 

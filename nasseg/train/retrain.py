@@ -132,9 +132,7 @@ class Retraining:
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
     def run(
-        self,
-        on_step: Callable[[Trainer, float, float], object],
-        on_score: Callable[[int, Trainer, Metrics], object],
+        self, on_step: Callable[[Trainer, float, float], object], on_score: Callable[[int, Trainer, Metrics], object]
     ) -> Metrics:
         """Train to the end, score regularly on the validation split, and write the model file.
 

@@ -44,13 +44,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        network: "Network",
-        recipe: Recipe,
-        total_steps: int,
-        device: torch.device,
-        seed: int,
-        ignore_index: int,
+        self, network: "Network", recipe: Recipe, total_steps: int, device: torch.device, seed: int, ignore_index: int
     ) -> None:
         self.recipe = recipe
         self.total_steps = total_steps

@@ -39,12 +39,7 @@ def match_channels(channels: int) -> Op:
 
 def _conv(channels: int, *, kernel: int, stride: int, rate: int) -> Op:
     return Conv(
-        out_channels=channels,
-        kernel=kernel,
-        stride=stride,
-        rate=(rate, rate),
-        pre_activation="relu",
-        activation="none",
+        out_channels=channels, kernel=kernel, stride=stride, rate=(rate, rate), pre_activation="relu", activation="none"
     )
 
 

@@ -5,12 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasseg.cost.calibration import (
-    Calibration,
-    MeasuredNetwork,
-    PredictionError,
-    non_negative_least_squares,
-)
+from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError, non_negative_least_squares
 
 small = st.integers(-5, 5)
 

@@ -49,7 +49,7 @@ def test_an_operator_is_interpolated_where_its_kind_was_measured() -> None:
 def test_operators_of_other_kinds_are_named_and_counted() -> None:
     times = table(network(4), 1.0, 0.25, 0.5, 3.0)
     assert [operator.op for operator in times.missing(gated())] == [Gate()]
-    with pytest.raises(ValueError, match=r"lacks 1 operators: gate\(\) on 2×8×12, 2×8×12; profile the space that is"):
+    with pytest.raises(ValueError, match=r"lacks 1 operators: gate\(\) on 2×8×12, 2×8×12; profile the space being"):
         times.latency_ms(gated())
     with pytest.raises(ValueError, match="lacks 1 operators"):
         times.op_ms(Add(), ((4, 4, 6), (4, 4, 6)))
@@ -88,11 +88,7 @@ def test_a_file_gives_the_same_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            '"median_ms": 0.25',
-            '"median_ms": -1',
-            r"entries\[1\].median_ms is -1, but must be greater than",
-        ),
+        ('"median_ms": 0.25', '"median_ms": -1', r"entries\[1\].median_ms is -1, but must be greater than"),
         ('"op": "resize"', '"op": "grow"', r"entries\[3\].operator.op.op is 'grow', but must be one of"),
         ('"threads": 1', '"threads": 0', "conditions.threads is 0"),
         ('"space"', '"room"', "space is missing"),

@@ -88,9 +88,18 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Counter[Training]:
 def test_the_run_folder_holds_all_that_is_promised(done: Experiment) -> None:
     names = {path.name for path in done.folder.iterdir()}
     assert names == {
-        "config.yaml", "study.journal", "best.json", "pareto", "trials.csv", "tensorboard", "report.html", "log.txt",
-        "model.safetensors", "checkpoints", "features",
-    }  # fmt: skip
+        "config.yaml",
+        "study.journal",
+        "best.json",
+        "pareto",
+        "trials.csv",
+        "tensorboard",
+        "report.html",
+        "log.txt",
+        "model.safetensors",
+        "checkpoints",
+        "features",
+    }
     assert SearchConfig.load(done.folder, space=SPACE) == done.config
 
 

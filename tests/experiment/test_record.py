@@ -162,7 +162,7 @@ def test_a_journal_cut_anywhere_goes_on_from_what_is_whole(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasseg.experiment.record._LOCK_GRACE_SECONDS", 3)
+    monkeypatch.setattr("nasseg.experiment.record.LOCK_GRACE_SECONDS", 3)
     run(open_record(tmp_path), "proxy", candidate(0, 0, 1))
     (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")
     record = open_record(tmp_path)

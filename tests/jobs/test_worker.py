@@ -205,7 +205,7 @@ def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatc
     unbroken = Worker.open(gradient_config(), folders[0]).run(job("relax"))
     monkeypatch.setattr("nasseg.train.relaxation.trainer.SAVE_EVERY_SECONDS", -1)
     steps = 0
-    update = RelaxationTrainer._update_weights
+    update = RelaxationTrainer.update_weights
 
     def killed(self: RelaxationTrainer, batch: Any) -> float:
         nonlocal steps
@@ -214,7 +214,7 @@ def test_a_relaxation_that_was_killed_goes_on_exactly(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return update(self, batch)
 
-    monkeypatch.setattr(RelaxationTrainer, "_update_weights", killed)
+    monkeypatch.setattr(RelaxationTrainer, "update_weights", killed)
     with pytest.raises(KeyboardInterrupt):
         Worker.open(gradient_config(), folders[1]).run(job("relax"))
     resumed = Worker.open(gradient_config(), folders[1]).run(job("relax"))

@@ -106,9 +106,7 @@ class TestOperators(OperatorConformance):
 
 
 @pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if isinstance(case.op, (Conv, TransposedConv, PyramidPool, Gate, Resize))],
-    ids=str,
+    "case", [case for case in CASES if isinstance(case.op, (Conv, TransposedConv, PyramidPool, Gate, Resize))], ids=str
 )
 def test_gradients_equal_differences(case: Case) -> None:
     module = case.module().double().eval()

@@ -50,8 +50,7 @@ def cells(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return torch.stack(
         [
             torch.stack(
-                [x[:, :, span(i, grid[0], height), span(j, grid[1], width)].mean((2, 3)) for j in range(grid[1])],
-                -1,
+                [x[:, :, span(i, grid[0], height), span(j, grid[1], width)].mean((2, 3)) for j in range(grid[1])], -1
             )
             for i in range(grid[0])
         ],

@@ -7,10 +7,7 @@ from nasseg.ops import InvertedResidual
 
 @pytest.mark.parametrize(
     ("expansion", "names"),
-    [
-        (1, ["conv.0.0.weight", "conv.1.weight"]),
-        (6, ["conv.0.0.weight", "conv.1.0.weight", "conv.2.weight"]),
-    ],
+    [(1, ["conv.0.0.weight", "conv.1.weight"]), (6, ["conv.0.0.weight", "conv.1.0.weight", "conv.2.weight"])],
 )
 def test_inverted_residual_has_torchvisions_names(expansion: int, names: list[str]) -> None:
     state = InvertedResidual(out_channels=16, expansion=expansion).build([8]).state_dict()

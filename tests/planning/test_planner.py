@@ -111,8 +111,10 @@ def test_only_references_are_trained_until_the_features_are_there_and_they_go_fi
     assert (prepare.task, prepare.candidates[0].label, prepare.stop_step, prepare.seed) == ("prepare", "aspp", 200, 0)
     beside = [job for job in iter(lambda: planner.next_job(0), None) if job is not None]
     assert {(job.task, job.candidates[0].label, job.seed) for job in beside} == {
-        ("full", "published", 0), ("full", "aspp", 1), ("full", "published", 1),
-    }  # fmt: skip
+        ("full", "published", 0),
+        ("full", "aspp", 1),
+        ("full", "published", 1),
+    }
     assert len(beside) == 3
     assert not planner.done
     for job in (prepare, *beside):
@@ -434,8 +436,11 @@ def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_o
     sampler: str, kill_after: int, per_job: int, limit: int
 ) -> None:
     options: dict[str, Any] = {
-        "sampler": sampler, "candidates_per_job": per_job, "describe": within(limit), "values": accurate_and_cheap
-    }  # fmt: skip
+        "sampler": sampler,
+        "candidates_per_job": per_job,
+        "describe": within(limit),
+        "values": accurate_and_cheap,
+    }
     unbroken = make(**options)
     expected = run(unbroken)
     broken = make(**options)

@@ -79,8 +79,7 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(9.4, "9 s"), (750, "12 min 30 s"), (3900, "1 h 05 min"), (3599.7, "1 h 00 min"), (-1, "0 s")],
+    ("seconds", "text"), [(9.4, "9 s"), (750, "12 min 30 s"), (3900, "1 h 05 min"), (3599.7, "1 h 00 min"), (-1, "0 s")]
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text

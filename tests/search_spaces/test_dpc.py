@@ -15,18 +15,7 @@ from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_node_mat
 from nasseg import plugins
 from nasseg.graph import Architecture, Node
 from nasseg.ops import Add, Concat, Conv, PyramidPool, SeparableConv
-from search_spaces.dpc import (
-    ASPP,
-    DPC,
-    FEATURES,
-    GRIDS,
-    PUBLISHED,
-    RATES,
-    Branch,
-    Cell,
-    from_published,
-    to_published,
-)
+from search_spaces.dpc import ASPP, DPC, FEATURES, GRIDS, PUBLISHED, RATES, Branch, Cell, from_published, to_published
 
 OPERATORS = (
     Branch(input=FEATURES, op="conv1x1"),

@@ -56,5 +56,5 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"path": tmp_path}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "a.pt")

@@ -132,7 +132,7 @@ def test_a_limit_must_be_positive(tmp_path: Path) -> None:
 
 
 def proxy(config: SearchConfig, folder: Path, choice: Head, start: int = 0, stop: int = 2) -> Outcome:
-    """One job of a new worker."""
+    """Run one job with a new worker."""
     folder.mkdir(exist_ok=True)
     candidate = Candidate(key=f"{choice.kernel}-{choice.channels}", choice=choice.model_dump(mode="json"))
     job = Job(number=1, task="proxy", candidates=(candidate,), seed=0, start_step=start, stop_step=stop)
@@ -140,7 +140,7 @@ def proxy(config: SearchConfig, folder: Path, choice: Head, start: int = 0, stop
 
 
 def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """The weights that a new trial starts from."""
+    """Return the weights that a new trial starts from."""
     starts = []
 
     class Recorded(Trainer):

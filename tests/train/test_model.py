@@ -70,8 +70,8 @@ def broken(tmp_path: Path, network: Network, kind: str) -> Path:
         ("bare", "holds weights but no architecture"),
         ("homeless", "does not say which data it is for"),
         ("off", "must be one of"),
-        ("short", r"head\.logits\.weight is missing or of another shape"),
-        ("other", r"head\.logits\.weight is missing or of another shape"),
+        ("short", r"head\.logits\.weight is missing or has another shape"),
+        ("other", r"head\.logits\.weight is missing or has another shape"),
     ],
 )
 def test_what_is_no_model_is_refused(network: Network, tmp_path: Path, kind: str, rule: str) -> None:

@@ -31,12 +31,7 @@ FAMILIES = {
 }
 """Fill colour by operator family, in the legend's order."""
 JOINS = ("concat", "add", "multiply", "gate")
-WORDS = {
-    "conv": "conv",
-    "separable_conv": "separable",
-    "transposed_conv": "transposed",
-    "pyramid_pool": "pool",
-}
+WORDS = {"conv": "conv", "separable_conv": "separable", "transposed_conv": "transposed", "pyramid_pool": "pool"}
 INK, EDGE, FAINT = "#222222", "#555555", "#6a6a6a"
 TITLE_POINTS, DETAIL_POINTS = 9.0, 6.5
 BOX_HEIGHT, LAYER_HEIGHT, ARROW_HEIGHT, MARGIN, LEGEND_ROW = 0.40, 0.74, 0.1, 0.2, 0.2  # inches

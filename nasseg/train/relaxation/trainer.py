@@ -93,9 +93,9 @@ class RelaxationTrainer:
             for group in self._weight_optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(self.step)
             with seeded(self.device, self.seed, self.step):
-                losses = [self._update_weights(next(weight_batches))]
+                losses = [self.update_weights(next(weight_batches))]
                 if self.step >= recipe.first_architecture_step:
-                    losses.append(self._update_architecture(next(architecture_batches)))
+                    losses.append(self.update_architecture(next(architecture_batches)))
             if not all(map(math.isfinite, losses)):
                 return "nonfinite"
             self.train_loss, *rest = losses
@@ -141,12 +141,14 @@ class RelaxationTrainer:
         augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
         return training_batches(self._halves[half], augment, recipe.batch_size, self.seed, start_step, self.device)
 
-    def _update_weights(self, batch: Batch) -> float:
+    def update_weights(self, batch: Batch) -> float:
+        """Take a step of the weights; its loss, not finite if it was not taken."""
         require_gradients(self._weights, of=self.relaxation)
         loss = self._cross_entropy(batch)
         return loss.item() if _descend(loss, self._weights, self._weight_optimizer) else math.nan
 
-    def _update_architecture(self, batch: Batch) -> float:
+    def update_architecture(self, batch: Batch) -> float:
+        """Take a step of the architecture parameters; its loss, not finite if it was not taken."""
         require_gradients(self._architecture, of=self.relaxation)
         loss = objective = self._cross_entropy(batch)
         if self.recipe.cost_weight:

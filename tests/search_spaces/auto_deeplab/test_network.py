@@ -132,11 +132,7 @@ def test_a_finer_map_is_halved_where_no_map_of_its_new_size_is_at_hand() -> None
 
 @pytest.mark.parametrize(
     ("levels", "low_level"),
-    [
-        ((0, 0, 1), "backbone.layer2.concat"),
-        ((1, 0, 0), "backbone.stem.conv2"),
-        ((0, 0), "backbone.layer2.concat"),
-    ],
+    [((0, 0, 1), "backbone.layer2.concat"), ((1, 0, 0), "backbone.stem.conv2"), ((0, 0), "backbone.layer2.concat")],
 )
 def test_low_level_features_are_the_last_before_the_path_leaves_stride_4(
     levels: tuple[int, ...], low_level: str

@@ -72,10 +72,7 @@ def test_references() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "blocks", "levels", "which"),
-    [
-        (4, 2, (0, 0, 0, 1), (0, 1)),
-        (14, 7, (*PUBLISHED.levels, 1, 1), (0, 1, 2, 3, 4, 0, 1)),
-    ],
+    [(4, 2, (0, 0, 0, 1), (0, 1)), (14, 7, (*PUBLISHED.levels, 1, 1), (0, 1, 2, 3, 4, 0, 1))],
 )
 def test_the_published_point_is_cut_or_extended(
     layers: int, blocks: int, levels: tuple[int, ...], which: tuple[int, ...]
