@@ -34,7 +34,7 @@ def trial(
     choice: Branches, level: int, values: tuple[float, ...] | None, final: bool, limits: Mapping[str, float]
 ) -> Trial:
     """A candidate that came as far as `level`; `limits` above 0 are violated."""
-    key = SPACE.canonical(choice).model_dump_json()
+    key = "-".join(map(str, SPACE.canonical(choice).rates))
     candidate = Candidate(key=key, choice=choice.model_dump(mode="json"), constraints=dict(limits))
     return Trial(candidate, choice, level=level, values=values, final=final)
 
