@@ -1,4 +1,4 @@
-"""What a search may spend: `200gpu-h`, `8cpu-h`, `30min`, `40trials`."""
+"""The budget of a search: `200gpu-h`, `8cpu-h`, `30min`, `40trials`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Budget(BaseModel):
 
     @classmethod
     def parse(cls, text: str | Budget) -> Budget:
-        """The budget that `text` means, or is already; raises `ValueError` if it means none."""
+        """Parse `text`, unless it is a budget already; raises `ValueError` if it is malformed."""
         if isinstance(text, Budget):
             return text
         match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*(gpu-h|cpu-h|h|min|s|trials?)", text.strip())
@@ -48,11 +48,11 @@ class Budget(BaseModel):
 
     @property
     def trials(self) -> int | None:
-        """The number of distinct candidates, or `None` where the budget is one of time."""
+        """The number of distinct candidates, or `None` for a budget of time."""
         return int(self.amount) if self.unit == "trials" else None
 
     def wall_seconds(self, cores: int, gpus: int) -> float:
-        """Seconds of wall clock with `cores` cores and `gpus` GPUs in use; infinite for a budget of trials.
+        """Convert to seconds of wall clock with `cores` cores and `gpus` GPUs in use; infinite for a budget of trials.
 
         Raises `ValueError` for a budget of GPU-hours without a GPU.
         """

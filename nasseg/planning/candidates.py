@@ -1,10 +1,11 @@
-"""The candidates of a search: what is known of each, and which were turned down."""
+"""The candidates of a search, with what is known of each, and those that were rejected."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 from nasseg.planning.job import Candidate, Costs, Outcome
@@ -13,10 +14,7 @@ from nasseg.space import Choice, Space
 
 
 class Standing(NamedTuple):
-    """How far a candidate was trained: end to end counts for more than any rung, a higher rung for more than a lower.
-
-    `step` is the rung's, 0 end to end.
-    """
+    """How far a candidate was trained, in ascending order; `step` is the rung's, 0 end to end."""
 
     end_to_end: bool
     step: int
@@ -24,12 +22,12 @@ class Standing(NamedTuple):
 
 @dataclass(eq=False)
 class Trial:
-    """A candidate and all that is known of it; `number` is its place in the order in which candidates were proposed.
+    """A candidate and all that is known of it; `number` counts candidates in the order they were proposed.
 
-    `proxy` holds its outcomes by the step they reached, `full` those of its trainings end to end by seed. `level` is
-    the number of rungs that it finished, `values` what the objectives were at the last of them, to be maximised: 0 and
-    `None` while the first is still in training. It is `final` once no rung is left for it: at the top rung, or without
-    values, because it failed or, at level 0, because it breaks a limit and is not trained.
+    `proxy` holds its outcomes by the step they reached, `full` its end-to-end outcomes by seed. `level` is the number
+    of rungs it has finished and `values` the objectives at the last of them, to be maximised: 0 and `None` during the
+    first rung. It is `final` once no rung is left for it: at the top rung, or without values, because it failed or, at
+    level 0, because it violates a limit and is not trained.
     """
 
     candidate: Candidate
@@ -48,74 +46,66 @@ class Trial:
 
     @property
     def failed(self) -> bool:
-        """Whether a training of it at a rung failed."""
+        """Whether it failed at a rung."""
         return self.final and self.level > 0 and self.values is None
 
     @property
     def decisive(self) -> list[Outcome]:
-        """The outcomes that count: those end to end, one per seed, else that of the highest rung."""
+        """The outcomes that count: the end-to-end ones, one per seed, else that of the highest rung."""
         full = [outcome for outcome in self.full.values() if outcome.miou is not None]
         proxy = [outcome for outcome in self.proxy.values() if outcome.miou is not None]
         return full or sorted(proxy, key=lambda outcome: outcome.step)[-1:]
 
     @property
     def standing(self) -> Standing | None:
-        """How far it was trained; `None` as long as it has no mIoU."""
+        """How far it was trained; `None` until it has an mIoU."""
         if any(outcome.miou is not None for outcome in self.full.values()):
             return Standing(end_to_end=True, step=0)
         return Standing(end_to_end=False, step=self.decisive[0].step) if self.decisive else None
 
     @property
     def miou(self) -> float | None:
-        """Mean over the decisive outcomes."""
+        """Mean mIoU of the decisive outcomes."""
         mious = [outcome.miou for outcome in self.decisive if outcome.miou is not None]
         return statistics.mean(mious) if mious else None
 
     @property
     def costs(self) -> Costs:
-        """What its network costs; nothing as long as no training told it."""
+        """The costs of its network; empty until an outcome has them."""
         outcomes = [*self.proxy.values(), *self.full.values()]
         return next((outcome for outcome in outcomes if outcome.madds is not None), Costs())
 
 
 class Candidates:
-    """All candidates of a search by key, in the order in which they were proposed, and those that break a limit.
-
-    `describe` gives the candidate of a choice; it is asked once for each.
-    """
+    """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
 
     def __init__(self, space: Space[Any], describe: Callable[[Any], Candidate]) -> None:
-        self._space, self._describe = space, describe
-        self._described: dict[Choice, Candidate] = {}
+        self._space = space
+        self.describe: Callable[[Choice], Candidate] = cache(describe)
+        """The candidate of a choice."""
         self._by_key: dict[str, Trial] = {}
         self._rejected: dict[str, Trial] = {}
         self.trials: list[Trial] = []
-        """Those that are trained."""
+        """The candidates that are trained."""
 
     @property
     def rejected(self) -> list[Trial]:
-        """Those that are not trained, as they break a limit."""
+        """The candidates that are not trained because they violate a limit."""
         return list(self._rejected.values())
 
     def __getitem__(self, key: str) -> Trial:
         return self._by_key[key]
 
-    def describe(self, choice: Choice) -> Candidate:
-        """The candidate of a choice."""
-        if choice not in self._described:
-            self._described[choice] = self._describe(choice)
-        return self._described[choice]
-
     def is_feasible(self, choice: Choice) -> bool:
-        """Whether the choice keeps all limits."""
+        """Check that the choice keeps all limits."""
         return self.describe(choice).feasible
 
     def is_open(self, choice: Choice) -> bool:
-        """Whether the choice may be tried: it keeps the limits and is not known."""
+        """Check that the choice keeps all limits and is not known yet."""
         return self.is_feasible(choice) and self.describe(choice).key not in self._by_key
 
     def add(self, choice: Choice, candidate: Candidate | None = None) -> Trial:
-        """The trial of a choice, a new one if its network was not known."""
+        """Return the trial of a choice, a new one if its network is not known yet."""
         candidate = candidate or self.describe(choice)
         if candidate.key not in self._by_key:
             self._by_key[candidate.key] = Trial(candidate, choice, len(self.trials))
@@ -123,11 +113,11 @@ class Candidates:
         return self._by_key[candidate.key]
 
     def add_reference(self, label: str, choice: Choice) -> Trial:
-        """The trial of a handcrafted point of the space, under its name."""
+        """Return the trial of a handcrafted point of the space, labelled with its name."""
         choice = self._space.canonical(choice)
         return self.add(choice, self.describe(choice).model_copy(update={"label": file_name(label)}))
 
     def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:
-        """Note a choice that breaks a limit."""
+        """Note a choice that violates a limit."""
         candidate = candidate or self.describe(choice)
         self._rejected.setdefault(candidate.key, Trial(candidate, choice, final=True))

@@ -1,4 +1,4 @@
-"""What a search was asked for, and the plan made from that: the content of a run folder's `config.yaml`."""
+"""The options of a search and the plan made from them: the content of a run folder's `config.yaml`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nasseg.train.relaxation.recipe import RelaxationRecipe
 
 
 class Plan(PlannerSettings):
-    """Everything about a search that follows from its budget and the measured speed, unless it is given.
+    """Everything about a search that follows from its budget and the measured speed, unless given.
 
-    `image_scale` is what images are scaled by during the search, `views` the augmented copies of each image whose
-    features are cached, `label_stride` the stride at which proxy trainings see and are scored on masks.
+    Images are scaled by `image_scale` during the search. Features of `views` augmented copies of each image are cached.
+    Proxy training uses masks sampled at `label_stride`, for the loss and for scoring.
     """
 
     image_scale: Annotated[float, Field(gt=0, le=1)]
@@ -43,7 +43,7 @@ class SearchConfig(SearchOptions):
 
     @classmethod
     def of(cls, options: SearchOptions, plan: Plan) -> SearchConfig:
-        """The config of a search that follows `plan`."""
+        """Combine options with the plan made for them."""
         given = {name: getattr(options, name) for name in SearchOptions.model_fields}
         return cls.model_validate({**given, "plan": plan})
 
@@ -55,9 +55,9 @@ class SearchConfig(SearchOptions):
     def load(cls, folder: Path, *, space: str | None = None, storage: str | None = None) -> SearchConfig:
         """Read the `config.yaml` of a run folder, which may be someone else's.
 
-        `space` and `storage` are what the user names on the command line: a space that is not registered
-        (`plugins.check_space`), and the database's URL with its password, which is not saved. Raises `ValueError` if
-        the file is missing or off, or names another space or database.
+        `space` and `storage` come from the command line: a space that is not registered (`plugins.check_space`), and
+        the database's URL with its password, which is not saved. Raises `ValueError` if the file is missing or invalid,
+        or names another space or database.
         """
         saved = load_config(cls, folder, "search")
         plugins.check_space(saved.space, space, str(folder / CONFIG_FILE))

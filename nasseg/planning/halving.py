@@ -14,14 +14,14 @@ from nasseg.pareto import crowding_distances, non_dominated_ranks
 class Rung:
     """The candidates that finished a rung, by number, ordered by non-dominated rank and then by crowding distance.
 
-    Objectives are to be maximised (negate a cost). With one, the order is that of its values. A crowding distance
-    depends on the objectives' scale: a cost that counts by ratio should be given as its logarithm. Who is equal in both
-    is ordered by number; who failed comes last.
+    Objectives are maximised (negate a cost). A single objective is ordered by value. A crowding distance depends on the
+    objectives' scale: give a cost that counts by ratio as its logarithm. Ties are broken by number; failed candidates
+    come last.
 
-    Whenever `finished / reduction` is more than the number promoted, the best of those waiting may be promoted. The
-    order changes as candidates finish, but a promotion is never taken back, and counts wherever the promoted one stands
-    by now. Algorithm 2 of Li et al. counts only those still among the best; on a front, where each newcomer changes the
-    crowding, that promotes far more than it should (0.43 instead of 1/3 of random networks in `benchmarks/pareto.py`).
+    Whenever `finished / reduction` exceeds the number promoted, the best waiting candidate may be promoted. The order
+    changes as candidates finish, but promotions are final and all of them count. Algorithm 2 of Li et al. counts only
+    those still among the best; on a front, whose crowding changes with each newcomer, that promotes far too many (0.43
+    instead of 1/3 of random networks in `benchmarks/pareto.py`).
 
     Sources: Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE Transactions on Evolutionary
     Computation, 2002, section III; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
@@ -39,9 +39,9 @@ class Rung:
         return len(self._finished) + len(self._failed)
 
     def finish(self, number: int, objectives: Sequence[float] | None) -> None:
-        """Enter a candidate. Without objectives, as one that failed, it counts as the worst and is never promoted.
+        """Enter a candidate. Without objectives it has failed: it counts as the worst and is never promoted.
 
-        Raises `ValueError` where an objective is not finite or the others have another number of them.
+        Raises `ValueError` if an objective is not finite, or their number differs from that of the others.
         """
         if objectives is None:
             self._failed.add(number)
@@ -60,16 +60,16 @@ class Rung:
         self._promoted.add(number)
 
     def promotable(self, limit: int) -> list[int]:
-        """Up to `limit` candidates that may be promoted now, best first."""
+        """Return up to `limit` candidates that may be promoted now, best first."""
         free = len(self) // self._reduction - len(self._promoted)
         return self.waiting()[: min(limit, free)] if free > 0 else []
 
     def waiting(self) -> list[int]:
-        """All that were not promoted and did not fail, best first."""
+        """Return all that were not promoted and did not fail, best first."""
         return [number for number in self.ranking() if number not in self._promoted]
 
     def ranking(self) -> list[int]:
-        """All that did not fail, best first."""
+        """Return all that did not fail, best first."""
         if self._ranking is None:
             self._ranking = self._ranked()
         return self._ranking

@@ -1,4 +1,4 @@
-"""Jobs: what the planner hands out, what a worker runs, and what comes back. Pure data that crosses processes."""
+"""Jobs, which the planner hands out and a worker runs, and their results. Pure data that crosses processes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Candidate(_Data):
 class Job(_Data):
     """Train `candidates` from `start_step` to `stop_step`.
 
-    - `relax`: train the space's relaxation with `seed` and decode it; it has no candidates, but finds choices;
-    - `prepare`: train the handcrafted reference end to end with seed 0, and store the features that the others share;
-    - `proxy`: train the candidates on those features, from their checkpoints where `start_step` is above 0;
+    - `relax`: train the space's relaxation with `seed` and decode it; has no candidates, but finds choices;
+    - `prepare`: train the handcrafted reference end to end with seed 0, and store the features that all share;
+    - `proxy`: train the candidates on those features, from their checkpoints if `start_step` is above 0;
     - `full`: train one candidate end to end with `seed`.
     """
 
@@ -58,7 +58,7 @@ class Job(_Data):
 
 
 class Costs(_Data):
-    """What a network costs in inference, as far as it is known; the latency is a table's prediction."""
+    """The known costs of a network in inference; the latency is a table's prediction."""
 
     madds: int | None = None
     params: int | None = None
@@ -67,7 +67,7 @@ class Costs(_Data):
 
 
 class Outcome(Costs):
-    """What became of one candidate in one job, and what it costs; `step` is the step it reached."""
+    """The result of one candidate in one job, with its costs; `step` is the step it reached."""
 
     key: str
     status: Status
@@ -84,10 +84,10 @@ class Outcome(Costs):
 
 
 class JobResult(_Data):
-    """The outcomes of a job, one a candidate and in the candidates' order, and the seconds it took.
+    """The outcomes of a job, one per candidate, in the same order, and the seconds it took.
 
-    That of a `relax` job has the choices that it `found`, as JSON: none before the architecture was trained at all. One
-    that failed has a `message`.
+    A `relax` job has the choices that it `found`, as JSON (none before the first update of the architecture), or a
+    `message` if it failed.
     """
 
     job: Job
@@ -105,13 +105,13 @@ class JobResult(_Data):
 
     @classmethod
     def failed(cls, job: Job, message: str, seconds: float = 0.0) -> JobResult:
-        """The result of a job that could not be run."""
+        """Make the result of a job that could not be run."""
         outcomes = [Outcome(key=c.key, status="failed", step=job.start_step, message=message) for c in job.candidates]
         return cls(job=job, outcomes=tuple(outcomes), seconds=seconds, message=None if outcomes else message)
 
 
 class Worker(Protocol):
-    """Runs jobs, one after another. It is made once a process, so it may keep data and models warm."""
+    """A runner of jobs, one after another. There is one per process, so it may keep data and models in memory."""
 
     def run(self, job: Job) -> JobResult:
         """Run `job` to its end. A candidate that diverges is an outcome; an exception ends the search."""

@@ -15,15 +15,15 @@ from nasseg.planning.job import Costs
 from nasseg.space import Choice, Space
 
 SAMPLES = 100
-"""Random networks among which the least of a cost is looked for."""
+"""Random networks from which the search for the least cost starts."""
 TRIES = 3000
-"""Networks that are looked at on the way down from there."""
+"""Networks examined on the descent from there."""
 C = TypeVar("C", bound=Choice)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a limit is called, written and shown; `units` are by name, the first one plain numbers' own."""
+    """How a limit is named, written and shown; the first of `units` is that of plain numbers."""
 
     option: str
     example: str
@@ -47,7 +47,7 @@ _KINDS = {
 
 
 class Limits(BaseModel):
-    """The most that a network may cost; `None` for what is not limited. `latency_ms` is as a table predicts it."""
+    """The most that a network may cost; `None` means no limit. `latency_ms` is a table's prediction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ class Limits(BaseModel):
 
     @classmethod
     def parse(cls, **options: str | None) -> Limits:
-        """Limits as users write them: `target_latency="20ms"`, `max_params="3M"`, `max_madds`, `max_memory="512MiB"`.
+        """Parse limits: `target_latency="20ms"`, `max_params="3M"`, `max_madds="2G"`, `max_memory="512MiB"`.
 
         Raises `ValueError` for anything but a number above 0 with a unit.
         """
@@ -66,11 +66,11 @@ class Limits(BaseModel):
 
     @property
     def given(self) -> dict[str, float]:
-        """Those that are set, by name."""
+        """The limits that are set, by name."""
         return self.model_dump(exclude_none=True)
 
     def constraints(self, costs: Costs) -> dict[str, float]:
-        """By how much each limit that is set is exceeded, as a share of it; above 0 it is violated (as in Optuna)."""
+        """Compute by what share of itself each limit is exceeded; above 0 it is violated (as in Optuna)."""
         return {name: _cost(costs, name) / limit - 1 for name, limit in self.given.items()}
 
     def __str__(self) -> str:
@@ -78,14 +78,14 @@ class Limits(BaseModel):
 
 
 def excess(constraints: Mapping[str, float]) -> float:
-    """How far limits are violated in all; 0 where all are kept."""
+    """Sum up the violations; 0 if all limits are kept."""
     return sum(value for value in constraints.values() if value > 0)
 
 
 def require_reachable(limits: Limits, space: Space[C], costs: Callable[[C], Costs]) -> None:
-    """Raise `ValueError` where no network of `space` is found that keeps the limits; it tells the least there is.
+    """Raise `ValueError`, with the least cost found, unless some network of `space` keeps the limits.
 
-    Looks at the references and at random networks, and goes on from the best of these through neighbours.
+    Examines the references and random networks, then descends from the best of these through neighbours.
     """
     for name, limit in limits.given.items():
         kind = _KINDS[name]
@@ -105,9 +105,9 @@ def require_reachable(limits: Limits, space: Space[C], costs: Callable[[C], Cost
 def descend(
     space: Space[C], choice: C, value: Callable[[C], float], rng: random.Random, tries: int, done: Callable[[C], bool]
 ) -> C:
-    """Walk from a choice to random neighbours of less `value`, until one is `done`; that, or the last reached.
+    """Descend from a choice through random neighbours of lower `value` until one is `done` or `tries` are examined.
 
-    At most `tries` neighbours are looked at.
+    Returns the last choice reached.
     """
     least, neighbours = value(choice), _shuffled(space, choice, rng)
     for _ in range(tries):
@@ -126,7 +126,7 @@ def _shuffled(space: Space[C], choice: C, rng: random.Random) -> Iterator[C]:
 
 
 def _least(space: Space[C], value: Callable[[C], float], enough: float) -> float:
-    """The least value that is found, or the first found that is `enough`."""
+    """Find the least value, or the first that is `enough`."""
     rng = random.Random("limits")
     best, least = None, math.inf
     for choice in (*space.references().values(), *(space.sample(rng) for _ in range(SAMPLES))):

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Count the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Hardware(BaseModel):
-    """What a search runs on; `workers` jobs run at once, with `threads` threads each."""
+    """The hardware of a search; `workers` jobs run at once, with `threads` threads each."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,9 +29,9 @@ class Hardware(BaseModel):
     def of(
         cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
     ) -> Hardware:
-        """One worker a core on a CPU; four share a GPU, whose kernels are small.
+        """Assign one worker per core on a CPU, or four per GPU, as their kernels are small.
 
-        Raises `ValueError` for a share that the GPUs, if there are any, cannot give.
+        Raises `ValueError` for a share of more GPUs than there are.
         """
         gpus = torch.cuda.device_count() if device.type == "cuda" else 0
         share = gpus_per_trial or (min(1.0, gpus / concurrency) if concurrency else 0.25 if gpus else 0.0)
@@ -60,12 +60,12 @@ class Speed(BaseModel):
     full_step_seconds: float
     proxy_step_seconds: float
     forward_seconds: float
-    """One batch read and put through the whole network in inference."""
+    """Reading one batch and running the whole network on it in inference."""
     relax_step_seconds: float = 0.0
-    """An update of a relaxation's weights and one of its architecture parameters, each with its batch read."""
+    """Updating a relaxation's weights and its architecture parameters, with reading a batch for each."""
 
     def at(self, image_scale: float) -> Speed:
-        """The same at another scale, as time goes with the number of pixels."""
+        """Convert to another scale, in proportion to the number of pixels."""
         factor = (image_scale / self.image_scale) ** 2
         times = {name: value * factor for name, value in self.model_dump().items() if name != "image_scale"}
         return Speed(image_scale=image_scale, **times)

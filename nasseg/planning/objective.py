@@ -1,4 +1,4 @@
-"""What a search maximises: one score from accuracy and cost, or both as a front."""
+"""The objective of a search: one score from accuracy and cost, or a front of both."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from nasseg.planning.options import Aim
 
 
 class Objective(BaseModel):
-    """Mean IoU weighed against cost, relative to a reference's or a target.
+    """Mean IoU weighed against cost, relative to a reference's cost or a target.
 
     score = mIoU · (cost / reference_cost) ** weight. With the default weight of -0.07, doubling the cost must bring 5 %
-    more mIoU to be worth it; 0 ignores the cost. The cost is multiply–adds, or milliseconds where `unit` says so.
+    more mIoU to be worth it; 0 ignores the cost. The cost is in multiply–adds or milliseconds, by `unit`.
 
-    With `aim` "pareto", a search compares networks by mIoU and cost as two objectives; the score only says which of the
-    front is the best.
+    With `aim` "pareto", mIoU and cost are two objectives; the score only picks the best network of the front.
 
     Source: Tan et al., MnasNet, CVPR 2019, section 3.1, equations 2 and 3.
     """
@@ -31,30 +30,30 @@ class Objective(BaseModel):
     reference_cost: float = Field(gt=0)
 
     def cost(self, costs: Costs) -> float:
-        """The cost that counts; raises `ValueError` where it is not known."""
+        """Return the cost in `unit`; raises `ValueError` if it is not known."""
         cost = costs.latency_ms if self.unit == "ms" else costs.madds
         if cost is None:
             raise ValueError(f"cost in {self.unit} is not known")
         return cost
 
     def score(self, miou: float, cost: float) -> float:
-        """The score of a network; raises `ValueError` where `cost` is not positive."""
+        """Compute the score of a network; raises `ValueError` if `cost` is not positive."""
         if cost <= 0:
             raise ValueError(f"cost is {cost}; must be more than 0")
         return float(miou * (cost / self.reference_cost) ** self.weight)
 
     def values(self, outcome: Outcome) -> tuple[float, ...]:
-        """What candidates are compared by, all to be maximised: the score, or mIoU and the negative log of the cost."""
+        """Compute the objectives, all maximised: the score, or mIoU and the negative log of the cost."""
         miou, cost = _miou(outcome), self.cost(outcome)
         return (self.score(miou, cost),) if self.aim == "score" else (miou, -math.log(cost))
 
     @property
     def metrics(self) -> dict[str, str]:
-        """What a record has of each trial, by name with Optuna's direction."""
+        """The metrics recorded of each trial: Optuna's direction by name."""
         return {"score": "maximize"} if self.aim == "score" else {"mIoU": "maximize", self.unit: "minimize"}
 
     def metric_values(self, outcome: Outcome) -> tuple[float, ...]:
-        """The values of `metrics`, in their order."""
+        """Compute the values of `metrics`, in their order."""
         miou, cost = _miou(outcome), float(self.cost(outcome))
         return (self.score(miou, cost),) if self.aim == "score" else (miou, cost)
 

@@ -1,4 +1,4 @@
-"""The one list of what a user may ask of a search: the command line, `config.yaml` and Python are made from it."""
+"""The one list of a search's options: the command line, `config.yaml` and the Python API are made from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_GRADIENT = ("relaxations", "relax_steps", "partial_channels", "checkpoint_act
 
 @dataclass(frozen=True)
 class Shown:
-    """How the command line's help shows an option: its panel, and what it calls the value."""
+    """How the command line's help shows an option: its panel, and the name of its value."""
 
     panel: str | None = None
     metavar: str | None = None
@@ -39,10 +39,10 @@ GRADIENT = Shown("Search by gradient")
 
 
 class SearchOptions(BaseModel):
-    """Everything that a user may ask of a search.
+    """All options of a search.
 
-    What is `None` is chosen: the sampler by the strategy and the objective, the rest by the budget and the measured
-    speed. Limits stay as they were written; `rungs` may be written `"60,180"` too, as on the command line.
+    An option left at `None` is derived: the sampler from strategy and objective, the rest from the budget and the
+    measured speed. Limits are kept as written; `rungs` may also be text, as on the command line: `"60,180"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -86,13 +86,11 @@ class SearchOptions(BaseModel):
         default=None, ge=0.05, le=1, description="Scale of images in the search."
     )
     rungs: Annotated[tuple[int, ...] | None, Shown(DERIVED.panel, "A,B")] = Field(
-        default=None, description="Steps at which proxy trainings are compared, like 60,180."
+        default=None, description="Steps at which candidates are compared, like 60,180."
     )
-    full_steps: Annotated[int | None, DERIVED] = Field(
-        default=None, ge=1, description="Steps of an end-to-end training."
-    )
+    full_steps: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Steps of an end-to-end run.")
     finalists: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Candidates trained end to end.")
-    seeds: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Seeds of each end-to-end training.")
+    seeds: Annotated[int | None, DERIVED] = Field(default=None, ge=1, description="Seeds of each end-to-end run.")
 
     relaxations: Annotated[int | None, GRADIENT] = Field(default=None, ge=1, description="Relaxations trained.")
     relax_steps: Annotated[int | None, GRADIENT] = Field(default=None, ge=1, description="Steps of a relaxation.")
@@ -119,7 +117,7 @@ class SearchOptions(BaseModel):
 
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
-        """Check options by name; raises `ValueError` in one line for an unknown one or a value that is off."""
+        """Check options by name; raises a one-line `ValueError` for an unknown name or an invalid value."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
@@ -150,7 +148,7 @@ class SearchOptions(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """The limits that networks must keep; raises `ValueError` for one that is not written as it must be."""
+        """The limits that networks must keep; raises `ValueError` for a malformed one."""
         from nasseg.planning.limits import Limits
 
         return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
@@ -164,7 +162,7 @@ class SearchOptions(BaseModel):
 
 
 def _parse_rungs(given: Any) -> tuple[int, ...]:
-    """The steps in `"60,180"` or in a sequence of numbers."""
+    """Parse `"60,180"` or a sequence of numbers."""
     try:
         steps = tuple(int(step) for step in given.split(",")) if isinstance(given, str) else tuple(given)
         is_rising = bool(steps) and all(low < high for low, high in pairwise((0, *steps)))

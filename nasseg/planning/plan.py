@@ -1,4 +1,4 @@
-"""From what was asked for and the measured speed to the plan of a search."""
+"""Deriving the plan of a search from its options and the measured speed."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
 
 LABEL_STRIDE = 4
-"""At which proxy trainings see and are scored on masks."""
+"""Stride of the masks that proxies are trained and scored on."""
 REDUCTION = 3
 VIEWS = 4
 """Augmented copies of each image whose features are cached."""
 IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 USABLE_SHARE, STARTING_SECONDS = 0.95, 20
-"""What a plan has to spend of a time is this share of it, less what workers take to start."""
+"""A plan may spend this share of the time, less the seconds that workers take to start."""
 CONTENTION = 1.15
-"""How much longer a step takes beside others on the same machine."""
+"""How many times longer a step takes beside others on the same machine."""
 PROXY_OVERHEAD_SECONDS = 0.7
-"""Of a proxy training, beside its steps and its scoring."""
+"""Of a proxy run, beyond its steps and its scoring."""
 PASSES_PER_STEP = 3
-"""A training step takes as long as so many passes in inference."""
+"""A training step takes as long as this many inference passes."""
 
 FULL_SHARE = 0.5
-"""Share of the time for training end to end: the handcrafted reference first, and the finalists."""
+"""Share of the time for training end to end: first the handcrafted reference, later the finalists."""
 FEWEST_FULL_STEPS = 120
-"""Of trainings end to end; images are scaled down until the time is enough for them, as far as scales go."""
+"""Of end-to-end runs; images are scaled down, within `IMAGE_SCALES`, until the time suffices for these."""
 SHORTEST_STEPS = 10
-"""Of any training, however short the time is."""
+"""Of any run, however short the time."""
 MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
-"""No training takes longer than both of these."""
+"""No run is longer than both of these."""
 
 FEWEST_CANDIDATES = 48
 FIRST_RUNG_STEPS = (20, 300)
-"""Fewest and most steps of the first rung; more budget than the most can use goes into more candidates."""
+"""Fewest and most steps of the first rung; any budget beyond that goes into more candidates."""
 
 RELAX_SHARE = 0.5
-"""Share of the rest for relaxations, in a search by gradient; with what remains, trials go on from what they find."""
+"""Share of the rest for relaxations, in a search by gradient; trials continue from their results with what remains."""
 LEAST_RELAX_SHARE = 0.8 * LEAST_PROXY_SHARE
-"""Of the budget that is spent when relaxations end, however long the final takes."""
+"""Share of the budget that relaxations may always use, however long the final takes."""
 FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
 UPDATES_OF_AUTO_DEEPLAB = 15_000
 """Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 
 TRIALS_FULL_STEPS, TRIALS_FIRST_RUNG_STEPS, TRIALS_RELAX_STEPS = 200, 60, 400
-"""If the budget is one of trials, which has no clock."""
+"""For a budget of trials, which has no clock."""
 TRIALS_SMALL_SIDE_PIXELS = 200
-"""With a budget of trials, images that are larger on both sides are halved."""
+"""For a budget of trials, images larger than this on both sides are halved."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What a plan is made for: the options, the machine, and how much data there is."""
+    """The inputs of a plan: the options, the machine, and the amount of data."""
 
     options: SearchOptions
     speed: Speed
@@ -80,7 +80,7 @@ class _Case:
 
     @cached_property
     def seconds(self) -> float:
-        """Wall clock in all; infinite for a budget of trials."""
+        """Total wall clock; infinite for a budget of trials."""
         return self.budget.wall_seconds(self.hardware.cores, self.hardware.gpus)
 
     @property
@@ -110,7 +110,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Final:
-    """The trainings end to end; `rounds` is how many of them follow each other, longer for being side by side."""
+    """The end-to-end runs; `rounds` is how many follow each other, scaled by `CONTENTION`."""
 
     finalists: int
     seeds: int
@@ -119,7 +119,7 @@ class _Final:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """How long everything is trained, and which shares of the budget are spent when relaxations and proxies end."""
+    """The length of all runs, and the shares of the budget at which relaxations and proxies end."""
 
     image_scale: float
     full_steps: int
@@ -139,14 +139,14 @@ def derive_plan(
     val_images: int,
     references: int,
 ) -> Plan:
-    """Make the plan that spends the budget well; what the options give is taken as it is.
+    """Make the plan that spends the budget well; options that are given are kept.
 
-    Half of the time goes into trainings end to end (`FULL_SHARE`), at the largest image scale that leaves them
-    `FEWEST_FULL_STEPS`. The rest goes into proxy trainings, first of `FEWEST_CANDIDATES` candidates, then of longer
-    rungs, then of more candidates. A budget of trials has no clock in it, so its plan does not depend on the speed.
+    Half of the time goes into training end to end (`FULL_SHARE`), at the largest image scale that allows
+    `FEWEST_FULL_STEPS`. The rest goes into proxies, first for `FEWEST_CANDIDATES` candidates, then for longer rungs,
+    then for more candidates. For a budget of trials, the plan does not depend on the speed.
 
-    By gradient, a share of the rest (`RELAX_SHARE`) goes into relaxations, as many as can be trained at once (in hours,
-    at least two), and what remains into proxy trainings of what they find and of what is near it.
+    In a search by gradient, `RELAX_SHARE` of the rest goes into relaxations, as many as can be trained at once (at
+    least two from an hour on), and what remains into proxies of the choices found and their neighbours.
     """
     case = _Case(options, speed, hardware, size, train_images, val_images, references)
     final, relaxations = _plan_final(case), _count_relaxations(case)
@@ -177,18 +177,18 @@ def derive_plan(
 
 
 def batch_size(device: torch.device) -> int:
-    """Images a step: what a GPU is fed well with, and what a CPU can afford."""
+    """Choose the images per step: enough to keep a GPU busy, and what a CPU can afford."""
     return 16 if device.type == "cuda" else 8
 
 
 def search_crop(size: tuple[int, int], image_scale: float) -> tuple[int, int]:
-    """The crop that trainings of a search see: the scaled image, in multiples of 16 as far as that goes."""
+    """Choose the crop of all runs of a search: the scaled image, rounded down to multiples of 16, at least 32."""
     height, width = scaled(size, image_scale)
     return max(32, height // 16 * 16), max(32, width // 16 * 16)
 
 
 def relaxation_options(options: SearchOptions, device: torch.device) -> RelaxationOptions:
-    """Activations are computed again on GPUs unless said otherwise: there memory is dear and time is cheap."""
+    """Resolve a relaxation's memory options; GPUs recompute activations by default, as their memory is scarce."""
     again = options.checkpoint_activations
     return RelaxationOptions(
         partial_channels=options.partial_channels or 1,
@@ -197,13 +197,13 @@ def relaxation_options(options: SearchOptions, device: torch.device) -> Relaxati
 
 
 def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> RelaxationRecipe:
-    """How relaxations are trained beside networks on crops of size `crop`.
+    """Derive the recipe of relaxations from the networks' crop size `crop`.
 
-    A relaxation costs tens of times what one network does, so it gets a quarter of the images, and crops of half the
-    height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On processors its many small operators are faster
-    in float32. A search with fewer updates of α and β takes larger ones, by the root of the ratio.
+    A relaxation costs tens of times as much as one network, so it gets a quarter of the images, and crops of half the
+    height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On CPUs its many small operators are faster in
+    float32. With fewer updates of α and β than Auto-DeepLab's, their learning rate grows by the root of the ratio.
     """
-    # Adam moves a parameter by no more than the learning rate a step.
+    # Adam moves a parameter by at most the learning rate per step.
     updates = fields["steps"] * (1 - fields.get("architecture_start", ARCHITECTURE_START))
     rate = 3e-3 * max(1.0, UPDATES_OF_AUTO_DEEPLAB / max(1, updates)) ** 0.5
     height, width = (min(full, max(64, full // 32 * 16)) for full in crop)
@@ -217,7 +217,7 @@ def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> 
 
 
 def _relax_recipe_for(case: _Case, crop: tuple[int, int], steps: int) -> RelaxationRecipe:
-    """A relaxation sees images augmented as networks do."""
+    """Derive the recipe of a plan's relaxations, with the networks' augmentation."""
     augmentation = short(steps=1, crop=crop, batch_size=1).model_dump(include={"scale", "flip", "colour"})
     options = relaxation_options(case.options, case.device)
     return relax_recipe(
@@ -242,7 +242,7 @@ def _count_relaxations(case: _Case) -> int:
         return 0
     trials = case.budget.trials
     allowed = MOST_RELAXATIONS if trials is None else max(1, trials - case.references)
-    # One after the other, two would get half of a short time each.
+    # In a short time, two in turn would get only half of it each.
     fewest = FEWEST_RELAXATIONS if case.hours >= 1 else 1
     return case.options.relaxations or min(max(fewest, case.hardware.workers), MOST_RELAXATIONS, allowed)
 
@@ -259,7 +259,7 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
 
 
 def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
-    """Fit all trainings into the time."""
+    """Fit all runs into the time."""
     scale = case.options.image_scale or _largest_scale(case, final)
     speed = case.speed.at(scale)
     full_steps = case.options.full_steps or max(
@@ -268,7 +268,7 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
     full_seconds = full_steps * speed.full_step_seconds + _scoring_seconds(case, speed)
     features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
     rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - features_seconds)
-    # While the reference is trained, other workers train the references' other seeds.
+    # While the first reference is trained, other workers train the other references and seeds.
     after_proxies_seconds = (final.rounds - CONTENTION) * full_seconds
     relax_steps, relax_share = 0, 1.0
     if relaxations:
@@ -276,8 +276,7 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
         affordable = int(max(SHORTEST_STEPS, min(case.most_steps, RELAX_SHARE * rest_seconds / step_seconds)))
         relax_steps = case.options.relax_steps or affordable
         rest_seconds = max(1.0, rest_seconds - relax_steps * step_seconds)
-        share = _share_before(case, after_proxies_seconds + rest_seconds)
-        relax_share = max(LEAST_RELAX_SHARE, share)
+        relax_share = max(LEAST_RELAX_SHARE, _share_before(case, after_proxies_seconds + rest_seconds))
     return _Lengths(
         image_scale=scale,
         full_steps=int(full_steps),
@@ -300,19 +299,19 @@ def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> fl
 
 
 def _scoring_seconds(case: _Case, speed: Speed) -> float:
-    """Of a whole network, on all validation images."""
+    """Estimate scoring a whole network on all validation images."""
     return case.val_images / case.batch_size * speed.forward_seconds
 
 
 def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
-    """Of a step of all relaxations, side by side; without an update of the architecture it takes half as long."""
+    """Estimate a step of all relaxations, side by side; a step without an architecture update takes half as long."""
     mean_seconds = speed.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
     return CONTENTION * math.ceil(relaxations / case.hardware.workers) * mean_seconds
 
 
 def _first_rung_steps(case: _Case, speed: Speed, proxy_seconds: float) -> int:
-    """As many as let `FEWEST_CANDIDATES` be tried, those that are promoted at further rungs too."""
-    of_first = 1 + sum((REDUCTION**rung - REDUCTION ** (rung - 1)) / REDUCTION**rung for rung in range(1, case.rungs))
+    """Choose the first rung so that `FEWEST_CANDIDATES` can be tried, including their later rungs."""
+    of_first = 1 + (case.rungs - 1) * (REDUCTION - 1) / REDUCTION
     scorings = sum(1 / REDUCTION**rung for rung in range(case.rungs))
     scoring_seconds = scorings * case.val_images / case.batch_size * speed.proxy_step_seconds / PASSES_PER_STEP
     candidates_each = FEWEST_CANDIDATES / case.hardware.workers
@@ -323,5 +322,5 @@ def _first_rung_steps(case: _Case, speed: Speed, proxy_seconds: float) -> int:
 
 
 def _share_before(case: _Case, seconds: float) -> float:
-    """The share of the budget after which `seconds` are left, and what a plan does not see."""
+    """Compute the share of the budget after which `seconds` and `SPARE_SHARE` are left."""
     return round(1 - SPARE_SHARE - seconds / case.seconds, 3)

@@ -1,4 +1,4 @@
-"""Decides what to do next: hands out jobs and is told their results. No Ray, clock or file in it."""
+"""The planner, which hands out jobs and takes in their results. It knows no Ray, clock or file."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ from nasseg.planning.settings import PlannerSettings
 from nasseg.space import Space
 
 LEAST_PROXY_SHARE = 0.3
-"""Of the budget for trying candidates, where a long final would leave less; the final is then cut."""
+"""Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
-"""Of the budget, left for what a plan does not see."""
+"""Share of the budget left for what a plan does not foresee."""
 
 
 class Planner:
-    """Plans a search of `space`.
+    """The planner of a search of `space`.
 
-    The first reference is trained end to end, which gives the score to beat and the features that all share, if the
-    space has a shared stage; only then do proxy trainings wait for it. Candidates are tried by proxy, the references
-    first, with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. In the end the
-    best of the top rung and the references are trained end to end, with several seeds.
+    The first reference is trained end to end, which gives the score to beat. If the space has a shared stage, this also
+    gives the features that all share, and proxies wait for it. Candidates are tried by proxy, the references first,
+    with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. Finally the best of the
+    top rung and the references are trained end to end, with several seeds.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
-    do; then the sampler goes on from there.
+    do; then the sampler continues from there.
 
-    What the sampler proposes beyond a limit is not trained but remembered as `rejected`; a walk through its neighbours
-    looks for what keeps the limits. A reference beyond one is trained.
+    A proposal that violates a limit is not trained but kept in `rejected`, and a walk through its neighbours looks for
+    a feasible choice. References are trained even if they violate a limit.
 
-    `describe` gives the candidate of a choice, `values` what an outcome is worth by each objective, all to be
-    maximised; with several, candidates are promoted by the front that they are on (`Rung`). A planner that is given the
-    recorded trials as `history`, and the results of relaxations as `relaxed`, goes on as if it had handed out their
-    jobs and been told the results.
+    `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
+    candidates are promoted by their front (`Rung`). Given recorded trials as `history` and results of relaxations as
+    `relaxed`, a planner continues as if it had handed out those jobs itself.
 
-    If the budget is a time of `total_seconds`, both shares in the `settings` are only a plan: they shrink or grow with
-    what trainings end to end turn out to take, so that the final fits.
+    For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
+    time of end-to-end runs, so that the final fits.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Planner:
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         self._fulls_in_flight: set[tuple[str, int]] = set()
-        # Searches with other seeds train other relaxations.
+        # Each search seed trains relaxations of its own.
         seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
         self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
         self._longest_full_seconds = 0.0
@@ -95,9 +94,9 @@ class Planner:
         self._waiting_to_start = [trial for trial in self.trials if trial.level == 0]
 
     def next_job(self, spent: float) -> Job | None:
-        """The next job, or `None` while there is none; `spent` is the share of the budget that is spent, 0 to 1.
+        """Hand out the next job, or `None` if there is none now; `spent` is the spent share of the budget, 0 to 1.
 
-        Raises `RuntimeError` where no relaxation found anything.
+        Raises `RuntimeError` if all relaxations failed.
         """
         planned = self._by_plan(spent)
         for result in self._relaxing.end(planned):
@@ -105,7 +104,7 @@ class Planner:
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
-                # Once the final has begun, it has no new contenders, however fast it then is.
+                # Once the final has begun, no new contenders join, however fast it turns out to be.
                 self._proxies_open = self._proxies_open and planned < self.settings.proxy_share
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
@@ -146,31 +145,31 @@ class Planner:
 
     @property
     def in_flight(self) -> tuple[Job, ...]:
-        """The jobs whose results are not in."""
+        """The jobs whose results are pending."""
         return tuple(self._in_flight.values())
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """All candidates that are trained, in the order in which they were proposed."""
+        """All candidates that are trained, in the order they were proposed."""
         return self._candidates.trials
 
     @property
     def rejected(self) -> Sequence[Trial]:
-        """What the sampler proposed but breaks a limit, in that order."""
+        """The proposals that violate a limit, in the same order."""
         return self._candidates.rejected
 
     @property
     def repeats(self) -> int:
-        """How often something known was proposed or found."""
+        """How often a known choice was proposed or found."""
         return self._proposals.repeats
 
     @property
     def finished_at_rungs(self) -> tuple[int, ...]:
-        """How many candidates finished each rung, failed ones included."""
+        """The number of candidates that finished each rung, including failed ones."""
         return tuple(len(rung) for rung in self._rungs)
 
     def finalists(self) -> tuple[Candidate, ...]:
-        """The best of the top rung, best first, without the references."""
+        """Return the best of the top rung, best first, without the references."""
         return tuple(trial.candidate for trial in self._finalists())
 
     @property
@@ -181,7 +180,7 @@ class Planner:
         return outcome is not None and outcome.status == "ok"
 
     def _by_plan(self, spent: float) -> float:
-        """What the plan would call this share of the budget, had it known how long trainings end to end take."""
+        """Rescale `spent` so that the final still fits, given the longest full run so far."""
         settings = self.settings
         if not self._longest_full_seconds or math.isinf(self._total_seconds):
             return spent
@@ -205,7 +204,7 @@ class Planner:
         return self._job("relax", [], start_step, stop_step=stop_step, seed=seed)
 
     def _settle(self, result: JobResult) -> None:
-        """Make what a relaxation found a candidate, or what is near it and keeps the limits."""
+        """Add the choice that a relaxation found as a candidate, or a feasible one near it."""
         for found in result.found:
             choice = self._proposals.found_by_relaxation(self._space.parse(found), result.job.seed)
             if not self._candidates.is_feasible(choice):
@@ -237,10 +236,9 @@ class Planner:
         return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
 
     def _full_job(self) -> Job | None:
-        """The next training end to end: one seed of all before the next seed of any.
+        """Hand out the next end-to-end run: one seed of all before the next seed of any.
 
-        The references need not wait for the trainings by which finalists are found, nor for the one of them that is
-        trained first.
+        The references wait neither for the finalists to be found nor for the first reference's run.
         """
         references = [trial for trial in self._references if not trial.failed]
         finding = self._proxies_in_flight or not self._relaxing.is_over
@@ -263,7 +261,7 @@ class Planner:
         )
 
     def _settled_to_train(self) -> list[Trial]:
-        """Of those that are trained up to the top rung in any case, the references first, those that are not there."""
+        """Find those not yet at the top rung that are trained up to it in any case, the references first."""
         top = len(self._rungs)
         return [
             trial
@@ -278,7 +276,7 @@ class Planner:
         return []
 
     def _to_start(self) -> list[Trial]:
-        """Up to a job's worth of candidates that an interruption left without a result, or that are new."""
+        """Collect candidates for a job: those that an interruption left without a result, then new ones."""
         limit = self.settings.candidates
         while len(self._waiting_to_start) < self.settings.candidates_per_job:
             choice = self._proposals.next() if limit is None or len(self.trials) < limit else None
@@ -288,7 +286,7 @@ class Planner:
         return self._waiting_to_start
 
     def _missing_finalists(self) -> list[Trial]:
-        """Those to promote beyond the halving, so that the final has its finalists even where few were tried."""
+        """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
         missing = self.settings.finalists - len(self._finalists())
         for rung in reversed(self._rungs[:-1]):
             waiting = [self.trials[number] for number in rung.waiting()]
@@ -315,7 +313,7 @@ class Planner:
             if trial.level:
                 self._rungs[trial.level - 1].promote(trial.number)
             self._finish_rung(trial, outcome, step)
-        # A preparation that failed is tried again.
+        # A failed preparation is tried again.
         trial.full = {
             seed: outcome
             for seed, outcome in recorded.full.items()

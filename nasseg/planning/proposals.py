@@ -1,4 +1,4 @@
-"""Where new candidates come from: the sampler, led to the limits, and what stands in when it repeats itself."""
+"""New candidates, from the sampler within the limits, or from its replacements when it repeats itself."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ _TRIES_OF_DESCENT = 200
 class Proposals:
     """New choices of `space`.
 
-    What the sampler proposes beyond a limit is noted as rejected, and a walk through its neighbours looks for what
-    keeps the limits. A sampler that only repeats what is known is replaced by uniform samples, then by the neighbours
-    of what is known.
+    A proposal that violates a limit is noted as rejected, and a walk through its neighbours looks for a feasible
+    choice. A sampler that only repeats known choices is replaced by uniform samples, then by neighbours of known ones.
     """
 
     def __init__(self, space: Space[Any], sampler: Sampler, candidates: Candidates, seed: int) -> None:
         self._space, self._sampler, self._candidates, self._seed = space, sampler, candidates, seed
         self._exhausted = False
         self.repeats = 0
-        """How often something known was proposed."""
+        """How often a known choice was proposed."""
 
     def next(self) -> Choice | None:
-        """A choice that is not known, or `None` if the space has no other.
+        """Propose an unknown choice, or `None` if the space has no other.
 
-        Each try has a generator of its own, derived from the number of known candidates, so that an interruption does
-        not change what is proposed.
+        Each try has its own generator, derived from the number of known candidates, so that an interruption does not
+        change the proposals.
         """
         if self._exhausted:
             return None
@@ -51,7 +50,7 @@ class Proposals:
         return found
 
     def found_by_relaxation(self, choice: Choice, seed: int) -> Choice:
-        """What a relaxation found or, if that breaks a limit, what a walk from it finds that keeps them."""
+        """Return the canonical choice or, if it violates a limit, one found by walking from it towards the limits."""
         choice = self._space.canonical(choice)
         if self._candidates.is_feasible(choice):
             return choice

@@ -1,4 +1,4 @@
-"""Which part of which relaxation is trained next, and which have ended."""
+"""The schedule of relaxations: which part of which is trained next, and which have ended."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 from nasseg.planning.job import JobResult
 
 PARTS = 10
-"""Jobs that a relaxation is trained in, so that the budget can end it between them."""
+"""Jobs per relaxation, so that the budget can end it between two of them."""
 
 
 class RelaxationSchedule:
-    """The relaxations of a search by gradient, one a seed, trained for `steps` each.
+    """The relaxations of a search by gradient, one per seed, trained for `steps` each.
 
-    One ends when its steps do, when a part fails, or between parts once `share` of the budget is spent: then what it
-    has found by then counts.
+    One ends after its last step, when a part fails, or between parts once `share` of the budget is spent: then what it
+    has found so far counts.
     """
 
     def __init__(self, seeds: range, steps: int, share: float) -> None:
@@ -29,13 +29,13 @@ class RelaxationSchedule:
         return len(self._ended) == len(self._seeds)
 
     def next_part(self, spent: float) -> tuple[int, int, int] | None:
-        """Seed, first and last step of the next part to train, in flight from now on; `None` while there is none.
+        """Hand out the next part to train: seed, first and last step; `None` if there is none now.
 
-        Raises `RuntimeError` where all failed.
+        Raises `RuntimeError` if all failed.
         """
         if self._seeds and all(self._failed(seed) for seed in self._seeds):
             last = self._results[self._seeds[-1]]
-            raise RuntimeError(f"no relaxation could be trained, the last: {last.message}")
+            raise RuntimeError(f"all relaxations failed, the last with: {last.message}")
         for seed in self._seeds:
             if seed not in self._ended and seed not in self._in_flight and not self._has_ended(seed, spent):
                 step = self._step(seed)
@@ -49,7 +49,7 @@ class RelaxationSchedule:
         self._results[result.job.seed] = result
 
     def end(self, spent: float) -> list[JobResult]:
-        """The last results of those that have ended and were not returned before."""
+        """Return the last results of those that have ended and were not returned before."""
         new = [seed for seed in self._seeds if seed not in self._ended and self._has_ended(seed, spent)]
         self._ended.update(new)
         return [self._results[seed] for seed in new]

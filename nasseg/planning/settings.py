@@ -1,4 +1,4 @@
-"""The part of a plan that the planner goes by."""
+"""The part of a plan that the planner follows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing_extensions import Self
 class PlannerSettings(BaseModel):
     """The part of a plan that decides what is trained next; a `Plan` adds how it is trained.
 
-    `rungs` are the steps at which proxy trainings are compared, `full_steps` is the length of a training end to end.
-    `candidates` bounds the number of distinct ones, the references among them. After `proxy_share` of the budget no new
-    candidate is begun and none promoted, but for the references and as many as the final needs.
+    Candidates are compared by proxy at the steps `rungs`, and trained end to end for `full_steps`. `candidates` limits
+    the number of distinct ones, including the references. After `proxy_share` of the budget no new candidate is started
+    and none promoted, except the references and as many as the final needs.
 
-    With `relaxations`, that many are trained for `relax_steps` each before the sampler is asked for candidates. After
-    `relax_share` of the budget they are not trained any further: then what they have found by then counts.
+    `relaxations` are trained for `relax_steps` each before the sampler is asked for candidates. After `relax_share` of
+    the budget their training stops, and what they have found so far counts.
 
-    `candidates_per_job` are trained by one job, and `concurrency` jobs run at once.
+    A job trains `candidates_per_job` candidates, and `concurrency` jobs run at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,5 +37,5 @@ class PlannerSettings(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.rungs[0] <= 0 or any(low >= high for low, high in zip(self.rungs, self.rungs[1:], strict=False)):
-            raise ValueError(f"rungs are {self.rungs}; must be steps above 0 in rising order, like (200, 600, 1800)")
+            raise ValueError(f"rungs are {self.rungs}; must be rising steps above 0, like (200, 600, 1800)")
         return self

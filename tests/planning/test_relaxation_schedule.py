@@ -53,7 +53,7 @@ def test_a_failed_part_ends_its_relaxation_and_all_failed_end_the_search() -> No
     assert relaxing.end(0.0) == [result(0, 0, 1, found=False)]
     assert relaxing.next_part(0.0) == (1, 0, 1)
     relaxing.take_in(result(1, 0, 1, found=False))
-    with pytest.raises(RuntimeError, match="no relaxation could be trained, the last: x"):
+    with pytest.raises(RuntimeError, match="all relaxations failed, the last with: x"):
         relaxing.next_part(0.0)
 
 

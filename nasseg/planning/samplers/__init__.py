@@ -1,4 +1,4 @@
-"""Who proposes the next choice; every sampler by name."""
+"""Samplers, which propose the next choice, by name."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ SAMPLERS: dict[str, Callable[[Space[Any]], Sampler]] = {
     "tpe": _tpe,
     "nsga2": _nsga2,
 }
-"""The built-in samplers by name: from the space to the sampler."""
+"""The built-in samplers by name; each is called with the space."""
 
 ENTRY_POINTS = "nasseg.samplers"
-"""Group of entry points in which installed packages give samplers of their own, each called like those above."""
+"""Group of entry points in which installed packages register samplers of their own, called in the same way."""
 
 
 def samplers() -> dict[str, Callable[[Space[Any]], Sampler]]:
-    """Every sampler by name: the built-in ones, then those of installed packages."""
+    """Return every sampler by name: the built-in ones, then those of installed packages."""
     installed = {name: plugins.loaded(ENTRY_POINTS, name) for name in plugins.names(ENTRY_POINTS)}
     return SAMPLERS | installed | SAMPLERS
 
 
 def find_sampler(name: str) -> Callable[[Space[Any]], Sampler]:
-    """The sampler of that name, which takes the space; raises `ValueError` for an unknown one, with the known."""
+    """Find a sampler by name; raises `ValueError` for an unknown one, listing the known ones."""
     known = SAMPLERS if name in SAMPLERS else samplers()
     if name not in known:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(known)}")

@@ -1,7 +1,7 @@
-"""Who proposes the next choice.
+"""The interface of samplers.
 
-A sampler remembers nothing: a proposal depends on what was tried and on the generator alone. A resumed search therefore
-proposes what an unbroken one would have proposed.
+A sampler keeps no state: a proposal depends only on the history and the generator. A resumed search therefore makes the
+same proposals as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nasseg.space import Choice
 
 
 class Sampler(Protocol):
-    """Proposes choices; repeats are allowed, as they are not trained again."""
+    """A source of proposals; repeats are allowed, as they are not trained again."""
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """Propose the next choice, given what was rejected and all that were tried, in their order."""
+        """Propose the next choice, given the rejected trials and then the others, each in their order."""

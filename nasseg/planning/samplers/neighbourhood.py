@@ -1,4 +1,4 @@
-"""Neighbours of the best, mixed with uniform samples: the sampler of the DPC paper."""
+"""The sampler of the DPC paper: neighbours of the best choice, mixed with uniform samples."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nasseg.space import Choice, Space
 
 
 class NeighbourhoodSampler:
-    """A mixture of uniform samples and of neighbours of the best choice so far.
+    """A mixture of uniform samples and neighbours of the best choice so far.
 
-    The best is, of those that keep all limits, one that no other beats at the highest rung reached. Source: Chen et
-    al., Searching for Efficient Multi-Scale Architectures for Dense Image Prediction (DPC), NeurIPS 2018; it does not
-    tell the mixture's shares.
+    The best is a non-dominated choice among the feasible ones at the highest rung reached. Source: Chen et al.,
+    Searching for Efficient Multi-Scale Architectures for Dense Image Prediction (DPC), NeurIPS 2018; it does not give
+    the shares of the mixture.
     """
 
     def __init__(self, space: Space[Any], uniform_share: float = 0.5) -> None:
@@ -24,7 +24,7 @@ class NeighbourhoodSampler:
         self._uniform_share = uniform_share
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """A uniform sample or a neighbour of the best."""
+        """Draw a uniform sample or a neighbour of the best."""
         scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.candidate.feasible]
         choice: Choice
         if not scored or rng.random() < self._uniform_share:

@@ -1,4 +1,4 @@
-"""Optuna's samplers as samplers of a space."""
+"""Optuna's samplers, adapted to spaces."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class OptunaSampler:
-    """Any Optuna sampler, shown each trial as what it is, with its constraints.
+    """Any Optuna sampler, shown each trial with its constraints and true state.
 
-    A trial at the top rung is COMPLETE with its values. With one objective, one at a lower rung is PRUNED there, with
-    its value as the intermediate one, even while it may yet be promoted: after that it is shown at its new rung. With
-    several, for which Optuna has no intermediate values, it is RUNNING, as is one without values; so Optuna learns from
-    the top rung only. A failed one is FAIL, one that was not trained as it breaks a limit PRUNED.
+    A trial at the top rung is COMPLETE with its values. With one objective, a trial at a lower rung is PRUNED there,
+    with its value as the intermediate one, even if it may yet be promoted: then it is shown at its new rung. With
+    several, for which Optuna has no intermediate values, it is RUNNING, so Optuna learns from the top rung only. A
+    trial without values is RUNNING, FAIL if it failed, or PRUNED if it violates a limit and is not trained.
     """
 
     def __init__(self, space: Space[Any], make: Callable[[int], BaseSampler]) -> None:
-        """`make(seed)` makes the Optuna sampler, a fresh one for each proposal."""
+        """Take `make(seed)`, which makes a fresh Optuna sampler for each proposal."""
         self._space = space
         self._make = make
         self._frozen: dict[tuple[str, int, bool], FrozenTrial] = {}
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """The next choice to try, given all that were tried, in their order."""
+        """Propose the next choice, given all trials, in their order."""
         view = View([self._freeze(tried) for tried in history])
         objectives = max((len(tried.values) for tried in history if tried.values), default=1)
         with warnings.catch_warnings():
@@ -56,12 +56,12 @@ class OptunaSampler:
 
 
 def tpe(space: Space[Any]) -> OptunaSampler:
-    """Tree-structured Parzen estimator over groups of parameters (Bergstra et al., NeurIPS 2011)."""
+    """Make a tree-structured Parzen estimator over groups of parameters (Bergstra et al., NeurIPS 2011)."""
     return OptunaSampler(space, lambda seed: TPESampler(multivariate=True, group=True, seed=seed))
 
 
 def nsga2(space: Space[Any]) -> OptunaSampler:
-    """NSGA-II (Deb et al., 2002) whose parents are the best so far of the top rung.
+    """Make NSGA-II (Deb et al., 2002), whose parents are the best trials so far at the top rung.
 
     The population is smaller than Optuna's 50, as few trials reach the top rung.
     """
@@ -69,9 +69,9 @@ def nsga2(space: Space[Any]) -> OptunaSampler:
 
 
 def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """The parameters that describe `choice`, and the distributions that Optuna draws them from.
+    """Describe `choice` as Optuna's parameters, with their distributions.
 
-    A decision between ordered options is the position of the option taken, any other is the option itself.
+    A decision between ordered options becomes the position of the option taken, any other the option itself.
     """
     made = space.made(choice)
     return (
@@ -87,14 +87,14 @@ def _distribution(decision: Decision) -> BaseDistribution:
 
 
 def _suggest(trial: optuna.Trial, decision: Decision) -> int:
-    """The position of the option that Optuna takes."""
+    """Ask Optuna for the position of an option."""
     if decision.ordered:
         return trial.suggest_int(decision.parameter, 0, len(decision.options) - 1)
     return decision.options.index(trial.suggest_categorical(decision.parameter, decision.options))
 
 
 def as_trial(space: Space[Any], tried: Trial) -> FrozenTrial:
-    """The Optuna trial that tells the truth about `tried`."""
+    """Convert `tried` to the Optuna trial that `OptunaSampler` shows."""
     one = tried.values[0] if tried.values and len(tried.values) == 1 else None
     if not tried.final:
         state = TrialState.RUNNING if one is None else TrialState.PRUNED
@@ -116,9 +116,9 @@ def as_trial(space: Space[Any], tried: Trial) -> FrozenTrial:
 
 
 class View(InMemoryStorage):
-    """Holds `trials`, numbered from 1, beside the one that is asked for, which is number 0.
+    """A storage of `trials`, numbered from 1; number 0 is the new trial.
 
-    Adding them one by one to an ordinary storage would copy all of them for each proposal.
+    Adding them to an ordinary storage one by one would copy all of them for each proposal.
     """
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
@@ -130,6 +130,6 @@ class View(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trial that is asked for, and those held."""
+        """Return the new trial and those held."""
         asked = super().get_all_trials(study_id, deepcopy, states)
         return asked + [trial for trial in self._trials if states is None or trial.state in states]

@@ -11,12 +11,12 @@ from nasseg.space import Choice, Space
 
 
 class RandomSampler:
-    """Uniform samples of the space."""
+    """A sampler that draws uniformly from the space."""
 
     def __init__(self, space: Space[Any]) -> None:
         self._space = space
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """A uniform sample."""
+        """Draw a uniform sample."""
         choice: Choice = self._space.sample(rng)
         return choice
