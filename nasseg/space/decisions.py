@@ -1,4 +1,4 @@
-"""The decisions that lead to a point of a space: described once, then drawn, changed, suggested, read and counted."""
+"""The decisions that define a point of a space: described once, then drawn, changed, suggested, read and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reprlib import repr as short_repr
 from typing import Any, NamedTuple, TypeVar
 
 Value = int | float | str | bool | None
-"""An option, as JSON has it."""
+"""An option: a JSON value."""
 V = TypeVar("V", bound=Value)
 
 
@@ -28,49 +28,49 @@ class Decision(NamedTuple):
 
     @property
     def parameter(self) -> str:
-        """The name by which samplers know the decision."""
+        """The decision's name for samplers."""
         return self.name if self.given is None else f"{self.name} after {self.given}"
 
     def draw(self, rng: Random) -> int:
-        """The position of an option, drawn in proportion to `ways`."""
+        """Draw the position of an option in proportion to `ways`."""
         if self.ways is None:
             return rng.randrange(len(self.options))
         return bisect(tuple(accumulate(self.ways)), rng.randrange(sum(self.ways)))
 
     def share(self, position: int) -> Fraction:
-        """The probability with which `draw` takes an option."""
+        """Compute the probability with which `draw` takes an option."""
         return Fraction(1, len(self.options)) if self.ways is None else Fraction(self.ways[position], sum(self.ways))
 
 
 Made = list[tuple[Decision, int]]
-"""The decisions of one choice in their order, each with the position of the option taken."""
+"""The decisions of a choice in order, each with the position of the option taken."""
 
 
 class Decide:
-    """Takes a space's decisions one by one. Each returns the option taken, so that later ones may depend on it."""
+    """The taker of a space's decisions, one by one. Each returns the option taken, on which later ones may depend."""
 
     def __init__(self, answer: Callable[[Decision], int]) -> None:
-        """`answer` gives the position of the option to take."""
+        """Take `answer`, which returns the position of the option to take."""
         self.made: Made = []
         self._answer = answer
 
     def ordered(self, name: str, options: Sequence[V], *, ways: Sequence[int] | None = None, given: Value = None) -> V:
-        """Take one of several values with an order, such as widths: samplers expect neighbours to be alike.
+        """Take one of several ordered values, such as widths: samplers expect neighbours to be alike.
 
         `name` is the path of the choice's field that holds the value: `width`, `rates.0`, `branches.3.input`; a number
-        is the position in a list. `ways` is the number of points that each option leaves open; needed where these
+        is the position in a list. `ways` is the number of points that each option leaves open, required if these
         differ, so that samples are uniform over all points and the space can be counted. `given` is the value that
         the options depend on: samplers learn about the decision separately for each of its values.
         """
         return self._take(name, options, True, ways, given)
 
     def category(self, name: str, options: Sequence[V], *, ways: Sequence[int] | None = None, given: Value = None) -> V:
-        """Take one of several values without an order, such as operators. The arguments are those of `ordered`."""
+        """Take one of several unordered values, such as operators. The arguments are those of `ordered`."""
         return self._take(name, options, False, ways, given)
 
     def _take(self, name: str, options: Sequence[V], ordered: bool, ways: Sequence[int] | None, given: Value) -> V:
         if not options:
-            raise ValueError(f"decision {name!r} has no options, but must have one at least")
+            raise ValueError(f"decision {name!r} has no options, but must have at least one")
         if ways is not None and len(ways) != len(options):
             raise ValueError(f"decision {name!r} has {len(options)} options, but {len(ways)} ways: give as many")
         decision = Decision(name, tuple(options), ordered, None if ways is None else tuple(ways), given)
@@ -84,14 +84,14 @@ Decisions = Callable[[Decide], None]
 
 
 def take(decisions: Decisions, answer: Callable[[Decision], int]) -> Made:
-    """Take all decisions by `answer`."""
+    """Take all decisions as `answer` says."""
     decide = Decide(answer)
     decisions(decide)
     return decide.made
 
 
 def completions(decisions: Decisions, kept: Mapping[str, Value]) -> Iterator[Made]:
-    """All ways to take the decisions with the values `kept` by name; none if one of these is no longer an option.
+    """Yield all ways to take the decisions with the values `kept` by name; none if one of these is no longer an option.
 
     With nothing kept, these are all points of the space.
     """
@@ -112,9 +112,9 @@ class _GoneError(Exception):
 
 
 def _completion(decisions: Decisions, kept: Mapping[str, Value], turn: list[int]) -> tuple[Made | None, list[int]]:
-    """The decisions, the free ones taken by `turn`, and how many options each free one has.
+    """Take the decisions, the free ones by `turn`; returns them and the number of options of each free one.
 
-    A free decision beyond the end of `turn` takes its first option, and `turn` grows by it.
+    A free decision beyond the end of `turn` takes its first option, which is appended to `turn`.
     """
     free: list[int] = []
 
@@ -136,13 +136,13 @@ def _completion(decisions: Decisions, kept: Mapping[str, Value], turn: list[int]
 
 
 def as_json(made: Made) -> Any:
-    """The choice's JSON, assembled from the names of the decisions and the options taken."""
+    """Assemble the choice's JSON from the names of the decisions and the options taken."""
     layout = _layout(tuple(decision.name for decision, _ in made))
     return _filled(layout, [decision.options[position] for decision, position in made])
 
 
 def read(data: Any, decision: Decision) -> int:
-    """The position of the option that a choice's JSON has taken; 0 for an item beyond the end of its list.
+    """Read the position of the option taken from a choice's JSON; 0 for an item beyond the end of its list.
 
     Raises `ValueError` if the value is missing or not an option.
     """
@@ -163,7 +163,7 @@ def read(data: Any, decision: Decision) -> int:
 
 
 def difference(data: Any, expected: Any, at: str = "") -> str:
-    """The first difference between a choice's JSON and that of the point with the same decisions, in words."""
+    """Describe the first difference between a choice's JSON and that of the point with the same decisions."""
     if isinstance(data, list) and isinstance(expected, list):
         if len(data) != len(expected):
             return f"{at} has {len(data)} item{'s' * (len(data) != 1)}, but the space has {len(expected)}"
@@ -181,7 +181,7 @@ def _field(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _layout(names: tuple[str, ...]) -> Any:
-    """JSON that holds, in place of each value, the position of its name among the names."""
+    """Lay out JSON that holds, in place of each value, the position of its name in `names`."""
     tree: dict[str, Any] = {}
     for position, name in enumerate(names):
         *above, last = name.split(".")
@@ -197,7 +197,7 @@ def _layout(names: tuple[str, ...]) -> Any:
 
 
 def _with_lists(tree: Any) -> Any:
-    """Fields that are all numbers become the items of a list."""
+    """Convert fields that are all numbers to a list."""
     if not isinstance(tree, dict):
         return tree
     parts = {part: _with_lists(below) for part, below in tree.items()}

@@ -1,4 +1,4 @@
-"""A search space made continuous: what a space provides so that it can be searched by gradient."""
+"""A continuous relaxation of a space, which the space provides so that it can be searched by gradient."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OpCost = Callable[[Op, Sequence[Shape]], float]
 
 
 class RelaxationOptions(BaseModel):
-    """Ways in which a relaxation fits into memory.
+    """Options that save a relaxation's memory.
 
     `partial_channels` K puts 1 / K of the channels through the operators and the rest past them (PC-DARTS, arXiv
-    1907.05737, §3.1); `checkpoint_activations` computes a cell again in the backward pass instead of keeping its maps.
+    1907.05737, §3.1); `checkpoint_activations` recomputes a cell in the backward pass instead of keeping its maps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,31 +34,31 @@ class RelaxationOptions(BaseModel):
 
 
 class Relaxation(nn.Module, ABC, Generic[C]):
-    """One network that holds all networks of a space, each decision a mixture weighted by architecture parameters."""
+    """A network that contains all networks of a space, each decision a mixture weighted by architecture parameters."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes, H, W) of (N, 3, H, W) images."""
+        """Compute logits (N, classes, H, W) of (N, 3, H, W) images."""
 
     @abstractmethod
     def architecture_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the mixtures (α, β); all other parameters are weights."""
+        """Return the parameters of the mixtures (α, β); all other parameters are weights."""
 
     @abstractmethod
     def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
-        """Fix what each operator costs for images of `size` (height, width), and any network beside its operators."""
+        """Set the cost of each operator for images of `size` (height, width); `fixed` is added for every network."""
 
     @abstractmethod
     def expected_cost(self) -> Tensor:
-        """The cost of the whole network under the mixtures, a scalar with gradients; needs `price` before it."""
+        """Compute the cost of the whole network under the mixtures, a scalar with gradients; call `price` first."""
 
     @abstractmethod
     def decode(self) -> C:
-        """The most likely point of the space."""
+        """Return the most likely point of the space."""
 
     @abstractmethod
     def graphs(self) -> tuple[WeightedGraph, ...]:
-        """The mixtures' weights as drawings."""
+        """Draw the mixtures' weights."""
 
 
 @runtime_checkable
@@ -66,4 +66,4 @@ class Relaxable(Protocol[C]):
     """A space that can be searched by gradient."""
 
     def relaxation(self, classes: int, options: RelaxationOptions) -> Relaxation[C]:
-        """The space made continuous, with weights drawn from PyTorch's global generator."""
+        """Build the relaxation, with weights drawn from PyTorch's global generator."""

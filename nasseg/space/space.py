@@ -16,7 +16,7 @@ from nasseg.space.decisions import Decide, Decision, Made, as_json, completions,
 from nasseg.space.weighted_graph import WeightedGraph
 
 COUNTED_SAMPLES = 20
-"""Samples whose counts of the space must agree."""
+"""Random points whose counts of the space must agree."""
 
 
 class Choice(BaseModel):
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Choice)
 class Space(BaseModel, ABC, Generic[C]):
     """A set of architectures that a search explores. Its fields are the options after the colon of `--space`.
 
-    A space says which decisions lead to a point, which points to try first, and how a point is built:
+    A space defines the decisions that lead to a point, the points to try first, and how a point is built:
 
         class Head(Choice):
             kernel: int
@@ -54,48 +54,48 @@ class Space(BaseModel, ABC, Generic[C]):
                 x = g.add("head.conv", Conv(out_channels=choice.channels, kernel=choice.kernel), features)
                 return g.build(classifier(g, x, image, classes))
 
-    All else follows from these; override what the space knows better, such as `canonical`. `examples/own_space.py` is
-    a whole one.
+    All else follows from these; override what the space knows better, such as `canonical`. `examples/own_space.py` is a
+    complete one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
     def decisions(self, decide: Decide) -> None:
-        """Take every decision that leads to a point. What is asked may depend on the options taken before alone."""
+        """Take every decision that leads to a point. A decision may depend only on the options taken before it."""
 
     @abstractmethod
     def references(self) -> dict[str, C]:
-        """Handcrafted points by name, the first of them the baseline to beat. A search tries them first."""
+        """Return handcrafted points by name, first the baseline to beat. A search tries them first."""
 
     @abstractmethod
     def architecture(self, choice: C, classes: int) -> Architecture:
-        """The network of `choice`, with its logits for `classes` classes."""
+        """Build the network of `choice`, with logits for `classes` classes."""
 
     @property
     def drawn_place(self) -> str | None:
-        """The prefix of the names of those nodes that a drawing of a point shows; `None` shows all."""
+        """The name prefix of the nodes that a drawing of a point shows; `None` shows all."""
         return None
 
     @property
     def shared_stage(self) -> str | None:
-        """The stage whose prefix every point shares, so that its outputs can be computed once; `None` if none is."""
+        """The stage that every point shares, so that its outputs can be computed once; `None` if there is none."""
         return None
 
     def canonical(self, choice: C) -> C:
-        """The one representative of all choices that mean the same network."""
+        """Return the one representative of all choices that mean the same network."""
         return choice
 
     def graphs(self, choice: C) -> tuple[WeightedGraph, ...]:
-        """Further drawings of a point, such as the path that it takes through the space."""
+        """Return further drawings of a point, such as its path through the space."""
         return ()
 
     def choose(self, answer: Callable[[Decision], int]) -> C:
-        """The point whose decisions `answer` takes, each by the position of an option."""
+        """Take each decision by `answer`, which returns the position of an option, and return the point."""
         return self._choice(take(self.decisions, answer))
 
     def made(self, choice: C) -> Made:
-        """The decisions that lead to `choice`, each with the position of the option taken.
+        """List the decisions that lead to `choice`, each with the position of the option taken.
 
         Raises `ValueError` if the space has no such point.
         """
@@ -103,13 +103,13 @@ class Space(BaseModel, ABC, Generic[C]):
         return take(self.decisions, lambda decision: read(data, decision))
 
     def sample(self, rng: random.Random) -> C:
-        """A point drawn uniformly, if the decisions tell the `ways` that their options leave open."""
+        """Draw a point, uniformly if the decisions give the `ways` that their options leave open."""
         return self.choose(lambda decision: decision.draw(rng))
 
     def neighbours(self, choice: C) -> Iterator[C]:
-        """Every point with one decision changed and the others kept.
+        """Yield every point with one decision changed and the others kept.
 
-        Decisions that newly come up take all their options; a point at which a kept value is no option is left out.
+        New decisions that arise take all their options; a point in which a kept value is not an option is left out.
         """
         made = self.made(choice)
         kept = {decision.name: decision.options[position] for decision, position in made}
@@ -119,7 +119,7 @@ class Space(BaseModel, ABC, Generic[C]):
                 yield from map(self._choice, completions(self.decisions, changed))
 
     def size(self) -> int | None:
-        """The number of points; `None` if it cannot be counted, as decisions leave out the `ways` that they need."""
+        """Count the points; `None` if that is impossible because decisions lack the `ways` that they need."""
         rng = random.Random("size")
         points = [*self.references().values(), *(self.sample(rng) for _ in range(COUNTED_SAMPLES))]
         counts = {1 / math.prod(decision.share(taken) for decision, taken in self.made(point)) for point in points}
@@ -127,7 +127,7 @@ class Space(BaseModel, ABC, Generic[C]):
         return None if counts or count != int(count) else int(count)
 
     def parse(self, data: Any) -> C:
-        """The choice that a file's `choice` field holds; a space may read a format of its own too.
+        """Read the `choice` field of a file; a space may also read a format of its own.
 
         Raises `ValueError` if it does not fit the space.
         """
@@ -148,7 +148,7 @@ class Space(BaseModel, ABC, Generic[C]):
 
     @classmethod
     def _choice_type(cls) -> type[C]:
-        """`Head` of `Space[Head]`."""
+        """Return `Head` for a subclass of `Space[Head]`."""
         for base in cls.__mro__:
             for argument in getattr(base, "__pydantic_generic_metadata__", {}).get("args", ()):
                 if isinstance(argument, type) and issubclass(argument, Choice):

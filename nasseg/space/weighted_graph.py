@@ -12,7 +12,7 @@ class _Data(BaseModel):
 
 
 class WeightedNode(_Data):
-    """A node of a drawing at its place: `column` from left to right, `row` from top to bottom."""
+    """A node of a drawing at its position: `column` from left to right, `row` from top to bottom."""
 
     name: str
     column: float
@@ -21,7 +21,7 @@ class WeightedNode(_Data):
 
 
 class WeightedEdge(_Data):
-    """An edge of a drawing: its weight from 0 to 1, and whether the decoded network has it."""
+    """An edge of a drawing, with its weight from 0 to 1, and whether the decoded network has it."""
 
     source: str
     target: str

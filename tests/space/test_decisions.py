@@ -222,7 +222,7 @@ def test_names_are_paths_of_fields() -> None:
 @pytest.mark.parametrize(
     ("names", "options", "ways", "message"),
     [
-        (["rate"], [], None, "decision 'rate' has no options, but must have one at least"),
+        (["rate"], [], None, "decision 'rate' has no options, but must have at least one"),
         (["rate"], [1, 2], [1], "decision 'rate' has 2 options, but 1 ways: give as many"),
         (["rate", "rate"], [1], None, "decision 'rate' fills a field that is filled already"),
         (["widths.0", "widths"], [1], None, "decision 'widths' fills a field that is filled already"),
