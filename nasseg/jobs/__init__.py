@@ -1,1 +1,1 @@
-"""What a worker does: training candidates, pricing them, and the runners that carry jobs to it."""
+"""The work of a worker: training and pricing candidates, and the runners that carry jobs to it."""

@@ -1,4 +1,4 @@
-"""What all jobs of a search share, opened once in a process: the data, the space, what networks cost."""
+"""The data, space and pricing that all jobs of a search share, opened once per process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from nasseg.train.metrics import Metrics
 from nasseg.train.provenance import DataInfo, Provenance, versions
 
 KEPT_ARCHITECTURES = 256
-"""Networks that stay built; a candidate is priced, trained and written within that many of each other."""
+"""Architectures kept in memory; a candidate is priced, trained and written within this many others."""
 
 
 class Problem:
-    """What a search is about: data, space, limits and costs.
+    """The data, space, limits and costs of a search.
 
-    The user has named the space; `SearchConfig.load` sees to it that a file has not.
+    The space counts as named by the user; `SearchConfig.load` checks that it does not come from a file alone.
 
     Raises `ValueError` for data, a space or a latency table that cannot be opened.
     """
@@ -51,16 +51,16 @@ class Problem:
 
     @cached_property
     def pricing(self) -> Pricing:
-        """What networks cost, by the latency table if there is one."""
+        """The pricing of networks, by the latency table if there is one."""
         table = self.options.latency
         return Pricing(self.size, self.options.limits, None if table is None else LatencyTable.load(table))
 
     def architecture(self, choice: Choice) -> Architecture:
-        """The network of a choice, which says which point of which space it is."""
+        """Build the network of a choice, which names its space and point."""
         return self._build(choice)
 
     def candidate(self, choice: Choice) -> Candidate:
-        """The candidate of a choice, with how far its network is from the limits."""
+        """Make the candidate of a choice, with its distance from the limits."""
         architecture = self.architecture(choice)
         return Candidate(
             key=architecture.key,
@@ -90,7 +90,7 @@ class Context:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """Where the architectures and models of the search come from, without scores."""
+        """The origin of the search's architectures and models, without scores."""
         problem, options = self.problem, self.problem.options
         data = DataInfo.of(problem.dataset, options.train_split, options.val_split, problem.size)
         return Provenance(
@@ -98,11 +98,11 @@ class Context:
         )
 
     def architecture(self, candidate: Candidate) -> Architecture:
-        """The network of a candidate."""
+        """Build the network of a candidate."""
         return self.problem.architecture(self.problem.space.parse(candidate.choice))
 
     def outcome(self, candidate: Candidate, status: Status, step: int, metrics: Metrics | None = None) -> Outcome:
-        """The outcome of a training that reached `step`, with what the candidate costs."""
+        """Make the outcome of a run that reached `step`, with the candidate's costs."""
         return Outcome(
             key=candidate.key,
             status=status,

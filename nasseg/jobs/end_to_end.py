@@ -1,4 +1,4 @@
-"""Training a candidate end to end on images: the reference that is prepared, and the finalists."""
+"""Training a candidate end to end on images: a reference or a finalist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVALUATION_BATCH = 8
 
 
 def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outcome:
-    """Train a candidate on images, from its checkpoint if there is one, score it and keep its model file."""
+    """Train a candidate on images, from its checkpoint if there is one, score it and save its model."""
     network = seeded_network(context.architecture(candidate), seed)
     if context.problem.options.weights is not None:
         load_pretrained(network, context.problem.options.weights)

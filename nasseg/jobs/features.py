@@ -1,4 +1,4 @@
-"""The features that all candidates of a space with a shared stage are trained on, computed once."""
+"""Features of the shared stage of a space, computed once, on which all candidates are trained."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Part = Literal["train", "val"]
 
 
 class SharedFeatures:
-    """The outputs of the shared stage as trained with the first reference, on both splits.
+    """The outputs of the shared stage, as trained with the first reference, on both splits.
 
-    Of the training images, several augmented views are kept, of the validation images the images as they are. Masks
-    are sampled at the plan's `label_stride`.
+    Training images are stored as several augmented views, validation images unchanged. Masks are sampled at the plan's
+    `label_stride`.
     """
 
     def __init__(self, context: Context, stage: str) -> None:
@@ -40,16 +40,16 @@ class SharedFeatures:
         self.cache("val")
 
     def training_batches(self, seed: int, start_step: int) -> Iterator[Batch]:
-        """Endless shuffled batches for the part of a network after the shared stage."""
+        """Yield endless shuffled batches for the part of a network after the shared stage."""
         size, device = self._context.plan.proxy_recipe.batch_size, self._context.problem.device
         return map(with_image_size, self.cache("train").batches(size, seed, start_step, device))
 
     def evaluation_batches(self) -> Iterator[Batch]:
-        """The validation images once, in order."""
+        """Yield the validation images once, in order."""
         return map(with_image_size, self.cache("val").sequential(EVALUATION_BATCH, self._context.problem.device))
 
     def cache(self, part: Part) -> FeatureCache:
-        """The stored features of a split."""
+        """Open the stored features of a split, computing them if needed."""
         if part not in self._caches:
             context, (network, weights) = self._context, self.prefix
             split = context.train if part == "train" else context.val
@@ -98,9 +98,9 @@ class SharedFeatures:
                 writer.add(features, sampled(masks, context.plan.label_stride), view)
 
     def _images(self, split: Split, view: int, *, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every sample once, in order and in batches of one size: a view, or the image as it is.
+        """Yield every sample once, in order and in batches: a view, or the unchanged image.
 
-        Images of many sizes are scored on a fixed crop of each, as cached features must have one shape.
+        Images of different sizes are scored on a fixed crop of each, as cached features must have one shape.
         """
         device = self._context.problem.device
         whole = not augmented and len({split[index].mask.shape for index in range(len(split))}) == 1
@@ -117,11 +117,11 @@ class SharedFeatures:
 
 
 def sampled(masks: Tensor, stride: int) -> Tensor:
-    """Masks (N, H, W) at `stride`, sampled at the middle of each square."""
+    """Sample masks (N, H, W) at `stride`, in the middle of each square."""
     return masks[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def with_image_size(batch: Batch) -> Batch:
-    """The batch with an empty image of the masks' size: the logits take their size from it, and nothing else."""
+    """Add an empty image of the masks' size to a batch, from which the logits take only their size."""
     size = batch.masks.shape[-2:]
     return Batch({**batch.inputs, "image": torch.zeros(1, 1, *size, device=batch.masks.device)}, batch.masks)

@@ -1,4 +1,4 @@
-"""What networks cost, before they are trained."""
+"""Costs of networks before they are trained."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nasseg.planning.limits import Limits
 
 @dataclass(frozen=True)
 class Pricing:
-    """Tells the costs of networks for images of `size` (height, width), and whether they keep the limits.
+    """The costs of networks for images of `size` (height, width), and their distances from the limits.
 
-    Latency is what `table` predicts, memory is at the table's batch and number format, else of one image in float32; it
-    is told where it is limited.
+    Latency is predicted by `table`. Memory is computed only if limited: at the table's batch and number format, else
+    for one image in float32.
     """
 
     size: tuple[int, int]
@@ -28,7 +28,7 @@ class Pricing:
     _known: dict[str, Costs] = field(default_factory=dict, repr=False, compare=False)
 
     def costs(self, architecture: Architecture) -> Costs:
-        """The costs of a network; the latency is `None` if the table lacks one of its operators."""
+        """Compute the costs of a network; the latency is `None` if the table lacks one of its operators."""
         if architecture.key not in self._known:
             self._known[architecture.key] = self._count(architecture)
         return self._known[architecture.key]
@@ -46,19 +46,19 @@ class Pricing:
         )
 
     def constraints(self, architecture: Architecture) -> dict[str, float]:
-        """By how much a network exceeds each limit, as a share; above 0 it is violated.
+        """Compute by what share of itself each limit is exceeded; above 0 it is violated.
 
-        An operator that the table lacks counts as another violated limit, as the network's cost cannot be told.
+        Operators that the table lacks count as another violated limit, as the network's cost is unknown.
         """
         if self.table is not None and (missing := self.table.missing(architecture)):
             return {"operators not in the latency table": float(len(missing))}
         return self.limits.constraints(self.costs(architecture)) if self.limits.given else {}
 
     def op_cost(self, op: Op, inputs: Sequence[Shape]) -> float:
-        """What one operator costs on inputs of these shapes: milliseconds of the table, else multiply–adds."""
+        """Compute the cost of one operator on inputs of these shapes: milliseconds by the table, else multiply–adds."""
         return op_madds(op, inputs) if self.table is None else self.table.op_ms(op, inputs)
 
     @property
     def fixed_cost(self) -> float:
-        """What every network costs beside its operators, in the unit of `op_cost`."""
+        """The cost of every network beyond its operators, in the unit of `op_cost`."""
         return 0.0 if self.table is None else self.table.calibration.fixed_ms

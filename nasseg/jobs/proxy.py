@@ -1,4 +1,4 @@
-"""Short trainings that rank candidates: on stored features, or end to end from inherited weights."""
+"""Short runs that rank candidates: on stored features, or end to end from inherited weights."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nasseg.train.trainer import Trainer
 
 
 class Proxy:
-    """Trains candidates from rung to rung.
+    """The training of candidates from rung to rung.
 
-    If the space has a shared stage, only what follows it is trained, on `features`. If it has none, whole networks are
-    trained on images, from the weights of earlier ones (`weights`) unless the search goes without. On stored features
-    nothing is inherited: a head is cheap to train, and how far that proxy can be trusted was measured without.
+    If the space has a shared stage, only the part after it is trained, on `features`. Otherwise whole networks are
+    trained on images, from the `weights` of earlier ones unless the search does not inherit. On stored features nothing
+    is inherited: a head is cheap to train, and that proxy was validated without inheritance.
     """
 
     def __init__(self, context: Context) -> None:
@@ -54,12 +54,12 @@ class Proxy:
         )
 
     def trained_part(self, architecture: Architecture) -> Architecture:
-        """The part of a network that is trained: what follows the shared stage, or all of it."""
+        """Return the part of a network that is trained: the part after the shared stage, or all of it."""
         stage = self._context.problem.space.shared_stage
         return architecture.cut(stage)[1] if stage else architecture
 
     def training_batches(self, seed: int, start_step: int) -> Iterator[Batch]:
-        """Endless batches for the part that is trained, which depend on seed and step alone."""
+        """Yield endless batches for the trained part, which depend only on seed and step."""
         if self.features is not None:
             return self.features.training_batches(seed, start_step)
         context, recipe = self._context, self._context.plan.proxy_recipe
@@ -67,7 +67,7 @@ class Proxy:
         return training_batches(context.train, augment, recipe.batch_size, seed, start_step, context.problem.device)
 
     def score(self, network: Network) -> Metrics:
-        """Score the part that is trained on the validation split."""
+        """Score the trained part on the validation split."""
         context = self._context
         if self.features is None:
             return score_on_images(context, network)

@@ -1,4 +1,4 @@
-"""Training the relaxation of a space, and what it finds."""
+"""Training and decoding the relaxation of a space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nasseg.train.relaxation.trainer import RelaxationTrainer, fit_relaxation, s
 def train_relaxation(context: Context, job: Job) -> list[Choice]:
     """Train the space's relaxation from its checkpoint to the job's last step, and decode it.
 
-    Before the first update of its architecture it would decode to a random choice, so then nothing is found. Raises
+    Before the first update of its architecture nothing is returned, as it would decode to a random choice. Raises
     `RuntimeError` if the loss is not finite.
     """
     recipe = context.plan.relax_recipe

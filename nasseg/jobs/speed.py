@@ -1,4 +1,4 @@
-"""Measures how long this machine takes for a step of each kind of training."""
+"""The time that this machine takes for a step of each kind of training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure_speed(
 ) -> Speed:
     """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`.
 
-    With options of a `relaxation`, time the steps of one too.
+    With options of a `relaxation`, also time its steps.
     """
     architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
     height, width = split[0].mask.shape
@@ -68,7 +68,7 @@ def measure_speed(
 def _time_relaxation(
     space: Space[Any], split: Split, crop: tuple[int, int], device: torch.device, options: RelaxationOptions
 ) -> float:
-    """Seconds of a step of a relaxation with both updates."""
+    """Time a step of a relaxation with both updates, in seconds."""
     assert isinstance(space, Relaxable)
     recipe = relax_recipe(device, crop, steps=2, architecture_start=0, options=options)
     relaxation = seeded_relaxation(space, len(split.classes), options, 0)
@@ -82,7 +82,7 @@ def _time_relaxation(
 def _time_steps(
     architecture: Any, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device, steps: int = 3
 ) -> tuple[float, float]:
-    """Seconds of a training step and of a forward pass in inference."""
+    """Time a training step and a forward pass in inference, in seconds."""
     recipe = short(steps=steps + 1, batch_size=batch_size(device))
     trainer = Trainer(seeded_network(architecture, 0), recipe, recipe.steps, device, 0, 255)
     masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))

@@ -1,4 +1,4 @@
-"""Runs the jobs of a search, one after another."""
+"""The worker, which runs the jobs of a search one after another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nasseg.run_folder import CHECKPOINTS_FOLDER
 
 
 class Worker:
-    """Runs jobs in this process, with data and stored features kept open between them."""
+    """A worker in this process, which keeps data and stored features open between jobs."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.proxy = context, Proxy(context)
@@ -26,7 +26,7 @@ class Worker:
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
-        """A worker in a process that has nothing open yet."""
+        """Open a worker in a process that has nothing open yet."""
         return cls(Context.open(config, folder))
 
     def run(self, job: Job) -> JobResult:

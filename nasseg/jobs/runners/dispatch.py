@@ -1,4 +1,4 @@
-"""What every runner does with the jobs of a planner, wherever they run."""
+"""Carrying jobs from a planner to a worker and their results back, for all runners."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class StopEvent(Protocol):
     """The part of `threading.Event` that runners need."""
 
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """Return whether to stop."""
 
 
 class Delivery:
-    """Carries jobs from a planner and results to it, and tells the observers.
+    """The exchange of jobs and results with a planner and its observers.
 
-    Single failed jobs are recorded and passed over; several in a row mean that something else than the candidates is
-    wrong, and end the search. Relaxations are few: the planner ends the search where all of them fail.
+    Single failed jobs are recorded and skipped; several in a row mean that something other than the candidates is
+    wrong, and end the search. Relaxations are few: the planner ends the search if all of them fail.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Delivery:
         self._failures = 0
 
     def next_job(self) -> Job | None:
-        """The planner's next job, after the observers were told that it starts."""
+        """Take the planner's next job, and tell the observers that it starts."""
         job = self.planner.next_job(self._spent())
         if job is not None:
             self._on_start(job)
         return job
 
     def deliver(self, result: JobResult) -> None:
-        """Tell the planner and the observers; raises `RuntimeError` where nothing succeeds any more."""
+        """Tell the planner and the observers; raises `RuntimeError` if nothing succeeds any more."""
         self.planner.tell(result)
         self._on_result(result)
         if result.job.task == "relax":
@@ -63,9 +63,9 @@ class Delivery:
 
 
 def run_guarded(worker: Worker, job: Job) -> JobResult:
-    """Run a job; a `RuntimeError`, such as a network that needs too much GPU memory, is the candidates' failure.
+    """Run a job; a `RuntimeError`, such as a lack of GPU memory, counts as a failure of its candidates.
 
-    Other exceptions, such as a full disk, are no candidate's fault.
+    Other exceptions, such as a full disk, are not a candidate's fault.
     """
     start = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""Runs jobs one after another in this process: for tests, for debugging, and where Ray is not wanted."""
+"""A runner in this process, one job after another: for tests, for debugging, and to do without Ray."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def run_jobs(
     spent: Callable[[], float],
     stop: StopEvent,
 ) -> None:
-    """Run the planner's jobs until it has no more, or `stop` is set: then the running job is finished first.
+    """Run the planner's jobs until there are no more or `stop` is set; a running job is finished first.
 
-    `on_start` is told each job and `on_result` each result, after the planner. `spent` is the share of the budget that
-    is spent.
+    `on_start` is called with each job and `on_result` with each result, after the planner. `spent` returns the spent
+    share of the budget.
     """
     delivery = Delivery(planner, on_start, on_result, spent)
     worker = make_worker()

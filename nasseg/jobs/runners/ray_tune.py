@@ -1,4 +1,4 @@
-"""Runs jobs with Ray Tune, one Tune trial a job: on one machine, or on a cluster."""
+"""A runner with Ray Tune, on one machine or a cluster, with one Tune trial per job."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OPTIONS_OF_TUNE = {
 
 
 class RayOptions(BaseModel):
-    """How many jobs run at once, what each takes, and the cluster to join (none: one is started on this machine)."""
+    """The number of jobs at once, their resources, and the cluster to join (`None` starts one on this machine)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,11 +58,11 @@ def run_jobs(
     stop: StopEvent,
     options: RayOptions,
 ) -> None:
-    """Run the planner's jobs until it has no more, or `stop` is set: then the running jobs are abandoned.
+    """Run the planner's jobs until there are no more or `stop` is set; running jobs are then abandoned.
 
-    The callables are as for the in-process runner; all are called in this process and thread, but `make_worker`, which
-    is sent to the workers' processes. A job whose process dies is tried again in another one. Tune's own record of the
-    experiment is thrown away.
+    The callables are those of the in-process runner. All are called in this process and thread, except `make_worker`,
+    which is sent to the workers' processes. A job whose process dies is retried in another one. Tune's own record of
+    the experiment is discarded.
     """
     delivery = Delivery(planner, on_start, on_result, spent)
     courier = _Courier(delivery, stop, options.concurrency)
@@ -95,7 +95,7 @@ def run_jobs(
 
 
 class _JobTrainable(tune.Trainable):  # type: ignore[misc]
-    """Runs a job in one step. Tune keeps the process for the next job, and with it the worker."""
+    """A job, run in one step. Tune keeps the process for the next job, and with it the worker."""
 
     def setup(self, config: dict[str, Any], make_worker: Callable[[], Worker]) -> None:
         self._make_worker = make_worker
@@ -116,7 +116,7 @@ class _JobTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 class _Courier(Searcher):  # type: ignore[misc]
-    """Asks the planner for jobs, and brings it their results."""
+    """The carrier of jobs from the planner and results to it."""
 
     def __init__(self, delivery: Delivery, stop: StopEvent, concurrency: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Courier(Searcher):  # type: ignore[misc]
         return str(Searcher.FINISHED) if self.stopped or self._delivery.planner.done else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Deliver a result. Without one the trial was stopped, or its process died, which `on_death` is told."""
+        """Deliver a result. Without one the trial was stopped, or its process died and `on_death` is called."""
         if self.stopped or result is None:
             return
         del self._jobs[trial_id]
@@ -151,21 +151,21 @@ class _Courier(Searcher):  # type: ignore[misc]
             self._delivery.deliver(JobResult.model_validate_json(result["result"]))
 
     def on_death(self, trial_id: str, reason: str) -> None:
-        """Record that a job's process died, again and again."""
+        """Record that a job's process died on every attempt."""
         job = self._jobs.pop(trial_id)
         with self._keep_error():
             self._delivery.deliver(JobResult.failed(job, f"its process died: {reason}"))
 
     @contextmanager
     def _keep_error(self) -> Iterator[None]:
-        """Keep an exception until Tune has ended: Tune would log it and go on."""
+        """Keep an exception until Tune has ended, as Tune would log it and go on."""
         try:
             yield
         except Exception as error:
             self.error = error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its experiment, but the study is the record."""
+        """Save nothing: Tune saves its experiment, but the study is the record."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
@@ -176,9 +176,9 @@ class _Courier(Searcher):  # type: ignore[misc]
 
 
 class _Supervisor(tune.Callback):  # type: ignore[misc]
-    """Tells the courier why a process died, and kills the processes of a stopped run.
+    """A callback that tells the courier why a process died, and kills the processes of a stopped run.
 
-    A searcher only hears that there was an error, and Tune itself would wait for the running jobs.
+    A searcher is only told that there was an error, and Tune itself would wait for the running jobs.
     """
 
     def __init__(self, courier: _Courier) -> None:
@@ -198,7 +198,7 @@ class _Supervisor(tune.Callback):  # type: ignore[misc]
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Ends the experiment once its processes were killed."""
+    """The end of the experiment, once its processes are killed."""
 
     def __init__(self, supervisor: _Supervisor) -> None:
         self._supervisor = supervisor
@@ -211,7 +211,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
 
 def _first_sentence(error_file: str) -> str:
-    """The first sentence of the last line, which is the error's message."""
+    """Read the first sentence of the last line, which is the error's message."""
     return Path(error_file).read_text().strip().splitlines()[-1].split(". ")[0]
 
 
@@ -230,7 +230,7 @@ def _pickled(error: Exception) -> bytes:
 
 @contextmanager
 def _ray(options: RayOptions) -> Iterator[None]:
-    """Ray, started or joined, with as little memory and as few words as it can do with."""
+    """Start or join Ray, with as little memory and output as possible."""
     environment = {**_OPTIONS_OF_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(options.concurrency)}
     start: dict[str, Any] = {"address": options.address}
     if options.address is None:
