@@ -1,1 +1,1 @@
-"""One search in its run folder: begun or resumed, carried out, recorded."""
+"""A search in its run folder: begun or resumed, run and recorded."""

@@ -1,4 +1,4 @@
-"""Beginning a search: what was asked for is checked, the machine is timed, the plan made, the folder filled."""
+"""Beginning a search: checking its options, timing the machine, planning, and filling the folder."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from nasseg.train.weights import load_pretrained
 CHECKED = 50
 """Random networks whose operators a latency table must have."""
 REHEARSAL_SCALE = 0.5
-"""Images are this share of their size while the speed is measured."""
+"""Scale of images while the speed is measured."""
 
 
 def plan_search(problem: Problem) -> SearchConfig:
-    """Check what a search was asked for, time the machine, and make the plan.
+    """Check the options of a search, time the machine, and make the plan.
 
-    Raises `ValueError` for anything that could not work later: data, space, weights, sampler, budget.
+    Raises `ValueError` for anything that would fail later: data, space, weights, sampler, budget.
     """
     options, space, references = problem.options, problem.space, problem.space.references()
     by_gradient = options.strategy == "gradient"
@@ -62,7 +62,7 @@ def plan_search(problem: Problem) -> SearchConfig:
 
 
 def check_costs(problem: Problem) -> None:
-    """Raise `ValueError` if a search cannot go by its latency table or keep its limits.
+    """Raise `ValueError` if the latency table does not fit the search or its limits cannot be kept.
 
     The message says how to make a table that fits.
     """
@@ -87,7 +87,7 @@ def check_costs(problem: Problem) -> None:
 def begin(out: Path, options: SearchOptions) -> Experiment:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
-    Raises `ValueError` for anything that could not work later, and then leaves nothing behind.
+    Raises `ValueError` for anything that would fail later, and then leaves nothing behind.
     """
     check_new(out)
     find_sampler(str(options.sampler))

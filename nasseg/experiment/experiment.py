@@ -1,4 +1,4 @@
-"""One search in its run folder: its jobs are carried out, their results recorded, the best networks written."""
+"""A search in its run folder: its jobs are run, their results recorded, the best networks written."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from nasseg.train.model import load_model
 
 
 class Experiment:
-    """A planned search in its run folder, new or resumed: `run` carries it out, `results` say where it stands.
+    """A planned search in its run folder, new or resumed: `run` runs it, `results` are those so far.
 
-    An `Experiment` of a folder that holds one changes nothing there until `run` is called.
+    Opening an `Experiment` in an existing folder changes nothing there until `run` is called.
     """
 
     def __init__(self, config: SearchConfig, context: Context) -> None:
@@ -55,9 +55,9 @@ class Experiment:
         self._elapsed_before = self.record.elapsed_seconds
         self._start = time.monotonic()
         self.latencies = self.record.latencies
-        """Measured latencies by key, as far as there are any."""
+        """Measured latencies by key."""
         self.history = self.record.history
-        """The best candidate's score by the seconds spent when it became known."""
+        """The scores of the best candidates, each with the seconds spent until it was found."""
         self._written: dict[Path, object] = {}
         self.results = self._results()
 
@@ -65,9 +65,9 @@ class Experiment:
     def open(
         cls, folder: Path, *, space: str | None = None, storage: str | None = None, ray_address: str | None = None
     ) -> Self:
-        """Open the search in a run folder; raises `ValueError` if it holds none, and as `SearchConfig.load` does.
+        """Open the search in a run folder; raises `ValueError` if there is none, and as `SearchConfig.load` does.
 
-        `space`, `storage` and `ray_address` are what the user names, as a file alone is not to be trusted.
+        `space`, `storage` and `ray_address` come from the user, as a file alone is not to be trusted.
         """
         config = SearchConfig.load(folder, space=space, storage=storage)
         config = config.model_copy(update={"ray_address": ray_address or config.ray_address})
@@ -78,8 +78,7 @@ class Experiment:
     def run(self, stop: threading.Event, on_update: Callable[[Experiment], object]) -> None:
         """Run jobs until the planner has no more or `stop` is set; `on_update` is called after every change.
 
-        Whenever this ends, all results that came in are on disk, and a new `Experiment` of the folder goes on from
-        them.
+        However this ends, all results so far are on disk, and a new `Experiment` of the folder continues from them.
         """
 
         def on_start(job: Job) -> None:
@@ -103,7 +102,7 @@ class Experiment:
         else:
             from nasseg.jobs.runners import ray_tune
 
-            for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, need no password
+            for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, so need no password
             ray_tune.run_jobs(
                 self.planner,
                 partial(Worker.open, for_workers, self.folder.resolve()),
@@ -125,7 +124,7 @@ class Experiment:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Wall clock of this search, including what was spent before a resumption."""
+        """Wall clock of this search, including the time before a resumption."""
         return self._elapsed_before + time.monotonic() - self._start
 
     @property
@@ -155,7 +154,7 @@ class Experiment:
 
     @cached_property
     def objective(self) -> Objective:
-        """What the search maximises. Costs are relative to the target, else to the first reference's."""
+        """The search's objective. Costs are relative to the target, else to the first reference's."""
         pricing, space = self.problem.pricing, self.problem.space
         costs = pricing.costs(self.problem.architecture(next(iter(space.references().values()))))
         return Objective(
@@ -166,7 +165,7 @@ class Experiment:
         )
 
     def architecture(self, trial: Trial) -> Architecture:
-        """The network of a candidate, with where it comes from and what it scored."""
+        """Build the network of a candidate, with its origin and scores."""
         scores = {f"proxy, step {step}": o.miou for step, o in trial.proxy.items() if o.miou is not None}
         scores |= {f"end to end, seed {seed}": o.miou for seed, o in trial.full.items() if o.miou is not None}
         provenance = self.context.provenance.model_copy(
@@ -175,7 +174,7 @@ class Experiment:
         return provenance.on(self.problem.architecture(trial.choice))
 
     def best_network(self) -> Network | None:
-        """The trained network of the best candidate that was trained end to end; `None` if none was."""
+        """Load the trained network of the best candidate that was trained end to end; `None` if none was."""
         for trial in self.results.ranked:
             for seed in trial.full:
                 path = trained_model(self.folder, trial.key, seed)
@@ -198,7 +197,7 @@ class Experiment:
         return Record.open_url(storage, self.folder.name, space, top, self.objective)
 
     def _write_best(self) -> None:
-        """Write `best.json` and `pareto/`, as far as they have changed."""
+        """Write those files of `best.json` and `pareto/` that have changed."""
         best = self.results.best
         if best is None:
             return
@@ -215,10 +214,10 @@ class Experiment:
             self._written.pop(stale, None)
 
     def _finish(self) -> None:
-        """Measure latencies now that the device is idle, and keep the best candidate's model.
+        """Measure latencies now that the device is idle, and save the best candidate's model.
 
-        On the latency table's device, all that were trained as far as the best are measured as the table was; on any
-        other the best, the references and the front.
+        On the latency table's device, all candidates trained as far as the best are measured, as the table was; on any
+        other device the best, the references and the front.
         """
         results, best = self.results, self.results.best
         if best is None:

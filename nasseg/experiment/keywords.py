@@ -1,4 +1,4 @@
-"""A function of options, called with them as keywords that an editor completes and a type checker knows."""
+"""Functions of options, called with keywords that editors complete and type checkers know."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def keywords_from(
 ) -> Callable[[Callable[[Path, SearchOptions], Result]], Callable[Concatenate[str | Path, Keywords], Result]]:
     """Let a function of a folder and options be called with the folder and the model's fields as keywords.
 
-    A type checker takes the keywords from the model's constructor; `help()` shows and explains them. What the model
-    refuses is a `ValueError` of one line.
+    Type checkers take the keywords from the model's constructor; `help()` lists and explains them. A value that the
+    model refuses raises a one-line `ValueError`.
     """
 
     def decorate(

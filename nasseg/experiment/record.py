@@ -1,4 +1,4 @@
-"""The one record of a search: an Optuna study, in a journal file of the run folder or in any database by URL."""
+"""The record of a search: an Optuna study, in a journal file of the run folder or in any database by URL."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _LATENCY = "latency "
 
 
 class Record:
-    """What was tried and what came of it, one Optuna trial a candidate, readable by optuna-dashboard.
+    """The candidates of a search and their outcomes, one Optuna trial per candidate, readable by optuna-dashboard.
 
     A trial has the space's own parameters, its constraints, the user attributes `key`, `choice`, `label`, its costs
-    and, for each rung, `step STEP` with the outcome, whose score is the intermediate value there if the study has one
-    objective (Optuna has none for several). Its state is the truth: RUNNING while it may yet be promoted, PRUNED at the
-    rung it reached once `close` says that it will not be, or at once where it breaks a limit and is not trained,
-    COMPLETE with the objective's `metrics` once it finished the rung at `top_step`, FAIL once a training failed. Optuna
-    does not change finished trials, so the outcomes of end-to-end trainings are user attributes of the study, `full KEY
-    SEED`, as are the results of relaxations, `relax SEED`, the time spent, when the best became known, and the measured
-    latencies.
+    and, for each rung, `step STEP` with the outcome. Its score is the intermediate value there if the study has one
+    objective (Optuna has none for several). A trial is RUNNING while it may yet be promoted, PRUNED at the rung it
+    reached once `close` rules that out, or at once if it violates a limit and is not trained, COMPLETE with the
+    objective's `metrics` once it finished the rung at `top_step`, and FAIL once a run failed.
 
-    A result is on disk when `add` returns: a search that is killed at any moment loses the running jobs only. Opening a
-    record that is there and reading it changes nothing, so that it can be read while a search writes it.
+    Optuna does not change finished trials, so the study's user attributes hold end-to-end outcomes, `full KEY SEED`,
+    results of relaxations, `relax SEED`, the time spent, the history of the best score, and the measured latencies.
+
+    A result is on disk when `add` returns: a search killed at any moment loses only the running jobs. Opening and
+    reading an existing record changes nothing, so it can be read while a search writes it.
     """
 
     def __init__(self, storage: BaseStorage, name: str, space: Space[Any], top_step: int, objective: Objective) -> None:
-        """Open the study `name` in `storage`, or begin it there."""
+        """Open the study `name` in `storage`, or create it there."""
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
@@ -65,10 +65,10 @@ class Record:
 
     @classmethod
     def open_journal(cls, path: Path, space: Space[Any], top_step: int, objective: Objective) -> Record:
-        """The record in the journal file at `path`, made where there is none.
+        """Open the record in the journal file at `path`, created if missing.
 
-        Only one process may write to a journal. What a killed one left behind is cleared by the first write: an
-        unfinished last line is cut off, a lock is broken after seconds.
+        Only one process may write to a journal. The first write clears what a killed process left behind: an unfinished
+        last line is cut off, a lock is broken after `LOCK_GRACE_SECONDS`.
         """
         lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
         storage = JournalStorage(_Journal(str(path), lock_obj=lock))
@@ -76,9 +76,9 @@ class Record:
 
     @classmethod
     def open_url(cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective) -> Record:
-        """The record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
+        """Open the record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
 
-        Raises `ValueError` where the database cannot be opened; the message leaves out the URL, with its password.
+        Raises `ValueError` if the database cannot be opened; the message leaves out the URL, with its password.
         """
         try:
             storage = RDBStorage(url)
@@ -91,13 +91,13 @@ class Record:
         return cls(storage, name, space, top_step, objective)
 
     def start(self, job: Job) -> None:
-        """Note the candidates of a job that is handed out."""
+        """Note the candidates of a job that starts."""
         for candidate in job.candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.RUNNING)
 
     def reject(self, candidates: Iterable[Candidate]) -> None:
-        """Note candidates that are not trained, as they break a limit."""
+        """Note candidates that are not trained because they violate a limit."""
         for candidate in candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.PRUNED)
@@ -115,13 +115,13 @@ class Record:
                 self._study.set_user_attr(name, outcome.model_dump(mode="json"))
 
     def close(self) -> None:
-        """Declare that no candidate will be promoted any more. A later result opens its candidate anew."""
+        """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
         for trial in self._trials():
             if trial.state == TrialState.RUNNING:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
     def load(self) -> list[Trial]:
-        """All candidates, in the order in which they were noted, with their outcomes."""
+        """Return all candidates with their outcomes, in the order they were noted."""
         full: dict[str, dict[int, Outcome]] = {}
         for name, value in self._study.user_attrs.items():
             if name.startswith(_FULL):
@@ -142,7 +142,7 @@ class Record:
         return list(trials.values())
 
     def relaxations(self) -> list[JobResult]:
-        """The results of all `relax` jobs, in the order in which they came in."""
+        """Return the results of all `relax` jobs, in the order they came in."""
         attributes = self._study.user_attrs
         return [JobResult.model_validate(value) for name, value in attributes.items() if name.startswith(_RELAX)]
 
@@ -152,12 +152,12 @@ class Record:
         return float(self._study.user_attrs.get(_ELAPSED, 0.0))
 
     def note_elapsed(self, seconds: float) -> None:
-        """Note what the search has spent."""
+        """Note the time that the search has spent."""
         self._study.set_user_attr(_ELAPSED, seconds)
 
     @property
     def history(self) -> list[tuple[float, float]]:
-        """The best candidate's score by the seconds spent when it became known."""
+        """The scores of the best candidates, each with the seconds spent until it was found."""
         attributes = self._study.user_attrs
         best = {name.removeprefix(_BEST_AT): value for name, value in attributes.items() if name.startswith(_BEST_AT)}
         return sorted((float(seconds), value) for seconds, value in best.items())
@@ -168,7 +168,7 @@ class Record:
 
     @property
     def latencies(self) -> dict[str, Latency]:
-        """The measured latencies, as far as there are any, by key."""
+        """The measured latencies by key."""
         attributes = self._study.user_attrs
         return {
             name.removeprefix(_LATENCY): Latency.model_validate(value)
@@ -198,7 +198,7 @@ class Record:
         self._trial_ids[candidate.key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
     def _reopen(self, key: str) -> None:
-        """Go on with a pruned trial under a new number, as Optuna does not change finished ones."""
+        """Continue a pruned trial under a new number, as Optuna does not change finished ones."""
         old = self._storage.get_trial(self._trial_ids[key])
         trial = create_trial(
             state=TrialState.RUNNING,
@@ -227,7 +227,7 @@ class Record:
 
 
 def _candidate(recorded: FrozenTrial) -> Candidate:
-    """The candidate of a trial; raises `ValueError` where the record holds none, or one whose names are no files'."""
+    """Read the candidate of a trial; raises `ValueError` if there is none, or if its names cannot name files."""
     named = {name: recorded.user_attrs.get(name) for name in ("key", "choice", "label")}
     try:
         return Candidate.model_validate({**named, "constraints": recorded.constraints})
@@ -248,7 +248,7 @@ class _Journal(JournalFileBackend):
 
 
 def _cut_unfinished_line(path: Path) -> None:
-    """Cut off what follows the last line break; Optuna would append to it and then fail to read the journal."""
+    """Cut off anything after the last line break; Optuna would append to it and then fail to read the journal."""
     with path.open("rb+") as journal:
         content = journal.read()
         journal.truncate(content.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""Where a search stands: its candidates ranked, the best, and the front of accuracy and cost."""
+"""The results of a search so far: its candidates ranked, the best, and the front of accuracy and cost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nasseg.planning.objective import Objective
 
 
 class Results:
-    """What follows from the `trials` of a search so far.
+    """The results that follow from the `trials` of a search so far.
 
-    `latencies` are measured, by key, and may grow. If those of all candidates that could be on the front are there and
-    `by_measurement`, the front is by them, else by the objective's cost.
+    `latencies` are measured, by key, and may grow. The front uses them if `by_measurement` and all candidates for the
+    front have one, else the objective's cost.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Results:
         by_measurement: bool,
     ) -> None:
         self.trials = [trial for trial in trials if trial.proxy or trial.full]
-        """All candidates with an outcome, in the order in which they were proposed."""
+        """All candidates with an outcome, in the order they were proposed."""
         self.latencies = latencies
         self._objective, self._rungs, self._by_measurement = objective, rungs, by_measurement
 
@@ -42,8 +42,8 @@ class Results:
     def ranked(self) -> list[Trial]:
         """The candidates with a score that keep all limits, best first.
 
-        Those trained end to end come before the others, and those of a higher rung before those of a lower. A search
-        that ends with fewer seeds of its references than of its finalists still compares them by their means.
+        Those trained end to end come first, then those of higher rungs. A search that ends with fewer seeds of its
+        references than of its finalists still compares them by their means.
         """
         feasible = [trial for trial in self.trials if trial.candidate.feasible and trial.standing is not None]
         return sorted(feasible, key=lambda trial: (trial.standing, self.score(trial)), reverse=True)
@@ -59,18 +59,18 @@ class Results:
         return None if self.best is None else self.score(self.best)
 
     def score(self, trial: Trial) -> float | None:
-        """Score a candidate: the mean over its decisive outcomes; `None` as long as it has none."""
+        """Average a candidate's scores over its decisive outcomes; `None` if it has none yet."""
         scores = [self._objective.score(o.miou, self._objective.cost(o)) for o in trial.decisive if o.miou is not None]
         return statistics.mean(scores) if scores else None
 
     @cached_property
     def trained_furthest(self) -> list[Trial]:
-        """The candidates that keep the limits and were trained as far as the best, so that scores have one measure."""
+        """The feasible candidates trained as far as the best, whose scores are therefore comparable."""
         return [trial for trial in self.ranked if trial.standing == self.ranked[0].standing]
 
     @cached_property
     def front(self) -> list[Trial]:
-        """Of those trained furthest, the ones that no other beats in both mIoU and cost, cheapest first."""
+        """The candidates trained furthest that no other beats in both mIoU and cost, cheapest first."""
         tried = self.trained_furthest
         costs = [self._objective.cost(trial.costs) for trial in tried]
         if self._by_measurement and all(trial.key in self.latencies for trial in tried):
@@ -80,5 +80,5 @@ class Results:
 
     @cached_property
     def trust(self) -> Trust:
-        """How well the proxy ranks."""
+        """The trust in the proxy's ranking."""
         return measure_trust(self.trials, self._rungs)

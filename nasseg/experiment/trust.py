@@ -1,4 +1,4 @@
-"""How far a proxy can be trusted: rank correlations, and the noise between seeds that they must be read against."""
+"""Trust in a proxy: rank correlations, and the noise between seeds against which to read them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nasseg.rank_correlation import kendall, spearman
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, pooled over them: the noise of one training with one seed.
+    """Pool the standard deviation within groups: the noise of one run with one seed.
 
-    `None` where no group has two values.
+    `None` if no group has two values.
     """
     freedom = sum(len(group) - 1 for group in groups if group)
     if freedom == 0:
@@ -45,10 +45,10 @@ class Trust(BaseModel):
 
 
 def measure_trust(trials: Sequence[Trial], rungs: Sequence[int]) -> Trust:
-    """Rank correlations of mIoU between rungs, and of every rung with the mean of the end-to-end trainings.
+    """Correlate the mIoU ranks of every two rungs, and of every rung with the mean of the end-to-end runs.
 
-    Each pair is compared over the candidates that have both, so the points of the higher rungs are the promoted ones:
-    a narrower range, whose correlation is lower than over all candidates.
+    Each pair is compared over the candidates that have both. At higher rungs these are the promoted ones: a narrower
+    range, with a lower correlation than over all candidates.
     """
     levels = {f"step {step}": _by_key(trials, step) for step in rungs}
     full = {t.candidate.key: [o.miou for o in t.full.values() if o.miou is not None] for t in trials}
