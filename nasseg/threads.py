@@ -1,15 +1,15 @@
-"""How many threads this process computes with, and how they wait for each other on a machine that others use too.
+"""The number of threads of this process, and how they wait for each other on a machine shared with other programs.
 
-Threads of one operator meet at its end, a thousand times a training step. libgomp's wait there by spinning; if another
-program has the core of the one that is waited for, the spinning lasts as long as the scheduler lets that program run,
-and a step takes up to fifty times as long. Three things are done about it:
+The threads of an operator meet at its end, a thousand times per training step. libgomp's threads wait there by
+spinning. If another program holds the core of a late thread, the others spin until the scheduler takes that program off
+it, and a step takes up to fifty times as long. Three remedies, for Linux:
 
 - `limit_spinning`: waiting threads spin briefly, then sleep;
-- `choose_threads`: a run that begins beside others has a thread for each core that is free, until its end;
-- `sharing_cores`: if others come later, the threads gather on fewer cores, as many of them as before, so that sums
-  stay the same to the last bit, and no longer spin.
+- `choose_threads`: a run that starts beside others has one thread per free core, until its end;
+- `sharing_cores`: if others come later, the threads gather on fewer cores and stop spinning. Their number stays the
+  same, and so do sums, to the last bit.
 
-A user's own OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_PROC_BIND go before all this, which is for Linux.
+A user's own OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_PROC_BIND take precedence.
 """
 
 from __future__ import annotations
@@ -24,44 +24,42 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SPINS = "3000"
-"""How often a waiting thread looks before it sleeps, some tens of microseconds; libgomp's own is 300000."""
+"""Spins of a waiting thread before it sleeps, some tens of microseconds; libgomp's default is 300000."""
 SHARED_CORE = 0.5
 """A core is taken if others use more than this share of it."""
 WINDOW_S = 0.25
-"""How long the use of the cores is watched before anything is decided: 25 of the system's ticks."""
+"""How long the use of the cores is watched before a decision: 25 of the system's ticks."""
 _STAT, _MAPS, _TASKS = Path("/proc/stat"), Path("/proc/self/maps"), Path("/proc/self/task")
 _BINDINGS = ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 _random = random.Random(os.urandom(8))  # processes of the same seed must not choose alike
 
 
 def limit_spinning() -> None:
-    """Let libgomp's threads spin briefly in this process, if torch is not loaded yet, and in those that it starts."""
+    """Let libgomp's threads spin briefly in this process, if torch is not loaded yet, and in its child processes."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def choose_threads() -> int | None:
-    """The number of cores that others leave free, at least one; `None` if the user chose, or if it is unknown.
+    """Count the cores that others leave free, at least one; `None` if the user chose, or if it is unknown.
 
-    It watches the machine for a quarter of a second.
+    Watches the machine for a quarter of a second.
     """
-    if "OMP_NUM_THREADS" in os.environ:
-        return None
     cores = _own_cores()
-    use = CoreUse.since_now(cores)
-    if use is None:
+    if "OMP_NUM_THREADS" in os.environ or not cores or not _STAT.exists():
         return None
+    use = CoreUse(cores)
     time.sleep(WINDOW_S)
     return free_cores(len(cores), use.others())
 
 
 def free_cores(cores: int, others: float) -> int:
-    """How many of the `cores` are free if other programs keep so many busy on average; at least one."""
+    """Count the free ones of `cores` if other programs keep `others` busy on average; at least one."""
     return max(1, int(cores - others + SHARED_CORE))
 
 
 def cores_for(threads: int, cores: int, others: float) -> int:
-    """On how many cores that many threads run best beside `others`: all, or as few as give each the same share."""
+    """Choose on how many cores the threads run best beside `others`: all, or the fewest that share them evenly."""
     free = free_cores(cores, others)
     if threads <= free:
         return cores
@@ -70,47 +68,41 @@ def cores_for(threads: int, cores: int, others: float) -> int:
 
 
 class CoreUse:
-    """Watches what other programs use of some cores, from its making on; Linux only."""
+    """The use of some cores by other programs, since this was made; Linux only."""
 
     def __init__(self, cores: frozenset[int]) -> None:
         self._cores = cores
         self._start = (_worked_seconds(cores), time.process_time(), time.perf_counter())
 
-    @classmethod
-    def since_now(cls, cores: frozenset[int]) -> CoreUse | None:
-        """One that begins to watch, or `None` if this system does not tell."""
-        return cls(cores) if cores and _STAT.exists() else None
-
     @property
     def seconds(self) -> float:
-        """How long it has watched."""
+        """The time watched so far."""
         return time.perf_counter() - self._start[2]
 
     def shares(self) -> dict[int, float]:
-        """The share of each core that was used, by this process too."""
+        """Compute the share of each core that was used, including by this process."""
         worked = _worked_seconds(self._cores)
         return {core: min(1.0, (worked[core] - at) / self.seconds) for core, at in self._start[0].items()}
 
     def own(self) -> float:
-        """How many cores' worth of time this process took."""
+        """Compute how many cores' worth of time this process took."""
         return (time.process_time() - self._start[1]) / self.seconds
 
     def others(self) -> float:
-        """How many cores' worth of time the other processes took."""
+        """Compute how many cores' worth of time the other processes took."""
         return max(0.0, sum(self.shares().values()) - self.own())
 
 
 @contextmanager
 def sharing_cores(threads: int) -> Iterator[Callable[[], None]]:
-    """Keep the process's threads out of the way of others: the block calls what it is given after every step.
+    """Keep the process's threads out of the way of others: the block calls the yielded function after every step.
 
-    `threads` is how many an operator uses. At the end all cores are the process's again. Blocks within blocks share the
-    outer one's. Nothing is done for a single thread, where the user bound threads or chose how they wait, or without
-    libgomp.
+    `threads` is the number per operator. At the end the process may use all its cores again. Nested blocks share the
+    outer one. Does nothing for a single thread, if the user bound threads or chose how they wait, or without libgomp.
     """
     global _active
     if _active is not None or not can_gather(threads, os.environ):
-        yield _nothing if _active is None else _active.look
+        yield (lambda: None) if _active is None else _active.look
         return
     _active = Gathering(threads, _own_cores())
     try:
@@ -121,7 +113,7 @@ def sharing_cores(threads: int) -> Iterator[Callable[[], None]]:
 
 
 def can_gather(threads: int, environment: Mapping[str, str]) -> bool:
-    """Whether a process's threads may be gathered: there are several, and the user left them to us."""
+    """Check that a process's threads may be gathered: there are several, and the user has not configured them."""
     ours = environment.get("GOMP_SPINCOUNT", SPINS) == SPINS and not any(name in environment for name in _BINDINGS)
     return ours and threads > 1 and _STAT.exists() and _libgomp() is not None
 
@@ -136,7 +128,7 @@ class Gathering:
         self._brief = _BriefWaits()
 
     def look(self) -> None:
-        """Gather the threads, move or spread them if the last quarter of a second says so."""
+        """Gather, move or spread the threads if the last quarter of a second calls for it."""
         if self._use.seconds < WINDOW_S:
             return
         count = cores_for(self._threads, len(self._cores), self._use.others())
@@ -153,13 +145,13 @@ class Gathering:
             self._brief.end()
 
     def _crowded(self) -> bool:
-        """Whether others want the cores that the threads were gathered on, while there is a free one elsewhere."""
+        """Check whether others use the cores that the threads were gathered on while one elsewhere is free."""
         shares = self._use.shares()
         elsewhere = [share for core, share in shares.items() if core not in self.on]
         return self._use.own() < 0.8 * len(self.on) and min(elsewhere, default=1.0) < SHARED_CORE
 
     def _gather(self, count: int) -> None:
-        """Take the cores that others use least, any of those that are equal: who gathers beside us takes another."""
+        """Take the cores that others use least, ties at random, so that two such processes take different ones."""
         shares = self._use.shares()
         own = 1.0 if len(self.on) < len(self._cores) else 0.0
         by_use = sorted(
@@ -175,10 +167,10 @@ class Gathering:
 
 
 class _BriefWaits:
-    """Makes libgomp's threads sleep almost at once where they wait, as long as it lasts.
+    """A state in which libgomp's waiting threads sleep almost at once.
 
-    libgomp spins no longer than a microsecond or two while it has more threads than there are cores. So a thread of
-    ours keeps a team of idle ones; when it ends, so do they.
+    libgomp spins for no more than a microsecond or two while it has more threads than there are cores. So a thread of
+    ours keeps a team of idle ones, which end with it.
     """
 
     def __init__(self) -> None:
@@ -212,10 +204,6 @@ class _BriefWaits:
 _active: Gathering | None = None
 
 
-def _nothing() -> None:
-    """Do nothing between steps."""
-
-
 def _own_cores() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 
@@ -228,7 +216,7 @@ def _set_affinity(task: int, cores: frozenset[int]) -> None:
 
 
 def _spread_child() -> None:
-    """A process forked while the threads are gathered, such as a reader of images, may use all cores."""
+    """Let a process forked while the threads are gathered, such as a reader of images, use all cores."""
     global _active
     if _active is not None:
         _set_affinity(0, _active._cores)
@@ -240,7 +228,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _libgomp() -> ctypes.CDLL | None:
-    """The libgomp that is loaded, if there is one and no other OpenMP."""
+    """Return the loaded libgomp, if there is one and no other OpenMP."""
     if not _MAPS.exists():
         return None
     paths = {line.split()[-1] for line in _MAPS.read_text().splitlines() if line.endswith((".so", ".so.1", ".so.5"))}
@@ -250,7 +238,7 @@ def _libgomp() -> ctypes.CDLL | None:
 
 
 def _worked_seconds(cores: frozenset[int]) -> dict[int, float]:
-    """Seconds that each core has worked since the machine started."""
+    """Read the seconds that each core has worked since the machine started."""
     tick = os.sysconf("SC_CLK_TCK")
     worked = {}
     for line in _STAT.read_text().splitlines():
