@@ -1,4 +1,4 @@
-"""URLs of databases: what of them may be written down, and how a resumed search gets the rest again."""
+"""URLs of databases: leaving out their passwords, and getting these back for a resumed search."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 SECRET_OPTIONS = ("password", "passwd", "pwd", "sslpassword", "odbc_connect")
-"""What the options after `?` call a password, or what may hold one."""
+"""Names of options after `?` that are or may hold a password."""
 
 
 def without_password(url: str) -> str:
-    """The database URL with its password left out; as it is if it has none.
+    """Remove the password, if any, from a database URL.
 
-    Raises `ValueError`, which does not repeat the text, for what is no URL.
+    Raises `ValueError`, which does not repeat the text, if it is not a URL.
     """
     from sqlalchemy.engine import make_url
 
@@ -25,9 +25,9 @@ def without_password(url: str) -> str:
 
 
 def given_again(saved: str | None, given: str | None) -> str | None:
-    """The database URL of a saved search as the user gives it again, with a password that was not saved.
+    """Return the URL of a saved search's database as the user gives it again, with the password, which is not saved.
 
-    Raises `ValueError` where it is another one.
+    Raises `ValueError` if it is another database.
     """
     if given is None:
         return saved
@@ -58,4 +58,4 @@ def _checked(url: str) -> str:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_checked), PlainSerializer(without_password)]
-"""The type of a field whose password stays in memory: whatever is made of the field leaves it out."""
+"""The type of a field whose password stays in memory: it is left out whenever the field is serialised."""

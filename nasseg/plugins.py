@@ -1,8 +1,8 @@
-"""Finding baselines and search spaces by name: entry points, exactly as a user's own package has them.
+"""Baselines and search spaces by name, from entry points, which a user's own package registers in the same way.
 
 A name takes options after a colon: `unet:in_channels=1,norm=none`. A space may also be `package.module:Class`, with
-options after a second colon. Importing a module runs its code, so such a class is imported only if the user names it;
-a file, which may be someone else's, names registered spaces.
+options after a second colon. Importing a module runs its code, so such a class is imported only if the user names it:
+files, which may be someone else's, can only name registered spaces.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 BASELINES = "nasseg.baselines"
 SPACES = "nasseg.search_spaces"
 DEFAULT_CLASSES = 19
-"""Cityscapes' number, as the papers count parameters for it."""
+"""As in Cityscapes, for which the papers count parameters."""
 
 
 def names(group: str) -> list[str]:
-    """The names that installed packages give in an entry-point group, sorted."""
+    """List the names that installed packages register in an entry-point group, sorted."""
     return sorted(point.name for point in entry_points(group=group))
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:
-    """`a=1,b=true,c=x` as a mapping; raises `ValueError` where a part is not KEY=VALUE or a key comes twice."""
+    """Parse `a=1,b=true,c=x` into a mapping; raises `ValueError` if a part is not KEY=VALUE or a key is repeated."""
     options: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
@@ -49,23 +49,23 @@ def parse_options(text: str, where: str) -> dict[str, Any]:
 
 
 def baseline(text: str, num_classes: int | None = None, **options: Any) -> Architecture:
-    """The handcrafted network `NAME` or `NAME:OPTIONS`, its logits for `num_classes` classes (or its own default).
+    """Build the handcrafted network `NAME` or `NAME:OPTIONS` for `num_classes` classes (or its own default).
 
-    Raises `ValueError` for an unknown name or option, with the known ones.
+    Raises `ValueError` for an unknown name or option, listing the known ones.
     """
     name, _, tail = text.partition(":")
-    make = loaded(BASELINES, name)
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    network: Architecture = _call(make, name, {**classes, **parse_options(tail, name), **options})
+    given = {**classes, **parse_options(tail, name), **options}
+    network: Architecture = _call(loaded(BASELINES, name), name, given)
     return network
 
 
 def space(text: str, *, named_by_user: str | None = None, where: str = "") -> Space[Any]:
-    """Build the search space `NAME[:OPTIONS]` or, where the user named it, `package.module:Class[:OPTIONS]`.
+    """Build the search space `NAME[:OPTIONS]` or, if the user named it, `package.module:Class[:OPTIONS]`.
 
-    `named_by_user` is the space as the user gave it, on the command line or in Python; a text that came from the user
-    is its own. `where` is the file that the text came from. Raises `ValueError` as `check_space` does, and for an
-    unknown name or option, with the known ones.
+    `named_by_user` is the space as the user gave it, on the command line or in Python (the same as `text` if that came
+    from the user), and `where` the file that `text` came from. Raises `ValueError` as `check_space` does, and for an
+    unknown name or option, listing the known ones.
     """
     from nasseg.space import Space
 
@@ -74,7 +74,7 @@ def space(text: str, *, named_by_user: str | None = None, where: str = "") -> Sp
     module, _, attribute = name.partition(":")
     make = _import(module, attribute) if attribute else loaded(SPACES, name)
     if not isinstance(make, type) or not issubclass(make, Space) or inspect.isabstract(make):
-        raise ValueError(f"{name} is no search space; give a class that implements nasseg.space.Space")
+        raise ValueError(f"{name} is not a search space; give a class that implements nasseg.space.Space")
     found: Space[Any] = _call(make, text, parse_options(tail, name))
     return found
 
@@ -82,7 +82,7 @@ def space(text: str, *, named_by_user: str | None = None, where: str = "") -> Sp
 def check_space(text: str, named_by_user: str | None, where: str = "") -> None:
     """Raise `ValueError` unless the space `text` is registered, or is the one that the user named.
 
-    The user names it as the file `where` has it, or without its options. Nothing is imported.
+    The user may leave out the options that the file `where` gives. Nothing is imported.
     """
     name, _ = _split_space(text)
     place = f"{where}: " if where else ""
@@ -98,12 +98,12 @@ def check_space(text: str, named_by_user: str | None, where: str = "") -> None:
 
 
 def is_registered(text: str) -> bool:
-    """Whether the space `NAME[:OPTIONS]` is one that an installed package registers."""
+    """Check that an installed package registers the space `NAME[:OPTIONS]`."""
     return text.partition(":")[0] in names(SPACES)
 
 
 def _split_space(text: str) -> tuple[str, str]:
-    """`NAME` or `package.module:Class`, and the options after it; a registered name goes before a module's."""
+    """Split off the options after `NAME` or `package.module:Class`; a registered name goes before a module's."""
     name, _, tail = text.partition(":")
     attribute, _, options = tail.partition(":")
     if is_registered(text) or not attribute.isidentifier() or not all(map(str.isidentifier, name.split("."))):
@@ -112,10 +112,10 @@ def _split_space(text: str) -> tuple[str, str]:
 
 
 def architecture(text: str, num_classes: int | None = None, *, named_by_user: str | None = None) -> Architecture:
-    """ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
+    """Build ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
 
-    A file keeps its own number of classes; `num_classes` is for names (not given: the network's own default). One that
-    holds a point of a search space may have other options of the space after a colon, such as a wider network's:
+    A file keeps its own number of classes; `num_classes` is for names (`None`: the network's own default). After a
+    file with a point of a search space, a colon may give other options of the space, such as a wider network's:
     `best.json:filters=32`. `named_by_user` is the file's space as the user names it, if it is not registered. Raises
     `ValueError`.
     """
@@ -137,7 +137,7 @@ def architecture(text: str, num_classes: int | None = None, *, named_by_user: st
 
 
 def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
-    """The point of a space that a file with a JSON list describes, as DPC's published cells are; `None` for others."""
+    """Read a file with a JSON list, such as DPC's published cells, as a point of a space; `None` for other files."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -158,9 +158,9 @@ def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
 
 
 def _with_options(found: Architecture, path: str, tail: str, named_by_user: str | None) -> Architecture:
-    """The same point of its space with other options of the space: without the scores, which hold no more."""
+    """Build the same point with other options of its space, without the scores, which no longer apply."""
     if found.space is None or found.choice is None:
-        raise ValueError(f"{path} is no point of a search space, so that it has no options; leave out {tail!r}")
+        raise ValueError(f"{path} is not a point of a search space, so it takes no options; leave out {tail!r}")
     check_space(found.space, named_by_user, path)
     name, own = _split_space(found.space)
     options = {**parse_options(own, name), **parse_options(tail, path)}
@@ -172,19 +172,19 @@ def _with_options(found: Architecture, path: str, tail: str, named_by_user: str 
 
 
 def _split_options(arch: str) -> tuple[str, str]:
-    """A file's path and the options after it."""
+    """Split a file's path from the options after it."""
     path, suffix, tail = arch.rpartition(".json:")
     return (f"{path}.json", tail) if suffix else (arch, "")
 
 
 def is_file(arch: str) -> bool:
-    """Whether ARCH of the command line is a file's path; a name goes before a file or folder that is called so."""
+    """Check whether ARCH of the command line is a file; known names go before files or folders of the same name."""
     path = Path(_split_options(arch)[0])
     return path.suffix == ".json" or (path.exists() and arch not in {*names(BASELINES), *names(SPACES)})
 
 
 def loaded(group: str, name: str) -> Callable[..., Any]:
-    """What the entry point `name` of a group stands for; raises `ValueError` for an unknown one, with the known."""
+    """Load the entry point `name` of a group; raises `ValueError` for an unknown one, listing the known ones."""
     found: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
     if name not in found:
         what = group.rpartition(".")[2].removesuffix("s").replace("_", " ")
@@ -202,7 +202,7 @@ def _import(module: str, attribute: str) -> Callable[..., Any]:
 
 
 def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
-    """Call with options checked and converted by the callable's own annotations."""
+    """Call `make` with options checked and converted by its own annotations."""
     try:
         if isinstance(make, type) and issubclass(make, BaseModel):
             return make.model_validate(options)
@@ -210,9 +210,6 @@ def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            raise ValueError(f"{where}: unknown option {problem['loc'][-1]!r}; known: {_known(make)}") from None
+            known = ", ".join(name for name in inspect.signature(make).parameters if name != "num_classes")
+            raise ValueError(f"{where}: unknown option {problem['loc'][-1]!r}; known: {known}") from None
         raise ValueError(one_line(error, where)) from None
-
-
-def _known(make: Callable[..., Any]) -> str:
-    return ", ".join(name for name in inspect.signature(make).parameters if name != "num_classes")

@@ -1,7 +1,4 @@
-"""Run folders: the names of their files, and how they are made, refused and read.
-
-A search and a retraining each have a folder, which holds all that is known of them.
-"""
+"""Run folders, one per search or retraining: the names of their files, and how they are made, refused and read."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ TRIALS_FILE = "trials.csv"
 REPORT_FILE = "report.html"
 LOG_FILE = "log.txt"
 LATENCY_TABLE_FILE = "latency.json"
-"""A copy of the table that the search was given, so that the folder is complete."""
+"""A copy of the table given to the search, so that the folder is complete."""
 CHECKPOINTS_FOLDER = "checkpoints"
 FEATURES_FOLDER = "features"
 INHERITED_WEIGHTS_FOLDER = "weights"
@@ -45,7 +42,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def file_name(name: str) -> str:
-    """Check that `name`, which may come from someone else's file, can name a file of a run folder, and return it.
+    """Return `name`, which may come from someone else's file, if it can name a file of a run folder.
 
     Raises `ValueError` for anything that could lead out of the folder or that a file system may not take.
     """
@@ -57,18 +54,18 @@ def file_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(file_name)]
-"""The type of a field that names files: its values are as `file_name` wants them."""
+"""The type of a field that names files; `file_name` checks its values."""
 
 
 def check_new(folder: Path) -> None:
-    """Raises `ValueError` where there is something at `folder` already."""
+    """Raise `ValueError` if there is something at `folder` already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make a run folder that the block fills; if the block fails, nothing of it stays. Raises as `check_new` does."""
+    """Make a run folder for the block to fill, removed if the block fails. Raises as `check_new` does."""
     check_new(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +85,7 @@ def save_config(config: BaseModel, folder: Path) -> None:
 
 
 def load_config(kind: type[Config], folder: Path, run: str) -> Config:
-    """The options in a run's folder; raises `ValueError` where they are missing or off. `run` is what it ran."""
+    """Read the options in a run folder; raises `ValueError` if they are missing or invalid. `run` names its kind."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
@@ -100,25 +97,25 @@ def load_config(kind: type[Config], folder: Path, run: str) -> Config:
 
 
 def trained_model(folder: Path, key: str, seed: int) -> Path:
-    """The model file of a candidate that a search trained end to end."""
+    """Locate the model of a candidate that a search trained end to end."""
     return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.safetensors"
 
 
 def unfinished_training(folder: Path, key: str, seed: int) -> Path:
-    """The state of a candidate's training end to end, until it is finished."""
+    """Locate the state of a candidate's unfinished end-to-end run."""
     return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.pt"
 
 
 def proxy_checkpoint(folder: Path, key: str, step: int) -> Path:
-    """The state of a candidate at a rung. A job that is run again after a kill starts from the same one."""
+    """Locate the state of a candidate at a rung. A job repeated after a kill starts from the same one."""
     return folder / CHECKPOINTS_FOLDER / f"{key}-proxy{step}.pt"
 
 
 def relaxation_checkpoint(folder: Path, seed: int) -> Path:
-    """The state of a relaxation's training."""
+    """Locate the training state of a relaxation."""
     return folder / CHECKPOINTS_FOLDER / f"relax{seed}.pt"
 
 
 def relaxation_snapshot(folder: Path, seed: int) -> Path:
-    """Where a relaxation stands, for reports."""
+    """Locate a relaxation's latest snapshot, for reports."""
     return folder / RELAXATION_FOLDER / f"seed{seed}.json"

@@ -64,7 +64,7 @@ def test_a_registered_name_must_stand_for_a_space(tmp_path: Path, monkeypatch: p
     shell = EntryPoint("shell", "torch.utils.collect_env:run", plugins.SPACES)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [shell])
     with pytest.raises(
-        ValueError, match=r"^shell is no search space; give a class that implements nasseg\.space\.Space$"
+        ValueError, match=r"^shell is not a search space; give a class that implements nasseg\.space\.Space$"
     ):
         plugins.space(f"shell:command=touch {tmp_path / 'called'}")
     assert not (tmp_path / "called").exists()
@@ -82,9 +82,13 @@ def test_a_registered_name_must_stand_for_a_space(tmp_path: Path, monkeypatch: p
         (users_space, "search_spaces.dpc:DPX", "search_spaces.dpc:DPX cannot be imported"),
         (users_space, "search_spaces.dpd:DPC", "search_spaces.dpd:DPC cannot be imported"),
         (users_space, "search_spaces.dpc", "unknown search space 'search_spaces.dpc'; known: auto_deeplab, dpc"),
-        (users_space, "torch.utils.collect_env:run:command=id", "torch.utils.collect_env:run is no search space; give"),
-        (users_space, "search_spaces.dpc:Cell", "search_spaces.dpc:Cell is no search space; give a class that"),
-        (users_space, "nasseg.space:Space", "nasseg.space:Space is no search space; give a class that implements"),
+        (
+            users_space,
+            "torch.utils.collect_env:run:command=id",
+            "torch.utils.collect_env:run is not a search space; give",
+        ),
+        (users_space, "search_spaces.dpc:Cell", "search_spaces.dpc:Cell is not a search space; give a class that"),
+        (users_space, "nasseg.space:Space", "nasseg.space:Space is not a search space; give a class that implements"),
         (plugins.architecture, "nothing", "unknown architecture 'nothing'; give a file such as best.json, or one of"),
         (plugins.architecture, "nothing.json", "nothing.json: no such file; give a best.json, or a baseline's name"),
     ],
@@ -137,5 +141,5 @@ def test_a_point_in_a_file_may_have_other_options(space: str, tmp_path: Path) ->
 
 def test_a_network_of_no_space_has_no_options(tmp_path: Path) -> None:
     save(small_architecture(), tmp_path / "net.json")
-    with pytest.raises(ValueError, match=r"net\.json is no point of a search space, .* leave out 'filters=16'"):
+    with pytest.raises(ValueError, match=r"net\.json is not a point of a search space, .* leave out 'filters=16'"):
         plugins.architecture(f"{tmp_path / 'net.json'}:filters=16")
