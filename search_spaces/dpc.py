@@ -20,7 +20,7 @@ from nasseg.space import Choice, Decide, Space
 RATES = (1, 3, 6, 9, 12, 15, 18, 21)
 GRIDS = (1, 2, 4, 8)
 FEATURES = -1
-"""The input of a branch that stands for F, the backbone's output."""
+"""The input of a branch that reads F, the backbone's output."""
 
 
 class Branch(Choice):
@@ -42,7 +42,7 @@ class Branch(Choice):
         return self.op, first, second
 
     def on(self, source: int) -> Branch:
-        """The same operator on another input."""
+        """Return the same operator on another input."""
         return self.model_copy(update={"input": source})
 
 
@@ -73,7 +73,7 @@ PUBLISHED = Cell(
 class DPC(Space[Cell]):
     """Dense prediction cells on a backbone: `dpc:branches=3,filters=64,decoder=true`.
 
-    `decoder` is DeepLabV3+'s; where it is not given, as in the paper: none on MobileNetV2, one on other backbones.
+    `decoder` is DeepLabV3+'s; by default, as in the paper, MobileNetV2 has none and other backbones have one.
     """
 
     branches: Annotated[int, Field(ge=1, le=16)] = 5
@@ -86,7 +86,7 @@ class DPC(Space[Cell]):
     shared_stage: ClassVar = "backbone"
 
     def decisions(self, decide: Decide) -> None:
-        """The input and the operator of each branch, then both parts of its rate or grid."""
+        """Take the input and operator of each branch, then both parts of its rate or grid."""
         for i in range(self.branches):
             decide.ordered(f"branches.{i}.input", range(FEATURES, i))
             ways = (1, len(RATES) ** 2, len(GRIDS) ** 2)
@@ -97,16 +97,16 @@ class DPC(Space[Cell]):
                     decide.ordered(f"branches.{i}.{field}.{axis}", options)
 
     def references(self) -> dict[str, Cell]:
-        """ASPP and the published cell, where B = 5; else the point that has ASPP's first operators."""
+        """Return ASPP and the published cell if B = 5, else the point with ASPP's first operators."""
         if self.branches == len(PUBLISHED.branches):
             return {"aspp": ASPP, "dpc": PUBLISHED}
         repeated = tuple(ASPP.branches[index % len(ASPP.branches)] for index in range(self.branches))
         return {"aspp": self.canonical(Cell(branches=repeated))}
 
     def canonical(self, choice: Cell) -> Cell:
-        """Branches in the order of the rooted tree that they form, children sorted by what they and theirs compute.
+        """Order branches as in the rooted tree that they form, with children sorted by what their subtrees compute.
 
-        Concatenation order is no difference between cells: the projection's weights take it up.
+        The order of concatenation does not distinguish cells: the projection's weights absorb it.
         """
         children: dict[int, list[int]] = {}
         for index, branch in enumerate(choice.branches):
@@ -128,11 +128,11 @@ class DPC(Space[Cell]):
         return Cell(branches=tuple(ordered))
 
     def parse(self, data: Any) -> Cell:
-        """A cell from a file's `choice`, or from the published file format (a list of branches)."""
+        """Read a cell from a file's `choice`, or from the published file format (a list of branches)."""
         return super().parse(from_published(data) if isinstance(data, list) else data)
 
     def architecture(self, choice: Cell, classes: int) -> Architecture:
-        """Backbone, cell, optional decoder, classifier."""
+        """Build backbone, cell, optional decoder and classifier."""
         g = Builder("dpc")
         image = g.input()
         features = BACKBONES[self.backbone](g, image, self.output_stride)
@@ -152,7 +152,7 @@ class DPC(Space[Cell]):
             return g.add("projection", conv1x1(self.filters), dropped)
 
     def _operator(self, branch: Branch) -> Op:
-        """The branch's operator; rates are for output stride 16 and scale with 16 / output_stride."""
+        """Make the branch's operator; rates are for output stride 16 and scale with 16 / output_stride."""
         if branch.rate is not None:
             h, w = (max(1, rate * 16 // self.output_stride) for rate in branch.rate)
             return SeparableConv(out_channels=self.filters, rate=(h, w))
@@ -162,7 +162,7 @@ class DPC(Space[Cell]):
 
 
 def from_published(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The `choice` for a cell of the published file format: a list of branches, each with `input` and `op`.
+    """Read a cell in the published file format: a list of branches, each with `input` and `op`.
 
     `op` is `conv` with `kernel` 1 or 3 and `rate`, or `pyramid_pooling` with `grid_size`.
     """
@@ -184,7 +184,7 @@ def from_published(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_published(cell: Cell) -> list[dict[str, Any]]:
-    """The cell in the published file format."""
+    """Write the cell in the published file format."""
     result: list[dict[str, Any]] = []
     for branch in cell.branches:
         if branch.grid is not None:

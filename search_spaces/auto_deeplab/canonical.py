@@ -1,4 +1,4 @@
-"""The one cell that stands for all cells with the same meaning."""
+"""The canonical cell of all cells with the same meaning."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from search_spaces.auto_deeplab.operators import OPERATORS
 Order = tuple[int, ...]
 """Blocks by their index, in a new order."""
 Code = tuple[tuple[int, int], ...]
-"""Something sortable: (number, operator) pairs, sorted."""
+"""A sort key: sorted (number, operator) pairs."""
 
 
 def canonical_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """The least cell among all those that differ in the order of edges and blocks and in what zero edges read.
+    """Find the least cell among those that differ only in the order of edges and blocks and in what zero edges read.
 
-    A sum has no order, and the 1×1 convolutions that read the concatenation of the blocks take its order up. Blocks
-    are placed one by one: of those whose inputs have been placed, the least is next. Where several are equal, each is
-    tried, for they may be read differently; of those that the same edges read, one is enough.
+    A sum has no order, and the 1×1 convolutions that read the concatenated blocks absorb its order. Blocks are placed
+    one by one: next is the least of those whose inputs are placed. If several are equal, each is tried, as they may be
+    read differently; of those read by the same edges, one is enough.
     """
     plain = [Block(first=_plain(block.first), second=_plain(block.second)) for block in blocks]
     readers = [_readers(plain, index) for index in range(len(plain))]
@@ -35,12 +35,12 @@ def canonical_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
 
 
 def _plain(edge: Edge) -> Edge:
-    """The edge; one that is zero reads H^{l-1}, as it makes no difference."""
+    """Let a zero edge read H^{l-1}, as it makes no difference."""
     return Edge(state=PREVIOUS, op="zero") if edge.op == "zero" else edge
 
 
 def _readers(blocks: Sequence[Block], index: int) -> Code:
-    """The edges that read block `index`: whose they are, and their operators."""
+    """List the edges that read block `index`, as block and operator."""
     return tuple(
         sorted(
             (reader, OPERATORS.index(edge.op))
@@ -52,7 +52,7 @@ def _readers(blocks: Sequence[Block], index: int) -> Code:
 
 
 def _code(block: Block, order: Order) -> Code:
-    """The block's edges, their states numbered as in `order`."""
+    """Renumber the states of the block's edges as in `order`."""
     place = {0: 0, 1: 1, **{2 + index: 2 + position for position, index in enumerate(order)}}
     return tuple(sorted((place[edge.state], OPERATORS.index(edge.op)) for edge in block.edges))
 

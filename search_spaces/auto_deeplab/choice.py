@@ -1,4 +1,4 @@
-"""One point of the space: a cell, and the path of strides that its copies are laid along."""
+"""A point of the space: a cell, and the path of strides along which its copies are laid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Block(Choice):
 
     @property
     def edges(self) -> tuple[Edge, Edge]:
-        """Both."""
+        """Both edges."""
         return self.first, self.second
 
 

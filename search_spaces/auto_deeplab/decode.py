@@ -1,4 +1,4 @@
-"""From the weights of a relaxation to one point of the space: the strongest cell, the most likely path."""
+"""Decoding the weights of a relaxation to a point of the space: the strongest cell, the most likely path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search_spaces.auto_deeplab.trellis import Transition
 
 
 def strongest_path(probabilities: Mapping[Transition, float]) -> tuple[int, ...]:
-    """The levels of the path whose transitions have the largest product (Viterbi; Auto-DeepLab §3.4)."""
+    """Find the levels of the path with the largest product of transitions (Viterbi; Auto-DeepLab §3.4)."""
     paths: dict[int, tuple[float, tuple[int, ...]]] = {0: (1.0, ())}
     for layer in range(1, max(move.layer for move in probabilities) + 1):
         longer: dict[int, tuple[float, tuple[int, ...]]] = {}
@@ -25,9 +25,9 @@ def strongest_path(probabilities: Mapping[Transition, float]) -> tuple[int, ...]
 
 
 def strongest_cell(blocks: int, weights: Mapping[tuple[int, int], Sequence[float]]) -> tuple[Block, ...]:
-    """For each block the two states with the strongest operator other than zero, each with that operator (§3.4).
+    """Find for each block the two states with the strongest nonzero operators, and these operators (§3.4).
 
-    `weights[block, state]` holds one weight an operator, in the order of `OPERATORS`.
+    `weights[block, state]` holds one weight per operator, in the order of `OPERATORS`.
     """
 
     def strongest(block: int, state: int) -> tuple[float, Edge]:

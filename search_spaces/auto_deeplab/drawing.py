@@ -1,4 +1,4 @@
-"""The weights of a relaxation as graphs to draw: the trellis of strides with its β, the cell with its α."""
+"""Drawings of a relaxation's weights: the trellis of strides with its β, the cell with its α."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from search_spaces.auto_deeplab.trellis import Transition, transitions
 
 
 def path_graph(choice: Backbone) -> WeightedGraph:
-    """The path of a choice on the trellis of all paths."""
+    """Draw the path of a choice on the trellis of all paths."""
     path = set(_moves(choice))
     weights = {move: float(move in path) for move in transitions(len(choice.levels))}
     return trellis_graph(weights, choice).model_copy(update={"title": "Stride of each layer"})
 
 
 def trellis_graph(weights: Mapping[Transition, float], choice: Backbone) -> WeightedGraph:
-    """Layers as columns, strides as rows; an edge's weight is its β, and the decoded path is chosen."""
+    """Draw layers as columns, strides as rows; an edge's weight is its β, and the decoded path is chosen."""
     places = sorted({(0, 0)} | {(move.layer, move.target) for move in weights})
     path = set(_moves(choice))
     return WeightedGraph(
@@ -42,7 +42,7 @@ def trellis_graph(weights: Mapping[Transition, float], choice: Backbone) -> Weig
 
 
 def cell_graph(weights: Mapping[tuple[int, int], Sequence[float]], choice: Backbone) -> WeightedGraph:
-    """States and blocks from left to right; an edge is an operator, its weight its α; the decoded cell is chosen."""
+    """Draw states and blocks from left to right, operators as edges weighted by α; the decoded cell is chosen."""
     chosen = {(block, edge.state, edge.op) for block, b in enumerate(choice.blocks) for edge in b.edges}
     blocks = len(choice.blocks)
     rows = {0: 0.0, 1: float(LEVELS - 1), **{2 + block: (1.0 if block % 2 else 2.0) for block in range(blocks)}}

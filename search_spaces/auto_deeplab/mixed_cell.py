@@ -16,17 +16,17 @@ from nasseg.ops.layers import BatchNorm
 from search_spaces.auto_deeplab.operators import OPERATORS, OperatorName, match_channels, operator
 
 WEIGHED = tuple(name for name in OPERATORS if name != "zero")
-"""The operators that add something to a mixture; zero takes its share of the weight and adds nothing."""
+"""The operators that contribute to a mixture; zero takes its share of the weight and adds nothing."""
 
 
 class MixedCell(nn.Module):
     """Blocks that sum all operators on all states before them, weighted by α (equations 1 to 4).
 
-    All edges out of one state that have one operator are computed at once: their convolutions lie side by side as one
-    grouped convolution, and an operator without parameters is computed once for all of them.
+    All edges out of a state with the same operator are computed at once: their convolutions are merged into one grouped
+    convolution, and an operator without parameters is computed once for all of them.
 
-    With `partial_channels` K, 1 / K of a state's channels go through the operators and the rest past them, and both
-    are shuffled together (PC-DARTS, arXiv 1907.05737, §3.1).
+    With `partial_channels` K, 1 / K of a state's channels go through the operators, the rest bypass them, and both are
+    shuffled together (PC-DARTS, arXiv 1907.05737, §3.1).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MixedCell(nn.Module):
         )
 
     def readers(self, state: int) -> range:
-        """The blocks that read a state, in the order in which their operators lie side by side."""
+        """Return the blocks that read a state, in the order of their merged operators."""
         return range(max(0, state - 1), self.blocks)
 
     def _copies(self, name: OperatorName, state: int) -> nn.Module:
@@ -64,7 +64,7 @@ class MixedCell(nn.Module):
         return side_by_side(_chain(ops, self.active), len(self.readers(state)))
 
     def forward(self, previous: Tensor, before: Mapping[str, tuple[Tensor, Tensor]], alpha: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, blocks · channels, H', W'), where H' is H, or ⌈H / 2⌉ in a strided cell.
+        """Compute (N, C_in, H, W) → (N, blocks · channels, H', W'); H' is H, or ⌈H / 2⌉ in a strided cell.
 
         `before` holds a weight and a map (N, C, H, W) by name, `alpha` is (edges, operators) by block, then by state.
         """
@@ -81,7 +81,7 @@ class MixedCell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
     def _mixed(self, state: int, x: Tensor, alpha: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, readers, C, H', W'); `alpha` is (readers, operators)."""
+        """Compute (N, C, H, W) → (N, readers, C, H', W'); `alpha` is (readers, operators)."""
         active, idle = x[:, : self.active], x[:, self.active :]
         total: Tensor | None = None
         for index, name in enumerate(OPERATORS):
@@ -102,20 +102,19 @@ class MixedCell(nn.Module):
 
 
 def edge(block: int, state: int) -> int:
-    """The number of the edge into `block` from `state`, counted by block, then by state."""
+    """Number the edge into `block` from `state`, counted by block, then by state."""
     return block * (block + 3) // 2 + state
 
 
 def _chain(ops: tuple[Op, ...], channels: int) -> nn.Module:
-    """Operators one after the other."""
+    """Build operators one after the other."""
     return nn.Sequential(*(op.build([channels]) for op in ops))
 
 
 def side_by_side(chain: nn.Module, copies: int) -> nn.Module:
-    """Copies of a chain of layers on one input, each with weights of its own, as one chain.
+    """Merge copies of a chain of layers on one input, each with its own weights, into one chain.
 
-    (N, C, H, W) → (N, copies · C', H', W'), copy by copy. Without parameters all of them give one result, so that one
-    is enough.
+    (N, C, H, W) → (N, copies · C', H', W'), copy by copy. Without parameters all copies are equal, so one is enough.
     """
     layers = [leaf for leaf in chain.modules() if not list(leaf.children())]
     if not list(chain.parameters()):
@@ -129,7 +128,7 @@ def side_by_side(chain: nn.Module, copies: int) -> nn.Module:
     repeated = False
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
-            # A dense convolution reads the shared input as it is; any other needs a copy of it for each.
+            # A dense convolution reads the shared input directly; any other needs one copy of it per chain.
             shared = not repeated and layer.groups == 1
             if not repeated and not shared:
                 wide.append(_Repeat(copies))

@@ -1,7 +1,7 @@
 """Building the network of a point: stem, the cell's copies along the path, and a head (arXiv 1901.02985, §3 and §5.2).
 
-Where the paper leaves a choice, the reference implementation is followed: a layer that goes down works at the finer
-resolution and its operators on the layers before have stride 2; one that goes up has its input resized first.
+If the paper leaves a choice, the reference implementation is followed: a layer that goes down works at the finer
+resolution and its operators on earlier layers have stride 2; one that goes up has its input resized first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from search_spaces.auto_deeplab.operators import match_channels, operator
 
 
 def segmenter(name: str, choice: Backbone, classes: int, dimensions: Dimensions) -> Architecture:
-    """The network of `choice`: with dense ASPP and DeepLabV3+'s dense decoder (§5.2), or with the search's head."""
+    """Build the network of `choice`, with dense ASPP and DeepLabV3+'s dense decoder (§5.2) or the search's head."""
     g = Builder(name)
     image = g.input()
     features = backbone(g, image, choice, dimensions.filters, dimensions.stem_filters)
@@ -33,7 +33,7 @@ def segmenter(name: str, choice: Backbone, classes: int, dimensions: Dimensions)
 
 
 def search_head(g: Builder, features: str, level: int, head_filters: int) -> str:
-    """The head of the search (§3.2): 1×1, one atrous 3×3 and image pooling; concat and project.
+    """Add the head of the search (§3.2): 1×1, one atrous 3×3 and image pooling; concat and project.
 
     (N, C, H, W) → (N, head_filters, H, W), in the stage `cell`. The atrous rate is 96 / stride, that is, 96 pixels.
     """
@@ -47,7 +47,7 @@ def search_head(g: Builder, features: str, level: int, head_filters: int) -> str
 
 
 def backbone(g: Builder, image: str, choice: Backbone, filters: int, stem_filters: int) -> Features:
-    """Stem and layers: (N, 3, H, W) → (N, B · filters · 2^level, H / stride, W / stride), in the stage `backbone`.
+    """Add stem and layers: (N, 3, H, W) → (N, B · filters · 2^level, H / stride, W / stride), in the stage `backbone`.
 
     Low-level features are the last map at stride 4 before the path first leaves it.
     """
@@ -58,7 +58,7 @@ def backbone(g: Builder, image: str, choice: Backbone, filters: int, stem_filter
 
 
 def stem(g: Builder, image: str, filters: int) -> tuple[str, str]:
-    """Three 3×3 convolutions: (N, 3, H, W) → maps of `filters` channels at stride 2, and of twice that at stride 4."""
+    """Add three 3×3 convolutions: (N, 3, H, W) → maps of `filters` channels at stride 2, and twice that at stride 4."""
     with g.scope("stem"):
         x = g.add("conv0", Conv(out_channels=filters, stride=2), image)
         x = g.add("conv1", Conv(out_channels=filters), x)
@@ -66,7 +66,7 @@ def stem(g: Builder, image: str, filters: int) -> tuple[str, str]:
 
 
 class _Layers:
-    """Adds a layer when it is first asked for, so that no layer is built that a cell without H^{l-1} passes over.
+    """The layers, each added on first use, so that those skipped by a cell that does not read H^{l-1} are not built.
 
     Layers are numbered from 1; 0 and −1 are the stem's maps at stride 4 and 2.
     """
@@ -79,14 +79,14 @@ class _Layers:
         self.built = dict(zip((-1, 0), stem_maps, strict=True))
 
     def output(self, layer: int) -> str:
-        """The node that holds H^layer."""
+        """Return the node that holds H^layer."""
         if layer not in self.built:
             self.built[layer] = self._build(layer)
         return self.built[layer]
 
     @property
     def low_level(self) -> str:
-        """The last map of the path's first run at stride 4."""
+        """Return the last map of the path's first run at stride 4."""
         first_run = takewhile(lambda layer: self.level[layer] == 0, range(len(self.level) - 1))
         return self.built[max(self.built.keys() & set(first_run))]
 
@@ -104,7 +104,7 @@ class _Layers:
             return self.g.add("concat", Concat(), *(states[2 + index] for index in range(len(self.blocks))))
 
     def _resize(self, layer: int, source: int) -> tuple[Resize | None, tuple[str, ...]]:
-        """The operator that brings H^source to the size that `layer` works at, if one is needed, and its inputs."""
+        """Choose the operator, if needed, that resizes H^source to the size that `layer` works at, and its inputs."""
         wanted = min(self.level[layer - 1], self.level[layer])
         x = self.output(source)
         if self.level[source] == wanted:
@@ -116,7 +116,7 @@ class _Layers:
         return Resize(), (x, self.output(max(built or same_size)))
 
     def _block(self, block: Block, states: Mapping[int, str], stride: int) -> str:
-        """The sum of the edges, those that are zero left out."""
+        """Add the sum of the nonzero edges."""
         edges = {name: e for name, e in (("first", block.first), ("second", block.second)) if e.op != "zero"}
         if not edges:
             return self._edge("zero", Edge(state=min(self.used), op="zero"), states, stride)
@@ -124,7 +124,7 @@ class _Layers:
         return self.g.add("sum", Add(), *outputs) if len(outputs) == 2 else outputs[0]
 
     def _edge(self, name: str, edge: Edge, states: Mapping[int, str], stride: int) -> str:
-        """The operator's ops one after the other; only on the layers before do they have the layer's stride."""
+        """Add the operator's ops one after the other; they have the layer's stride only on earlier layers."""
         x = states[edge.state]
         ops = operator(edge.op, self.g.channels(x), stride if edge.state <= BEFORE_PREVIOUS else 1)
         for index, op in enumerate(ops):

@@ -11,10 +11,10 @@ OPERATORS: tuple[OperatorName, ...] = get_args(OperatorName)
 
 
 def operator(name: OperatorName, channels: int, stride: int = 1) -> tuple[Op, ...]:
-    """The ops that `name` stands for, each on the one before: (N, channels, H, W) → (N, channels, ⌈H / s⌉, ⌈W / s⌉).
+    """List the consecutive ops of operator `name`: (N, channels, H, W) → (N, channels, ⌈H / s⌉, ⌈W / s⌉).
 
-    As in the reference implementation, `sep` is a separable convolution twice, each with one norm; `atrous` is dense,
-    at rate 2; and `skip` is a 1×1 convolution where it has a stride.
+    As in the reference implementation, `sep` is two separable convolutions, each with one norm; `atrous` is dense, at
+    rate 2; and `skip` is a 1×1 convolution if it has a stride.
     """
     match name:
         case "sep3" | "sep5":
@@ -33,7 +33,7 @@ def operator(name: OperatorName, channels: int, stride: int = 1) -> tuple[Op, ..
 
 
 def match_channels(channels: int) -> Op:
-    """ReLU, 1×1 convolution, batch norm: what brings a cell's input to the cell's number of filters."""
+    """Make the ReLU, 1×1 convolution and batch norm that match a cell's input to its number of filters."""
     return _conv(channels, kernel=1, stride=1, rate=1)
 
 

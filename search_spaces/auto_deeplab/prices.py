@@ -21,7 +21,7 @@ PLAIN = Block(first=Edge(state=0, op="skip"), second=Edge(state=1, op="skip"))
 
 @dataclass(frozen=True)
 class _Cell:
-    """The costs of the cell of one move: in any case, for each origin of H^{l-2}, and (edges, operators)."""
+    """The costs of the cell of one move: fixed, by origin of H^{l-2}, and by (edges, operators)."""
 
     fixed: float
     before: Mapping[Place, float]
@@ -29,7 +29,7 @@ class _Cell:
 
 
 class Prices:
-    """The cost of every part of a trellis's networks, for images of `size`; `fixed` is what any costs beside these."""
+    """The cost of every part of a trellis's networks, for images of `size`; `fixed` is added for every network."""
 
     def __init__(self, trellis: Trellis, classes: int, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
         self._trellis, self._cost, self._fixed = trellis, cost, fixed
@@ -55,7 +55,7 @@ class Prices:
                 )
 
     def total(self, flow: Flow, alpha: Tensor) -> Tensor:
-        """The expected cost, a scalar with gradients: each part by the probability that a path needs it."""
+        """Compute the expected cost, a scalar with gradients: each part times the probability that a path needs it."""
         layers = self._trellis.dimensions.layers
         total = alpha.new_tensor(self._fixed + self.stem)
         for move, cell in self.cells.items():
@@ -69,14 +69,14 @@ class Prices:
         return total
 
     def _cell(self, move: Transition) -> _Cell:
-        """Costs by the shapes that the network of a path has, as `network.py` builds it."""
+        """Compute costs by the shapes in the network of a path, as `network.py` builds it."""
         trellis, dimensions = self._trellis, self._trellis.dimensions
         channels = dimensions.filters << move.target
         inside, outside = self._sizes[min(move.source, move.target)], self._sizes[move.target]
         strided = move.target > move.source
 
         def brought(place: Place) -> float:
-            """Resize, where the map has another size, and match the channels."""
+            """Resize, if the map has another size, and match the channels."""
             shape = (trellis.channels(place), *(self._size2 if place[1] < 0 else self._sizes[place[1]]))
             wanted = (shape[0], *inside)
             resize = 0.0 if shape == wanted else self._cost(Resize(), (shape, wanted))
@@ -102,7 +102,7 @@ class Prices:
         return sum(self._cost(op, (rest if index else first,)) for index, op in enumerate(ops))
 
     def _parts(self, architecture: Architecture, size: tuple[int, int]) -> dict[str, float]:
-        """The cost of every node of a network."""
+        """Compute the cost of every node of a network."""
         shapes = {node.name: node.shape for node in architecture.describe(size).nodes}
         return {
             node.name: self._cost(node.op, [shapes[source] for source in node.inputs])
@@ -112,7 +112,7 @@ class Prices:
 
 
 def _path(first: int, last: int, layers: int) -> tuple[int, ...] | None:
-    """Levels that begin with `first` and end with `last`, `None` where no path of that length does."""
+    """Find levels that begin with `first` and end with `last`; `None` if no path of that length does."""
     step = 1 if last > first else -1
     levels = [first + step * max(0, abs(last - first) - (layers - 1 - index)) for index in range(layers)]
     return tuple(levels) if levels[0] == first else None

@@ -27,7 +27,7 @@ PUBLISHED = Backbone(
 
 def _published(size: str, default_filters: int) -> Callable[..., Architecture]:
     def auto_deeplab(num_classes: int = 19, *, filters: int = default_filters, head_filters: int = 256) -> Architecture:
-        """Auto-DeepLab with `filters` F: a layer at stride s has 5 · F · s / 4 filters."""
+        """Build Auto-DeepLab with `filters` F: a layer at stride s has 5 · F · s / 4 filters."""
         dimensions = Dimensions(filters=filters, head_filters=head_filters)
         return segmenter(f"auto_deeplab-{size}", PUBLISHED, num_classes, dimensions)
 

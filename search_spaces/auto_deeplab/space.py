@@ -25,11 +25,11 @@ class AutoDeepLab(Space[Backbone], Dimensions):
 
     @property
     def drawn_place(self) -> str:
-        """The last copy of the cell: a cell that does not read H^{l-1} passes over some of the others."""
+        """The last copy of the cell: a cell that does not read H^{l-1} skips some of the others."""
         return f"backbone.layer{self.layers}"
 
     def decisions(self, decide: Decide) -> None:
-        """The state and the operator of each edge of the cell (§3.1), then the level of each layer, given the last."""
+        """Take the state and operator of each edge of the cell (§3.1), then the level of each layer, given the last."""
         for block in range(self.blocks):
             for edge in ("first", "second"):
                 decide.ordered(f"blocks.{block}.{edge}.state", range(block + 2))
@@ -41,10 +41,10 @@ class AutoDeepLab(Space[Backbone], Dimensions):
             level = decide.ordered(f"levels.{layer}", moves, ways=ways, given=level)
 
     def references(self) -> dict[str, Backbone]:
-        """A plain network (separable convolutions, stride 16 as soon as possible) and the published one.
+        """Return a plain network (separable convolutions, stride 16 as soon as possible) and the published one.
 
-        The published cell and path are cut to the space's size; where that is larger, the cell's blocks are repeated,
-        and the path stays at its last level.
+        The published cell and path are cut to the space's size; if that is larger, the cell's blocks are repeated, and
+        the path stays at its last level.
         """
         plain = Block(first=Edge(state=PREVIOUS, op="sep3"), second=Edge(state=BEFORE_PREVIOUS, op="sep3"))
         found, levels = PUBLISHED.blocks, PUBLISHED.levels
@@ -60,17 +60,17 @@ class AutoDeepLab(Space[Backbone], Dimensions):
         }
 
     def canonical(self, choice: Backbone) -> Backbone:
-        """The path as it is, and the cell without the order of blocks and edges and the states of zero edges."""
+        """Keep the path, and normalise the order of blocks and edges and the states of zero edges in the cell."""
         return Backbone(blocks=canonical_blocks(choice.blocks), levels=choice.levels)
 
     def graphs(self, choice: Backbone) -> tuple[WeightedGraph, ...]:
-        """The path on the trellis of strides."""
+        """Draw the path on the trellis of strides."""
         return (path_graph(choice),)
 
     def architecture(self, choice: Backbone, classes: int) -> Architecture:
-        """Stem, cells, head."""
+        """Build stem, cells and head."""
         return segmenter("auto_deeplab", choice, classes, self)
 
     def relaxation(self, classes: int, options: RelaxationOptions) -> Supernet:
-        """All of the space's networks in one, to be searched by gradient (§3.3)."""
+        """Build all of the space's networks in one, to be searched by gradient (§3.3)."""
         return Supernet(self, classes, options)

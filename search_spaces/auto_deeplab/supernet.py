@@ -1,4 +1,4 @@
-"""The space made continuous: cells of mixed operators on a trellis of strides (arXiv 1901.02985, §3.3)."""
+"""The relaxation of the space: cells of mixed operators on a trellis of strides (arXiv 1901.02985, §3.3)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from search_spaces.auto_deeplab.prices import Prices
 from search_spaces.auto_deeplab.trellis import STEM, STEM_STRIDE2, Flow, Place, Transition, Trellis, level_sizes
 
 ALPHA_SCALE = 1e-3
-"""Deviation of α and β at the start (§5.1)."""
+"""Standard deviation of the initial α and β (§5.1)."""
 
 
 class Supernet(Relaxation[Backbone]):
@@ -42,16 +42,15 @@ class Supernet(Relaxation[Backbone]):
         H(l, t) = Σ_s β(l, s→t) · Cell(H(l-1, s), H(l-2, ·))        (equation 6)
         logits  = Σ_t p(L, t) · Head_t(H(L, t))
 
-    Two things differ from the paper. It gives the cell H^{l-2} at the level t, which the network that is decoded in the
-    end mostly does not have: its path was at some level u then. Here the cell gets the expectation of what it will
-    have: the maps at all levels u, brought to the cell's size and channels, weighted by the probability that a path
-    at s came from u; and the heads are weighted by p for the same reason. A relaxation whose mixtures are all certain
-    therefore computes exactly what the decoded network does. And the paper's β begin equal for all moves, so that paths
-    along the borders, which have fewer moves to choose from, begin likelier, and a short search decodes one of them
-    whatever it sees. Here the logarithm of the number of paths that a move leads to is added to β: all paths begin
-    equal.
+    Two things differ from the paper. It feeds the cell H^{l-2} at the level t, which the decoded network mostly lacks,
+    as its path was at some level u then. Here the cell gets the expectation over u: the maps at all levels u, brought
+    to the cell's size and channels, weighted by the probability that a path at s came from u; and the heads are
+    weighted by p for the same reason. A relaxation whose mixtures are all certain therefore computes exactly what the
+    decoded network does. Second, the paper's β start equal for all moves, so paths along the borders, which have fewer
+    moves to choose from, start more likely, and a short search decodes one of them whatever the data. Here the
+    logarithm of the number of paths that a move leads to is added to β, so all paths start equally likely.
 
-    Each move has a cell of its own, as operators work at stride 2 where it goes down.
+    Each move has its own cell, as operators have stride 2 if it goes down.
 
     (N, 3, H, W) → (N, classes, H, W), through the three-branch ASPP of the paper's search at each final level.
     """
@@ -91,15 +90,15 @@ class Supernet(Relaxation[Backbone]):
     # --- the mixtures ----------------------------------------------------------------------------------------------
 
     def architecture_parameters(self) -> list[nn.Parameter]:
-        """α, one row an edge and one column an operator, and β, one number a move."""
+        """Return α, one row per edge and one column per operator, and β, one number per move."""
         return [self.alpha, self.beta]
 
     def alpha_weights(self) -> Tensor:
-        """α softmaxed over the operators of each edge (equation 4): (edges, operators)."""
+        """Compute α softmaxed over the operators of each edge (equation 4): (edges, operators)."""
         return self.alpha.softmax(dim=1)
 
     def beta_weights(self) -> Tensor:
-        """β softmaxed over the moves out of each place (equation 7): (moves,). With β at 0 all paths are equal."""
+        """Compute β softmaxed over the moves out of each place (equation 7): (moves,). β = 0 makes all paths equal."""
         places = sorted({(move.layer, move.source) for move in self.moves})
         groups = torch.tensor([places.index((move.layer, move.source)) for move in self.moves], device=self.beta.device)
         beta = self.beta + cast(Tensor, self.log_ways)
@@ -108,11 +107,11 @@ class Supernet(Relaxation[Backbone]):
         return strengths / totals[groups]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes, H, W)."""
+        """Compute logits (N, classes, H, W)."""
         return self.mixed(images, self.alpha_weights(), self.beta_weights())
 
     def mixed(self, images: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-        """Logits under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
+        """Compute logits under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
         flow = Flow(self.moves, beta)
         stem = self.stem.outputs({"image": images})
         maps: dict[Place, Tensor] = dict(zip((STEM_STRIDE2, STEM), stem.values(), strict=True))
@@ -159,15 +158,15 @@ class Supernet(Relaxation[Backbone]):
     # --- cost ------------------------------------------------------------------------------------------------------
 
     def price(self, cost: OpCost, size: tuple[int, int], fixed: float = 0.0) -> None:
-        """Fix what each operator costs for images of `size` (height, width), and any network beside its operators."""
+        """Set the cost of each operator for images of `size` (height, width); `fixed` is added for every network."""
         self._prices = Prices(self.trellis, self.classes, cost, size, fixed)
 
     def expected_cost(self) -> Tensor:
-        """The cost of the space's network under the mixtures; exactly that network's where they are certain."""
+        """Compute the expected cost under the mixtures; if they are certain, exactly the decoded network's."""
         return self.cost_of(self.alpha_weights(), self.beta_weights())
 
     def cost_of(self, alpha: Tensor, beta: Tensor) -> Tensor:
-        """The expected cost under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
+        """Compute the expected cost under the given weights: `alpha` (edges, operators), `beta` (moves,)."""
         if self._prices is None:
             raise ValueError("the relaxation has no prices; call price before expected_cost")
         return self._prices.total(Flow(self.moves, beta), alpha)
@@ -175,7 +174,7 @@ class Supernet(Relaxation[Backbone]):
     # --- results ---------------------------------------------------------------------------------------------------
 
     def decode(self) -> Backbone:
-        """The strongest cell and the most likely path."""
+        """Return the strongest cell and the most likely path."""
         alpha, beta = self.alpha_weights().detach().cpu(), self.beta_weights().detach().cpu()
         return Backbone(
             blocks=strongest_cell(self.dimensions.blocks, dict(zip(self.edges, alpha.tolist(), strict=True))),
@@ -183,7 +182,7 @@ class Supernet(Relaxation[Backbone]):
         )
 
     def graphs(self) -> tuple[WeightedGraph, ...]:
-        """The trellis with its β, and the cell with its α."""
+        """Draw the trellis with its β, and the cell with its α."""
         alpha, beta = self.alpha_weights().detach().cpu(), self.beta_weights().detach().cpu()
         choice = self.decode()
         return (

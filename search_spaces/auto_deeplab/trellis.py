@@ -1,4 +1,4 @@
-"""The trellis of layers and levels: where paths go on it, how likely, and which maps they meet."""
+"""The trellis of layers and levels: its paths, their probabilities, and the maps along them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Transition(NamedTuple):
 
 
 def transitions(layers: int) -> Iterator[Transition]:
-    """Every move that some path makes, layer by layer; layer 1 is reached from the stem, which is at level 0."""
+    """Yield every move that some path makes, layer by layer; layer 1 is reached from the stem, which is at level 0."""
     for layer in range(1, layers + 1):
         for source in range(min(layer, LEVELS)):
             for target in next_levels(source):
@@ -43,28 +43,28 @@ class Trellis:
         self.edges = tuple((block, state) for block in range(dimensions.blocks) for state in range(block + 2))
 
     def channels(self, place: Place) -> int:
-        """Channels of the map of a layer at a level."""
+        """Count the channels of the map of a layer at a level."""
         layer, level = place
         if layer < 1:
             return self.dimensions.stem_filters * (1 if place == STEM_STRIDE2 else 2)
         return self.dimensions.blocks * (self.dimensions.filters << level)
 
     def before(self, move: Transition) -> list[Place]:
-        """Where the maps of two layers before `move` may come from."""
+        """List the places where the map two layers before `move` may come from."""
         if move.layer == 1:
             return [STEM_STRIDE2]
         return [(m.layer - 1, m.source) for m in self.moves if m.layer == move.layer - 1 and m.target == move.source]
 
 
 class Flow:
-    """Probabilities that follow from β: of being somewhere on the trellis, and of where a path came from."""
+    """The probabilities that follow from β: of each place on the trellis, and of where a path came from."""
 
     def __init__(self, moves: Sequence[Transition], beta: Tensor) -> None:
         self.beta = dict(zip(moves, beta.unbind(), strict=True))
         self.at = self.reached_from(STEM)
 
     def reached_from(self, start: Place) -> dict[Place, Tensor]:
-        """The probability of each place for a path that is at `start`; places that none reaches are left out."""
+        """Compute the probability of each place for a path that is at `start`; unreachable places are left out."""
         at = {start: torch.ones_like(next(iter(self.beta.values())))}
         for move, probability in self.beta.items():
             source, place = (move.layer - 1, move.source), (move.layer, move.target)
@@ -74,7 +74,7 @@ class Flow:
         return at
 
     def came_from(self, move: Transition, place: Place) -> Tensor:
-        """The probability that a path which makes `move` was at `place` two layers before; 0 where none makes it."""
+        """Compute the probability that a path which makes `move` was at `place` two layers before; 0 if none does."""
         if place == STEM_STRIDE2:
             return torch.ones_like(self.at[STEM])
         last = Transition(move.layer - 1, place[1], move.source)
@@ -83,7 +83,7 @@ class Flow:
 
 
 def level_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The map's (height, width) at each level, from that at level 0."""
+    """Compute a map's (height, width) at each level, from that at level 0."""
     sizes = [size]
     while len(sizes) < LEVELS:
         height, width = sizes[-1]
