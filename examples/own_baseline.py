@@ -17,7 +17,7 @@ from nasseg.ops import Add, Conv, InvertedResidual, Resize, conv1x1, logits1x1
 
 
 def small(num_classes: int = 19, *, width: int = 16, in_channels: int = 3) -> Architecture:
-    """Four inverted residuals down to stride 16, and their sum with the features at stride 4."""
+    """Build four inverted residuals down to stride 16, and their sum with the features at stride 4."""
     g = Builder("small")
     image = g.input(in_channels)
     x = g.add("backbone.stem", Conv(out_channels=width, stride=2), image)

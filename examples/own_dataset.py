@@ -1,4 +1,4 @@
-"""A data set of one's own: squares on noise, drawn when they are asked for.
+"""A data set of one's own: squares on noise, drawn on demand.
 
 Run from the repository's root:
 
@@ -23,21 +23,21 @@ class Squares(Dataset):
 
     def __init__(self, options: str = "64") -> None:
         if not options.isdigit():
-            raise DataError(f"squares:{options} is no data set: give the number of images, like squares:32")
+            raise DataError(f"squares:{options} is not a data set: give the number of images, like squares:32")
         self.spec = f"squares:{options}"
         self.count = int(options)
 
     def splits(self) -> tuple[str, ...]:
-        """Two, which share no image."""
+        """Return two names, whose splits share no image."""
         return ("train", "val")
 
     def union(self, names: tuple[str, ...]) -> "SquaresSplit":
-        """The images of the splits, one after the other."""
+        """Join the images of the splits, one after the other."""
         return SquaresSplit("+".join(names), [(part, i) for part in dict.fromkeys(names) for i in range(self.count)])
 
 
 class SquaresSplit(Split):
-    """A sample depends on its split and its number alone."""
+    """A list of samples, each of which depends only on its part and number."""
 
     classes, ignore_index = Squares.classes, Squares.ignore_index
 
@@ -58,11 +58,11 @@ class SquaresSplit(Split):
 
     @property
     def fingerprint(self) -> str:
-        """From all that the images depend on; whoever changes how they are drawn changes the 1."""
+        """All that the images depend on; change the 1 whenever you change how they are drawn."""
         return f"squares 1 {self.samples}"
 
     def check(self) -> None:
-        """Nothing can be wrong with what is drawn."""
+        """Do nothing, as drawn images cannot be wrong."""
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ POPULATION, TOURNAMENT = 16, 4
 
 
 class Evolution:
-    """A neighbour of the best of a few that were tried lately (Real et al., arXiv 1802.01548)."""
+    """A sampler that mutates the best of a few recent trials (Real et al., arXiv 1802.01548)."""
 
     def __init__(self, space: Space[Any]) -> None:
         self.space = space
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """A uniform sample until there is a population; nothing is remembered but `history`."""
+        """Draw uniformly until there is a population, then a neighbour; the only memory is `history`."""
         scored = [trial for trial in history if trial.values and trial.candidate.feasible]
         if len(scored) < POPULATION:
             drawn: Choice = self.space.sample(rng)

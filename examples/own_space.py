@@ -29,15 +29,15 @@ class TwoRates(Space[Head]):
         decide.ordered("width", (32, 64, 128))
 
     def references(self) -> dict[str, Head]:
-        """The plain head to beat: no atrous convolution, in the middle width."""
+        """Return the plain head to beat: no atrous convolution, in the middle width."""
         return {"plain": Head(rates=(1, 1), width=64)}
 
     def canonical(self, choice: Head) -> Head:
-        """The smaller rate first: the order of the two makes no difference."""
+        """Put the smaller rate first, as the order of the two makes no difference."""
         return choice.model_copy(update={"rates": tuple(sorted(choice.rates))})
 
     def architecture(self, choice: Head, classes: int) -> Architecture:
-        """Backbone, two convolutions, classifier."""
+        """Build backbone, two convolutions and classifier."""
         g = Builder("two_rates")
         features = mobilenetv2(g, image := g.input(), output_stride=16).output
         branches = [g.add(f"cell.atrous{i}", atrous3x3(choice.width, r), features) for i, r in enumerate(choice.rates)]

@@ -15,5 +15,5 @@ def test_it_runs() -> None:
 
 
 def test_wrong_options() -> None:
-    with pytest.raises(DataError, match="squares:few is no data set: give the number of images"):
+    with pytest.raises(DataError, match="squares:few is not a data set: give the number of images"):
         open_dataset("squares:few")
