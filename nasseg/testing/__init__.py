@@ -1,4 +1,4 @@
-"""Conformance suites for what is added to nasseg: subclass one in a test file, and pytest checks yours.
+"""Conformance suites for extensions of nasseg: subclass one in a test file, and pytest checks yours.
 
     from nasseg.testing import OperatorCase, OperatorConformance
 

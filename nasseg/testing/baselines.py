@@ -1,4 +1,4 @@
-"""What every baseline must do."""
+"""The suite for baselines."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SIZE = (33, 40)
 class BaselineCase:
     """A function that returns a network for `num_classes` classes, its other arguments bound to keep it small.
 
-    `functools.partial` binds them. `one_per_image` is true for networks that classify whole images; `float16` is false
-    if the network, untrained, computes values beyond the range of that format.
+    Bind them with `functools.partial`. `one_per_image` is true for networks that classify whole images; `float16` is
+    false if the untrained network computes values beyond the range of that format.
     """
 
     make: Callable[..., Architecture]
@@ -35,11 +35,11 @@ class BaselineCase:
     float16: bool = True
 
     def logits_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the logits for images of `size`."""
+        """Return height and width of the logits for images of `size`."""
         return (1, 1) if self.one_per_image else size
 
     def images(self, batch: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
-        """The same random images each time, with as many channels as the network takes."""
+        """Make the same random images each time, with as many channels as the network takes."""
         network = architecture(self)
         channels = network.channels(network.inputs[0])
         return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
@@ -47,24 +47,24 @@ class BaselineCase:
 
 @cache
 def architecture(case: BaselineCase) -> Architecture:
-    """The case's network for `CLASSES` classes."""
+    """Make the case's network for `CLASSES` classes."""
     return case.make(num_classes=CLASSES)
 
 
 @cache
 def shared_network(case: BaselineCase) -> Network:
-    """A network in evaluation mode that tests share; those that change it copy it."""
+    """Make a network in evaluation mode that tests share; those that change it copy it."""
     torch.manual_seed(0)
     return architecture(case).network().eval()
 
 
 def fresh_network(case: BaselineCase) -> Network:
-    """A copy of the shared network."""
+    """Copy the shared network."""
     return copy.deepcopy(shared_network(case))
 
 
 def key_of(case: BaselineCase) -> str:
-    """The network's hash, made anew."""
+    """Build the network anew and return its hash."""
     return case.make(num_classes=CLASSES).key
 
 
@@ -170,7 +170,7 @@ class BaselineConformance(Suite):
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @torch.no_grad()
     def test_half_precision_gives_about_the_same_logits(self, case: BaselineCase, dtype: torch.dtype) -> None:
-        """Fix: tensors made in the input's format; norms where values grow without them."""
+        """Fix: tensors made in the input's format; norms wherever values would grow without them."""
         if dtype == torch.float16 and not case.float16:
             pytest.skip("untrained, it computes values beyond the range of float16")
         expected = shared_network(case)(case.images())

@@ -16,7 +16,7 @@ class Branches(Choice):
 
 
 class BranchSpace(Space[Branches]):
-    """`branches` convolutions side by side, each with one of `count` rates."""
+    """A space of `branches` parallel convolutions, each with one of `count` rates."""
 
     shared_stage: ClassVar[str | None] = "backbone"
 
@@ -29,15 +29,15 @@ class BranchSpace(Space[Branches]):
             decide.ordered(f"rates.{i}", range(1, self.count + 1))
 
     def references(self) -> dict[str, Branches]:
-        """All rates 1."""
+        """Return the point whose rates are all 1."""
         return {"plain": Branches(rates=(1,) * self.branches)}
 
     def canonical(self, choice: Branches) -> Branches:
-        """Rates in rising order, as the sum of the branches has none."""
+        """Sort the rates, as the sum of the branches has no order."""
         return Branches(rates=tuple(sorted(choice.rates)))
 
     def architecture(self, choice: Branches, classes: int) -> Architecture:
-        """A convolution, the branches, their sum, and a classifier."""
+        """Build a convolution, the branches, their sum, and a classifier."""
         g = Builder("branches")
         image = g.input()
         stem = g.add("backbone.stem", Conv(out_channels=8, stride=4), image)

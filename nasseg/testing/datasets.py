@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""The suite for data sets."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from nasseg.data import (
 from nasseg.testing.suite import Suite, elsewhere
 
 MOST_SAMPLES = 8
-"""Samples of a split that a test reads, the first and the last among them."""
+"""Samples of a split that a test reads, including the first and the last."""
 
 
 def some_of(split: Split) -> list[Sample]:
-    """A few samples of a split."""
+    """Read a few samples of a split."""
     last = len(split) - 1
     return [split[index] for index in sorted({last * i // (MOST_SAMPLES - 1) for i in range(MOST_SAMPLES)})]
 
 
 def digest(samples: Iterable[Sample]) -> str:
-    """A hash of names, images and masks."""
+    """Hash names, images and masks."""
     found = hashlib.sha256()
     for name, image, mask in samples:
         found.update(repr((name, image.shape, mask.shape)).encode())
@@ -42,15 +42,19 @@ def digest(samples: Iterable[Sample]) -> str:
     return found.hexdigest()
 
 
-def state(spec: str) -> dict[str, tuple[str, str]]:
-    """Fingerprint and content of each split of the data set that `spec` opens."""
+def state(splits: Iterable[Split]) -> dict[str, tuple[str, str]]:
+    """Collect the fingerprint and a hash of the content of each split, by name."""
+    return {split.name: (split.fingerprint, digest(some_of(split))) for split in splits}
+
+
+def opened_state(spec: str) -> dict[str, tuple[str, str]]:
+    """Open a data set and collect the state of its splits."""
     dataset = open_dataset(spec)
-    splits = {name: dataset.split(name) for name in dataset.splits()}
-    return {name: (split.fingerprint, digest(some_of(split))) for name, split in splits.items()}
+    return state(map(dataset.split, dataset.splits()))
 
 
 class DatasetConformance(Suite):
-    """Checks of a data set, every split of which has to be small enough to be read whole.
+    """Checks of a data set, whose splits must all be small enough to be read completely.
 
     class TestSquares(DatasetConformance):
         dataset = Squares("8")
@@ -60,7 +64,7 @@ class DatasetConformance(Suite):
     dataset: ClassVar[Dataset]
 
     def test_its_description_agrees_with_itself(self, dataset: Dataset) -> None:
-        """Fix: one colour a class, and an `ignore_index` that is no class's index."""
+        """Fix: one colour per class, and an `ignore_index` that is not a class's index."""
         assert len(set(dataset.classes)) == len(dataset.classes) > 1
         assert len(dataset.palette) == len(dataset.classes), "give one colour for each class"
         assert all(len(colour) == 3 and all(0 <= level <= 255 for level in colour) for colour in dataset.palette)
@@ -83,11 +87,11 @@ class DatasetConformance(Suite):
 
     def test_opened_again_it_is_the_same(self, dataset: Dataset) -> None:
         """Fix: no randomness but from a seed of the sample's own, no loop over a set or an unsorted folder."""
-        splits = {name: dataset.split(name) for name in dataset.splits()}
-        here = {name: (split.fingerprint, digest(some_of(split))) for name, split in splits.items()}
-        assert {name: (split.fingerprint, digest(some_of(split))) for name, split in splits.items()} == here
-        assert state(dataset.spec) == here
-        assert elsewhere(state, dataset.spec) == here, "another process sees another data set"
+        splits = [dataset.split(name) for name in dataset.splits()]
+        here = state(splits)
+        assert state(splits) == here
+        assert opened_state(dataset.spec) == here
+        assert elsewhere(opened_state, dataset.spec) == here, "another process sees another data set"
 
     def test_fingerprints_tell_splits_apart(self, dataset: Dataset) -> None:
         """Fix: a fingerprint from all that the content depends on."""

@@ -1,4 +1,4 @@
-"""What every operator must do."""
+"""The suite for operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 def same(height: int, width: int) -> Size:
-    """The size itself."""
+    """Return the size itself."""
     return height, width
 
 
@@ -28,8 +28,8 @@ def same(height: int, width: int) -> Size:
 class OperatorCase:
     """An operator on inputs of `channels` channels.
 
-    From the first input's size, `size` gives the output's and `second` the second input's. Without `size`, an operator
-    must do as "same" padding does: ceil(size / stride), its stride being 1 unless it has a field `stride`.
+    `size` and `second` map the first input's size to the output's and the second input's. Without `size`, the output's
+    must be ceil(size / stride), as with "same" padding; the stride is 1 unless the operator has a field `stride`.
     `channels_last` is false if the output cannot keep that layout.
     """
 
@@ -43,7 +43,7 @@ class OperatorCase:
         return f"{self.op}, {len(self.channels)} inputs"
 
     def output_size(self, size: Size) -> Size:
-        """Height and width of the output for a first input of `size`."""
+        """Return height and width of the output for a first input of `size`."""
         if self.size is not None:
             return self.size(*size)
         stride = getattr(self.op, "stride", 1)
@@ -51,12 +51,12 @@ class OperatorCase:
         return -(-size[0] // rows), -(-size[1] // columns)
 
     def module(self) -> nn.Module:
-        """The operator's module, with the same weights each time."""
+        """Build the operator's module, with the same weights each time."""
         torch.manual_seed(0)
         return self.op.build(self.channels)
 
     def inputs(self, size: Size, batch: int = 1) -> tuple[Tensor, ...]:
-        """The same random inputs each time, the first of them (batch, channels[0], *size)."""
+        """Make the same random inputs each time, the first of them (batch, channels[0], *size)."""
         generator = torch.Generator().manual_seed(1)
         sizes = [size, self.second(*size), *[size] * len(self.channels)]
         return tuple(
@@ -69,7 +69,7 @@ sizes = pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 1)], ids=str)
 
 
 class OperatorDataConformance(Suite):
-    """Checks of an operator as data, which hold for the network's inputs as well."""
+    """Checks of an operator as data, which also hold for a network's inputs."""
 
     subject = "case"
     case: ClassVar[OperatorCase]
@@ -84,7 +84,7 @@ class OperatorDataConformance(Suite):
         assert kind.model_fields["op"].default == case.op.op, "the kind must be the default of the field `op`"
 
     def test_json_holds_all_of_it(self, case: OperatorCase) -> None:
-        """Fix: every option a field with a type that JSON has or pydantic converts; tuples instead of lists."""
+        """Fix: make every option a field of a JSON type, or one that pydantic converts; tuples instead of lists."""
         text = json.dumps(case.op.to_dict())
         loaded: Op = TypeAdapter(AnyOp).validate_json(text)
         assert loaded == case.op
@@ -114,7 +114,7 @@ class OperatorDataConformance(Suite):
 
 
 class OperatorConformance(OperatorDataConformance):
-    """Checks of an operator: as data, and of the module that it builds.
+    """Checks of an operator as data, and of the module that it builds.
 
     class TestSqueezeExcite(OperatorConformance):
         case = OperatorCase(SqueezeExcite(), channels=(8,))

@@ -1,4 +1,4 @@
-"""What every sampler must do."""
+"""The suite for samplers."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ HISTORIES = ("empty", "running", "failed", "infeasible", "promoted", "several ob
 
 
 def quality(choice: Branches) -> float:
-    """At most 0, the higher the nearer all rates are to 3."""
+    """Score a choice: at most 0, and higher the nearer all rates are to 3."""
     return -float(sum(abs(rate - 3) for rate in choice.rates))
 
 
 def trial(
     choice: Branches, level: int, values: tuple[float, ...] | None, final: bool, limits: Mapping[str, float]
 ) -> Trial:
-    """A candidate that came as far as `level`; `limits` above 0 are violated."""
+    """Make a candidate that reached `level`; `limits` above 0 are violated."""
     key = "-".join(map(str, SPACE.canonical(choice).rates))
     candidate = Candidate(key=key, choice=choice.model_dump(mode="json"), constraints=dict(limits))
     return Trial(candidate, choice, level=level, values=values, final=final)
 
 
 def history(kind: str = "promoted", count: int = 40) -> list[Trial]:
-    """What a search may have tried: choices drawn uniformly, all in training yet, all failed, all beyond a limit, …
+    """Make up a search's history: uniform samples that all are still running, all failed, all violate a limit, …
 
     In a history with values, a third of each rung is promoted.
     """
@@ -66,17 +66,17 @@ def history(kind: str = "promoted", count: int = 40) -> list[Trial]:
 
 
 def proposals(sampler: Sampler, tried: Sequence[Trial], count: int = 8) -> list[dict[str, Any]]:
-    """What it proposes next with each of a few generators, as JSON."""
+    """Propose with each of a few generators, as JSON."""
     return [sampler.propose(tried, Random(seed)).model_dump(mode="json") for seed in range(count)]
 
 
 def global_generators() -> tuple[object, str]:
-    """The states of those of `random` and `numpy`."""
+    """Return the states of the global generators of `random` and `numpy`."""
     return random.getstate(), repr(np.random.get_state())  # noqa: NPY002
 
 
 def fresh_proposals(make: Make) -> list[dict[str, Any]]:
-    """What a new sampler proposes after a history."""
+    """Let a new sampler propose after a history."""
     return proposals(make(SPACE), history())
 
 
@@ -100,7 +100,7 @@ class SamplerConformance(Suite):
 
     @pytest.mark.parametrize("kind", HISTORIES)
     def test_it_proposes_points_of_the_space_whatever_was_tried(self, sampler: Make, kind: str) -> None:
-        """Fix: values may be `None`, several, or of choices that break a limit; and nothing may have been tried."""
+        """Fix: allow for no values, several, those of choices that violate a limit, and an empty history."""
         for proposal in proposals(sampler(SPACE), history(kind)):
             assert SPACE.parse(proposal).model_dump(mode="json") == proposal
 
@@ -113,7 +113,7 @@ class SamplerConformance(Suite):
         assert [asdict(one) for one in tried] == before
 
     def test_it_keeps_no_state(self, sampler: Make) -> None:
-        """Fix: derive all from the history, so that a resumed search proposes what an unbroken one would have."""
+        """Fix: derive all from the history, so that a resumed search proposes the same as an uninterrupted one."""
         tried, used = history(), sampler(SPACE)
         for count in range(0, len(tried), 8):
             used.propose(tried[:count], Random(count))

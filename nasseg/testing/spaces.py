@@ -19,27 +19,27 @@ from nasseg.testing.suite import Suite, elsewhere
 CLASSES = 3
 MOST_DRAWN = 20_000
 MOST_COUNTED = 2_000
-"""Points up to which a space is counted one by one."""
+"""Largest number of points that is counted one by one."""
 
 
 def samples(space: Space[Any], count: int) -> list[Any]:
-    """The same choices each time."""
+    """Draw the same choices each time."""
     rng = random.Random(0)
     return [space.sample(rng) for _ in range(count)]
 
 
 def distinct(space: Space[Any], count: int) -> list[Any]:
-    """At most `count` choices that mean different networks."""
+    """Draw at most `count` choices that mean different networks."""
     return list(islice(dict.fromkeys(space.canonical(choice) for choice in samples(space, 10 * count)), count))
 
 
 def as_json(choice: Choice) -> Any:
-    """The choice as a file holds it."""
+    """Convert a choice to JSON as in a file."""
     return json.loads(choice.model_dump_json())
 
 
 def drawn(space: Space[Any]) -> list[Any]:
-    """A few samples, the neighbours of the first, and the hash of its network."""
+    """Draw a few samples, the neighbours of the first, and the hash of its network."""
     first, *rest = samples(space, 5)
     near = islice(space.neighbours(first), 20)
     return [[as_json(choice) for choice in (first, *rest, *near)], space.architecture(first, CLASSES).key]
@@ -76,8 +76,8 @@ class SpaceConformance(Suite):
     def test_points_are_drawn_uniformly_from_as_many_as_it_says(self, space: Space[Any]) -> None:
         """Fix: `size`, or weigh each option by the number of points that it leaves open.
 
-        Of n uniform samples, n (n - 1) / 2 / size pairs are expected to be equal; more are where some points are
-        likelier than others. In a space so large that too few are expected, this says nothing.
+        Of n uniform samples, n (n - 1) / 2 / size pairs are expected to be equal, and more if some points are likelier
+        than others. In a space so large that too few are expected, this says nothing.
         """
         size = space.size()
         if size is None:
@@ -93,7 +93,7 @@ class SpaceConformance(Suite):
         assert abs(equal - expected) < 6 * expected**0.5, f"{equal} pairs of {count} samples are equal"
 
     def test_neighbours_lead_to_as_many_points_as_it_says(self, space: Space[Any]) -> None:
-        """Fix: `size`, or neighbours that leave out points which differ in one decision."""
+        """Fix: `size`, or `neighbours` that leaves out points which differ in one decision."""
         size = space.size()
         if size is None or size > MOST_COUNTED:
             pytest.skip(f"it has more than {MOST_COUNTED:,} points")
@@ -104,7 +104,7 @@ class SpaceConformance(Suite):
         assert len(found) == size
 
     def test_choices_survive_json_and_are_checked(self, space: Space[Any]) -> None:
-        """Fix: tuples instead of lists; a `ValueError` that begins with `choice: ` for what is no point."""
+        """Fix: tuples instead of lists; a `ValueError` that begins with `choice: ` for data that is not a point."""
         for choice in [*samples(space, 20), *space.references().values()]:
             assert space.parse(as_json(choice)) == choice
         with pytest.raises(ValueError, match=r"^choice: "):
@@ -117,7 +117,7 @@ class SpaceConformance(Suite):
             assert space.choose(partial(_answer, taken)) == choice
 
     def test_each_parameter_has_the_same_options_at_every_point(self, space: Space[Any]) -> None:
-        """Fix: say in `given` what the options depend on, or samplers learn one thing from several."""
+        """Fix: say in `given` what the options depend on, or samplers confuse different decisions."""
         found: dict[str, set[object]] = {}
         for choice in samples(space, 200):
             for decision, _ in space.made(choice):

@@ -1,4 +1,4 @@
-"""What the suites have in common: the thing under test, and another process to compare with."""
+"""The common base of the suites: the thing under test, and another process to compare with."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Suite:
 
 
 def elsewhere(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call in another process, in which strings have other hashes, so that sets of them have another order.
+    """Call in another process, in which strings have other hashes and sets of them another order.
 
-    All must be picklable: functions and classes that their modules have a name for, no lambdas.
+    All must be picklable: functions and classes with a name in their module, no lambdas.
     """
     call = io.BytesIO()
     _Pickler(call).dump(partial(function, *args, **kwargs))
@@ -43,7 +43,7 @@ def elsewhere(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles functions that another one made, if their module has a name for them."""
+    """A pickler of local functions, too, if their module has a name for them."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, FunctionType) and "<locals>" in value.__qualname__:
