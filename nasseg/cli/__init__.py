@@ -1,4 +1,4 @@
-"""The command line: one module a command, heavy imports where they are used."""
+"""The command line: one module per command; heavy imports happen on use."""
 
 from nasseg.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`nasseg benchmark`: how long networks take, measured with care."""
+"""`nasseg benchmark`: careful measurement of networks' latency."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Archs = Annotated[
 def benchmark(
     archs: Archs,
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
-    batch: Annotated[int, typer.Option(help="Images a run.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
     backend: Annotated[
         str, typer.Option(help="eager, compile, onnxruntime, openvino, tensorrt; several joined by commas.")
     ] = "eager",
@@ -42,7 +42,7 @@ def benchmark(
         int | None, typer.Option(help="Threads of the processor; PyTorch's if not given.", min=1)
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of networks given by name (19).", min=1)] = None,
-    processes: Annotated[int, typer.Option(help="Fresh processes that measure, one after the other.", min=1)] = 3,
+    processes: Annotated[int, typer.Option(help="Fresh processes to measure in, one after the other.", min=1)] = 3,
     space: SpaceOfFile = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file too.")] = None,
@@ -51,9 +51,9 @@ def benchmark(
 ) -> None:
     """Measure the latency of networks in inference form, in turn, until the medians are certain.
 
-    Batch norm is folded, the layout is channels last, and on CUDA the kernels are one graph. Say what you ship with:
-    the backend, the number format, the threads. Close other programs. What several fresh processes measure is pooled,
-    and you are told where they do not agree.
+    Batch norm is folded, the layout is channels last, and on CUDA the kernels form one graph. Choose the backend,
+    number format and threads that you ship with. Close other programs. Results of several fresh processes are pooled,
+    and you are told if they disagree.
     """
     import torch
 
@@ -110,7 +110,7 @@ def benchmark(
 def _measure_in_turn(
     measure: Callable[[str], dict[str, Latency]], backends: list[str], processes: int, what: str
 ) -> dict[str, dict[str, Latency]]:
-    """The latencies by backend and network, pooled over the processes, in each of which all backends have a turn."""
+    """Measure latencies by backend and network, pooled over processes, each of which takes all backends in turn."""
     from nasseg.cost.latency import Latency
 
     runs: dict[str, list[dict[str, Latency]]] = {name: [] for name in backends}
@@ -125,7 +125,7 @@ def _measure_in_turn(
 
 
 def _warnings(measured: dict[str, Latency]) -> Iterator[str]:
-    """Why a repetition may come to another result."""
+    """Yield reasons why a repetition may give another result."""
     from nasseg.cost.load import BUSY_LOAD
 
     load = next(iter(measured.values())).others_load

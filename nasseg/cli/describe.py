@@ -1,4 +1,4 @@
-"""`nasseg describe`: what a network costs, stage by stage and node by node."""
+"""`nasseg describe`: the costs of a network, by stage and node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of a command that are made from the fields of a model."""
+"""Options of a command, made from the fields of a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def options_from(model: type[BaseModel]) -> Callable[[Callable[..., None]], Call
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """A field as a parameter that Typer makes an option of; what is no plain value is given as text."""
+    """Convert a field to a parameter that Typer makes an option of; anything but plain values is given as text."""
     kind: Any = field.annotation
     default = field.default
     if not _is_plain(kind):

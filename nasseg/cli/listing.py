@@ -1,4 +1,4 @@
-"""`nasseg list`: what there is to choose from."""
+"""`nasseg list`: the names of spaces, baselines, data sets and operators."""
 
 from __future__ import annotations
 

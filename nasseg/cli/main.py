@@ -1,4 +1,4 @@
-"""The `nasseg` command: its commands by name, and what an error ends in."""
+"""The `nasseg` command: its subcommands by name, and its exit codes."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "list": listing.list_,
 }
-EPILOG = "With --debug, an error comes with its traceback."
+EPILOG = "With --debug, errors show their traceback."
 for name, command in COMMANDS.items():
     app.command(name, epilog=EPILOG)(command)
 UsageError = typer.BadParameter.__bases__[0]
-"""The base of what Typer raises for a wrong command line, which it gives no name of its own."""
+"""The base of Typer's exceptions for a wrong command line, for which it exports no name."""
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    """Run the command line; exit code 0 is success, 1 failure, 2 the user's mistake, 130 interruption."""
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the command line, and where its options are listed."""
+    """Say what is wrong with the command line, and where its options are listed."""
     command = error.ctx.command_path if error.ctx else "nasseg"
     message = error.format_message().replace("Value error, ", "").rstrip(".")
     return f"{message}; see {command} --help"

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share, and their parsing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def load_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the options in a YAML file as defaults; options on the command line go before them."""
+    """Take the options in a YAML file as defaults, which the command line overrides."""
     if path is None:
         return None
     try:
@@ -51,16 +51,16 @@ Config = Annotated[
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave an option on the command line, not a file of options or the default."""
+    """Check that an option comes from the command line, not from an options file or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def take_space(context: typer.Context, text: str | None) -> str | None:
-    """A space as the user names it; the module of one that is not registered may lie in the current folder.
+    """Return a space as the user names it; if it is not registered, its module may lie in the current folder.
 
-    Only then is that folder searched, so that other commands import nothing from it. Raises `ValueError` for a space in
-    an options file, which may be someone else's, that is not registered.
+    Only then is that folder searched, so that other commands import nothing from it. Raises `ValueError` for an
+    unregistered space in an options file, which may be someone else's.
     """
     from nasseg import plugins
 
@@ -96,7 +96,7 @@ Workers = Annotated[int, typer.Option("--workers", help="Processes that read ima
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH in pixels; raises `ValueError` for anything else."""
+    """Parse HEIGHTxWIDTH in pixels; raises `ValueError` for anything else."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < 1:
         raise ValueError(f"size {text!r} must be HEIGHTxWIDTH in pixels, like 512x1024")
@@ -104,7 +104,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """Numbers joined by commas; raises `ValueError` for anything else."""
+    """Parse numbers joined by commas; raises `ValueError` for anything else."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -112,7 +112,7 @@ def parse_numbers(text: str) -> tuple[float, ...]:
 
 
 def newest_best(arch: str) -> str:
-    """ARCH as given; a plain `best.json` that is not here is that of the newest search under `runs/`."""
+    """Return ARCH as given, but resolve a missing plain `best.json` to that of the newest search under `runs/`."""
     found = sorted(Path("runs").glob("*/best.json"), key=lambda path: path.stat().st_mtime)
     if arch != "best.json" or Path(arch).exists() or not found:
         return arch
@@ -129,7 +129,7 @@ Arch = Annotated[
 
 
 def new_run_folder(kind: str) -> Path:
-    """A folder under `runs/` named by the command and the time."""
+    """Name a folder under `runs/` after the command and the time."""
     import time
 
     return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -141,13 +141,13 @@ def print_json(value: Any) -> None:
 
 
 def say_threads(threads: int | None) -> None:
-    """Say how many threads a command computes with if the machine has more cores."""
+    """Say how many threads a command uses if the machine has more cores."""
     cores = os.cpu_count() or 1
     if threads is not None and threads < cores:
         say(f"computing with {threads} thread{'s' if threads > 1 else ''} on {cores} cores")
 
 
 def say(message: str) -> None:
-    """Print a line for people, on stderr."""
+    """Print a line for people on stderr."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()

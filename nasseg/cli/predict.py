@@ -19,7 +19,7 @@ def predict(
     device: Device = "auto",
     config: Config = None,
 ) -> None:
-    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg shows them over it."""
+    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg the image under them."""
     import torch
 
     from nasseg.data import normalise
@@ -54,7 +54,7 @@ def predict(
 
 
 def _check_results(files: list[Path], out: Path) -> None:
-    """Raises `ValueError` where a result would overwrite another one, or an image."""
+    """Raise `ValueError` if a result would overwrite another one, or an image."""
     by_stem: dict[str, Path] = {}
     for file in files:
         if by_stem.setdefault(file.stem, file) != file:

@@ -21,7 +21,7 @@ SHOWN = 5
 
 
 def profile(
-    out: Annotated[Path, typer.Option(help="The table, a JSON file.", metavar="TABLE.json")],
+    out: Annotated[Path, typer.Option(help="JSON file to write the table to.", metavar="TABLE.json")],
     space: Annotated[str, typer.Option(callback=take_space, help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
     device: Device = "auto",
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
@@ -36,7 +36,7 @@ def profile(
     ] = None,
     networks: Annotated[int, typer.Option(help="Whole networks for the calibration.", min=10)] = 30,
     limit: Annotated[str, typer.Option(help="About how long to measure, like 90s, 10min or 1h.")] = "10min",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped profile left.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped profile.")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -107,7 +107,7 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def points_of(space: Space[Any], classes: int) -> Iterator[Architecture]:
-    """Points that have all of a space's operators before long: the references, then random ones without end."""
+    """Yield points that soon cover a space's operators: the references, then endless random ones."""
     for choice in space.references().values():
         yield space.architecture(choice, classes)
     rng = random.Random("operators")
@@ -116,17 +116,17 @@ def points_of(space: Space[Any], classes: int) -> Iterator[Architecture]:
 
 
 def samples(space: Space[Any], classes: int, count: int, seed: str = "calibration") -> list[Architecture]:
-    """Random networks; another `seed` gives others."""
+    """Build random networks, which depend on `seed`."""
     rng = random.Random(seed)
     return [space.architecture(space.sample(rng), classes) for _ in range(count)]
 
 
 def _check_out(out: Path, partial: Path, resume: bool) -> None:
-    """Raise `ValueError` before anything is measured that could not be written, or would overwrite."""
+    """Raise `ValueError`, before anything is measured, if the table could not be written or would overwrite a file."""
     if out.exists():
         raise ValueError(f"{out} exists; remove it, or name another file with --out")
     if not out.parent.is_dir():
-        raise ValueError(f"{out.parent} is no folder; name a file in an existing one with --out")
+        raise ValueError(f"{out.parent} is not a folder; name a file in an existing one with --out")
     if partial.exists() != resume:
         raise ValueError(
             f"{partial} is what a stopped profile left; continue it with --resume, or remove it"

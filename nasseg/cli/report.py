@@ -1,4 +1,4 @@
-"""`nasseg report`: write a search's report anew from its run folder."""
+"""`nasseg report`: rewrite a search's report from its run folder."""
 
 from __future__ import annotations
 

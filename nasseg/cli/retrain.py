@@ -1,4 +1,4 @@
-"""`nasseg retrain`: train a network end to end, with everything it needs to know read from its file."""
+"""`nasseg retrain`: train a network end to end, with all settings read from its file."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def retrain(
     train_split: Annotated[str | None, typer.Option(help="Split to train on; train+val joins two.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Split to score on.")] = None,
     weights: Weights = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
     recipe: Annotated[str, typer.Option(help="short, paper, or a recipe's name.")] = "short",
     steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.", min=1)] = None,
     crop: Annotated[str | None, typer.Option(help="Crop, HEIGHTxWIDTH.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
     device: Device = "auto",

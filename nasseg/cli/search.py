@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @options_from(SearchOptions)
 def search(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Run folder; named by itself under runs/ if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
     as_json: Json = False,
     config: Config = None,
@@ -52,7 +52,7 @@ def search(
 
 
 def _continue(out: Path | None, named: Mapping[str, str | None]) -> Experiment:
-    """Open the search in `out`; `named` are the options on the command line, as a file alone is not to be trusted."""
+    """Open the search in `out`; `named` are the command line's options, as a file alone is not to be trusted."""
     from nasseg.experiment.experiment import Experiment
     from nasseg.run_folder import CONFIG_FILE
 
@@ -79,7 +79,7 @@ def _begin(out: Path, given: Mapping[str, object]) -> Experiment:
 
 
 def _named_again(config: SearchConfig) -> str:
-    """The options that a resumption needs on the command line, as it does not take them from a file alone."""
+    """Format the options that must be repeated to resume, as they are not taken from a file alone."""
     from nasseg import plugins
     from nasseg.database import without_password
 

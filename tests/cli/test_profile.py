@@ -44,7 +44,7 @@ def test_mistakes_are_refused_before_anything_is_measured(refused: Refused, tmp_
     assert "limit is '3trials', but must be a time" in refused("profile", *TINY, "--out", out, "--limit", "3trials")
     assert "unknown backend 'fast'; known: eager" in refused("profile", *TINY, "--out", out, "--backend", "fast")
     assert "unknown search space 'dcp'" in refused("profile", "--space", "dcp", "--out", out)
-    assert "is no folder" in refused("profile", *TINY, "--out", tmp_path / "none" / "table.json")
+    assert "is not a folder" in refused("profile", *TINY, "--out", tmp_path / "none" / "table.json")
     assert "there is no" in refused("profile", *TINY, "--out", out, "--resume")
     out.with_name("table.json.partial").write_text("{}")
     assert "continue it with --resume, or remove it" in refused("profile", *TINY, "--out", out)
