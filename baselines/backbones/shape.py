@@ -71,9 +71,9 @@ def reshaped(published: Sequence[StagePlan], shape: Shape | None, backbone: str)
                 f"{where}.blocks is {stage.blocks}, but must be at most {backbone}'s {plan.blocks}: "
                 "blocks can be left out, and none added"
             )
-        if stage.expansion is not None and (plan.expansion is None or stage.expansion > plan.expansion):
-            most = "left out: its blocks have none" if plan.expansion is None else f"at most {plan.expansion}"
-            raise ValueError(f"{where}.expansion is {stage.expansion}, but on {backbone} it must be {most}")
+        if stage.expansion is not None and stage.expansion > (plan.expansion or 1):
+            rule = "left out: its blocks expand nothing" if plan.expansion in (None, 1) else f"at most {plan.expansion}"
+            raise ValueError(f"{where}.expansion is {stage.expansion}, but in {backbone} it must be {rule}")
         plans.append(
             plan._replace(
                 channels=kept(plan.channels, stage.width),
