@@ -1,4 +1,4 @@
-"""Weights of a published backbone for one that keeps a part of it, as FNA remaps them (arXiv 2001.02525, §3.2).
+"""Weights of a published backbone for one that keeps a part of it, as FNA remaps them (arXiv 2001.02525).
 
 A block of the re-shaped backbone has the name of the published block whose weights it takes, so a block is left out by
 not being there. Of channels the most important are kept, the same in all layers that write, add or read them. Kernels
@@ -220,7 +220,8 @@ def _published(weights: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[C
 def _most_important(weights: Mapping[str, Tensor], layers: Sequence[Layer], channels: Channels, size: int) -> Tensor:
     """The channels to keep, by how large the values written there are times how much is made of them.
 
-    Values are as large as the norm's scale and shift make them; weights that read a channel count by their absolute sum.
+    Values are as large as the norm's scale and shift make them; weights that read a channel count by their sum of
+    absolute values.
     """
     written, read = torch.zeros(size), torch.zeros(size)
     for layer in layers:
