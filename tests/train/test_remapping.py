@@ -130,8 +130,9 @@ def with_zeros(name: str, kept: dict[str, Tensor]) -> dict[str, Tensor]:
 @every_backbone
 @pytest.mark.parametrize(
     "widths",
-    [[0.5] * 7, [0.75] * 7, [1, 1, 1, 0.5, 2 / 3, 0.75, 0.5]],  # the last makes neighbouring stages equally wide
-    ids=["half", "most", "mixed"],
+    # the last two make neighbouring stages equally wide: layer3 and layer4, stages 3 and 4 of inverted residuals
+    [[0.5] * 7, [0.75] * 7, [1, 1, 1, 0.5, 1, 0.75, 0.5], [0.75, 1, 1, 1, 0.7, 0.75, 1]],
+    ids=["half", "most", "equal layers", "equal stages"],
 )
 def test_channels_that_are_zero_can_be_left_out(name: str, widths: list[float]) -> None:
     narrow = Shape(stages=[Stage(width=width) for width in widths[: STAGES[name]]])
@@ -140,7 +141,7 @@ def test_channels_that_are_zero_can_be_left_out(name: str, widths: list[float]) 
     last = [key for key in weights if key.endswith("running_mean")][-1]
     channels = weights[last.replace("running_mean", "weight")] != 0
     assert not everything[:, ~channels].any()
-    assert 0.4 * len(channels) < channels.sum() == kept.shape[1] < 0.8 * len(channels)
+    assert channels.sum() == kept.shape[1]
     assert_close(kept, everything[:, channels])
 
 
