@@ -48,6 +48,6 @@ def test_mistakes_are_refused_before_anything_is_measured(refused: Refused, tmp_
     assert "there is no" in refused("profile", *TINY, "--out", out, "--resume")
     out.with_name("table.json.partial").write_text("{}")
     assert "continue it with --resume, or remove it" in refused("profile", *TINY, "--out", out)
-    assert "space is missing" in refused("profile", *TINY, "--out", out, "--resume")
+    assert "format is None, but must be" in refused("profile", *TINY, "--out", out, "--resume")
     out.write_text("{}")
     assert "exists; remove it, or name another file" in refused("profile", *TINY, "--out", out)
