@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-from baselines.backbones import BACKBONES
+from baselines.backbones import BACKBONES, Shape
 from baselines.heads import aspp, classifier, decoder
 from nasseg.graph import Architecture, Builder
 
@@ -18,14 +18,16 @@ def _on(backbone: str) -> Callable[..., Architecture]:
         separable_decoder: bool | None = None,
         image_pooling: bool = True,
         filters: int = 256,
+        shape: Shape | None = None,
     ) -> Architecture:
         """DeepLabV3+; `separable` makes the 3×3 convolutions of ASPP and the decoder separable (§3.2).
 
-        `separable_decoder` sets the decoder's apart, `multi_grid` is the backbone's (arXiv 1706.05587, §3.2.1).
+        `separable_decoder` sets the decoder's apart, `multi_grid` is the backbone's (arXiv 1706.05587, §3.2.1), and so
+        is `shape`.
         """
         g = Builder(f"deeplabv3plus-{backbone}")
         image = g.input()
-        features = BACKBONES[backbone](g, image, output_stride, multi_grid=multi_grid)
+        features = BACKBONES[backbone](g, image, output_stride, multi_grid=multi_grid, shape=shape)
         high = aspp(
             g, features.output, output_stride, channels=filters, separable=separable, image_pooling=image_pooling
         )
@@ -37,6 +39,9 @@ def _on(backbone: str) -> Callable[..., Architecture]:
 
 
 deeplabv3plus_mobilenetv2 = _on("mobilenetv2")
+deeplabv3plus_efficientnet_lite0 = _on("efficientnet_lite0")
+deeplabv3plus_efficientnet_lite1 = _on("efficientnet_lite1")
+deeplabv3plus_efficientnet_lite2 = _on("efficientnet_lite2")
 deeplabv3plus_resnet50 = _on("resnet50")
 deeplabv3plus_resnet101 = _on("resnet101")
 deeplabv3plus_xception65 = _on("xception65")

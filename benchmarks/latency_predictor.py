@@ -1,4 +1,4 @@
-"""How well a latency table predicts networks that its calibration has not seen, compared with MAdds and parameters.
+"""The error of a latency table on networks that its calibration has not seen, compared with MAdds and parameters.
 
     python benchmarks/latency_predictor.py --space dpc --space auto_deeplab --device cuda --size 512x1024
 

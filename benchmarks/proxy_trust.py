@@ -1,4 +1,4 @@
-"""How well do cheap runs rank cells? Proxies against end-to-end training as long as a user would retrain.
+"""The ranking of cells by cheap runs: proxies against end-to-end training as long as a user would retrain.
 
     python benchmarks/proxy_trust.py --data folder:PATH --train-split search-train --val-split search-val \
         --weights FILE --full-steps 600 --out trust-camvid.json
@@ -154,7 +154,7 @@ def run(args, task, *arguments):
     return getattr(study, task)(*arguments)
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="streets")
     parser.add_argument("--train-split", default="train")
@@ -176,7 +176,11 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", default="proxy-trust")
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
     Path(args.work).mkdir(parents=True, exist_ok=True)
 
     names, seeds = args.cells or list(cells(args.random_cells)), range(args.seeds)

@@ -59,8 +59,15 @@ def main() -> None:
                 for side, checkout in (("before", arguments.before), ("after", arguments.after))
             )
             found = differences(before, after)
-            results.append({"search": name, "seed": seed, "trials": len(after), "differences": found})
-            print(f"{name}, seed {seed}: {len(before)} and {len(after)} trials, {len(found)} differences", *found[:3])
+            shared, other = shared_networks(before, after)
+            results.append(
+                {"search": name, "seed": seed, "differences": found, "tried by both": shared, "other scores": other}
+            )
+            print(
+                f"{name}, seed {seed}: {len(before)} and {len(after)} trials, {len(found)} differ in their order; of "
+                f"{shared} networks tried by both, {other} score differently",
+                *found[:3],
+            )
     print(json.dumps(results))
 
 
@@ -78,6 +85,22 @@ def trials(checkout: Path, folder: Path, options: list[str], seed: int) -> list[
         )
     with (folder / "trials.csv").open(newline="") as file:
         return [{name: value for name, value in row.items() if name not in CLOCKED} for row in csv.DictReader(file)]
+
+
+def shared_networks(before: list[dict[str, str]], after: list[dict[str, str]]) -> tuple[int, int]:
+    """How many networks both versions tried, and how many of these have another score at a step that both reached.
+
+    The order in which a sampler draws may change; what a network scores must not, unless it inherits weights.
+    """
+    old = {row["key"]: row for row in before}
+    pairs = [(old[row["key"]], row) for row in after if row["key"] in old]
+    other = [
+        name
+        for one, two in pairs
+        for name in one
+        if name.startswith("proxy_miou") and one[name] and two[name] and one[name] != two[name]
+    ]
+    return len(pairs), len(other)
 
 
 def differences(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[str]:

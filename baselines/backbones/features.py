@@ -1,13 +1,24 @@
 """Common parts of all backbones: the maps they return, and atrous rates from an output stride."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
 class Features(NamedTuple):
-    """The names of the nodes that hold a backbone's output and its low-level features (stride 4)."""
+    """The names of the nodes that hold a backbone's output, its low-level features (stride 4), and all its taps.
+
+    `taps` has the last map at each stride from 4 on; the deepest is the output.
+    """
 
     output: str
     low_level: str
+    taps: Mapping[int, str]
+
+    @classmethod
+    def of(cls, maps: Mapping[int, str]) -> "Features":
+        """From the last map at each stride, those below 4 left out."""
+        taps = {stride: name for stride, name in maps.items() if stride >= 4}
+        return cls(output=taps[max(taps)], low_level=taps[4], taps=taps)
 
 
 MULTI_GRID = (1, 2, 4)

@@ -8,6 +8,7 @@ three separable convolutions; this follows the paper. Parameters are the same.
 from typing import NamedTuple
 
 from baselines.backbones.features import MULTI_GRID, Features, rates_for_output_stride
+from baselines.backbones.shape import Shape, refuse_shape
 from nasseg.graph import Builder
 from nasseg.ops import Add, Conv, SeparableConv
 
@@ -37,34 +38,41 @@ EXIT = Block("exit.block1", (728, 1024, 1024), 2)
 LAST = (1536, 1536, 2048)
 
 
-def xception65(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """Add Xception-65: 2048 output channels, 256 low-level channels."""
+def xception65(
+    g: Builder, image: str, output_stride: int, *, multi_grid: bool = False, shape: Shape | None = None
+) -> Features:
+    """Xception-65: 2048 output channels, 256 low-level channels."""
+    refuse_shape(shape, "xception65")
     return _xception(g, image, ENTRY_65, output_stride, multi_grid)
 
 
-def xception71(g: Builder, image: str, output_stride: int, *, multi_grid: bool = False) -> Features:
-    """Add Xception-71: two more blocks in the entry flow; 2048 output channels, 256 low-level channels."""
+def xception71(
+    g: Builder, image: str, output_stride: int, *, multi_grid: bool = False, shape: Shape | None = None
+) -> Features:
+    """Xception-71: two more blocks in the entry flow; 2048 output channels, 256 low-level channels."""
+    refuse_shape(shape, "xception71")
     return _xception(g, image, ENTRY_71, output_stride, multi_grid)
 
 
 def _xception(g: Builder, image: str, entry: tuple[Block, ...], output_stride: int, multi_grid: bool) -> Features:
-    """Add an Xception; its low-level features are the last map at stride 4, before the stride that leaves it."""
+    """A stride's last map is what the block that leaves it strides over, so that of stride 4 lies inside a block."""
     blocks = (*entry, *MIDDLE, EXIT)
     strides = (2, *(block.stride for block in blocks), 1)
     *plan, (_, last_rate) = rates_for_output_stride(strides, output_stride)
-    low_level, total = "", 2
+    maps, total = {}, 2
     with g.scope("backbone"):
         x = g.add("entry.conv1", Conv(out_channels=32, stride=2), image)
         x = g.add("entry.conv2", Conv(out_channels=64), x)
         for block, (stride, rate) in zip(blocks, plan[1:], strict=True):
             before_stride, x = _block(g, block, x, stride, rate)
-            if total == 4 and block.stride == 2:
-                low_level = before_stride
-            total *= block.stride
+            if stride == 2:
+                maps[total] = before_stride
+            total *= stride
         for index, (channels, unit) in enumerate(zip(LAST, MULTI_GRID if multi_grid else (1, 1, 1), strict=True), 1):
             rate = last_rate * unit
             x = g.add(f"exit.block2.conv{index}", SeparableConv(out_channels=channels, rate=(rate, rate)), x)
-    return Features(output=x, low_level=low_level)
+    maps[total] = x
+    return Features.of(maps)
 
 
 def _block(g: Builder, block: Block, x: str, stride: int, rate: int) -> tuple[str, str]:

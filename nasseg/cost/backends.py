@@ -80,7 +80,7 @@ def _cuda_graph(run: Run) -> Run:
 
 
 def _compile(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
-    compiled = torch.compile(module, mode="reduce-overhead", dynamic=False)  # CUDA graphs where there is CUDA
+    compiled = torch.compile(module, mode="reduce-overhead", dynamic=False)  # CUDA graphs if there is CUDA
     return lambda: compiled(*inputs)
 
 

@@ -261,7 +261,7 @@ def _lowest(times_ms: Sequence[float], count: int) -> list[float]:
 
 def _continued(fresh: PartialProfile, path: Path) -> PartialProfile:
     """Read an unfinished profile; raises `ValueError` unless it is of the same things and conditions as `fresh`."""
-    state = read_model(PartialProfile, path, "the file of an unfinished profile")
+    state = read_model(PartialProfile, path, "the .partial file of a profile")
     before, now = ({"space": s.space, **s.conditions.model_dump()} for s in (state, fresh))
     for name, value in now.items():
         if before[name] != value:

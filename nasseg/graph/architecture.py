@@ -175,7 +175,7 @@ class Architecture(BaseModel):
         for node in self.ordered:
             inputs = [keys[source] for source in node.inputs]
             ordered = sorted(inputs) if node.op.order_free else inputs
-            keys[node.name] = digest([node.op.to_dict(), place.get(node.name), ordered])
+            keys[node.name] = digest([node.op.identity(), place.get(node.name), ordered])
         return keys
 
     @cached_property

@@ -21,7 +21,9 @@ class Op(BaseModel, ABC):
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most inputs; `None` means any number."""
     order_free: ClassVar[bool] = False
-    """Whether the order of the inputs does not matter; graph hashes then ignore it."""
+    """Whether the inputs' order leaves the result unchanged, which the hash of a graph then ignores too."""
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after networks had been hashed without them; their defaults must stay what they are."""
 
     @abstractmethod
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
@@ -42,6 +44,11 @@ class Op(BaseModel, ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: every field, so that changing a default later cannot change what a file means."""
         return self.model_dump(mode="json")
+
+    def identity(self) -> dict[str, Any]:
+        """The JSON form that hashes are made of: without the `later` fields that have their default."""
+        defaults = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in self.to_dict().items() if name not in defaults}
 
     def __str__(self) -> str:
         set_fields = self.model_dump(mode="json", exclude_defaults=True)

@@ -23,12 +23,38 @@ Stride = Annotated[int, Field(ge=1)]
 Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
 
 
+Padding = Literal["centred", "tensorflow"]
+"""Where a stride puts the windows: `centred` pads both sides alike; `tensorflow` pads only as much as the last window
+needs, an odd row or column of it at the end. Without a stride the two are the same."""
+
+
 def conv_layer(
-    in_channels: int, channels: int, kernel: int, stride: int = 1, *, rate: Pair = (1, 1), groups: int = 1, bias: bool
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    rate: Pair = (1, 1),
+    groups: int = 1,
+    bias: bool,
+    padding: Padding = "centred",
 ) -> nn.Conv2d:
-    """Build a convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
-    padding = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
-    return nn.Conv2d(in_channels, channels, kernel, stride, padding, dilation=rate, groups=groups, bias=bias)
+    """A convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
+    layer = _TensorFlowConv2d if padding == "tensorflow" and stride > 1 else nn.Conv2d
+    half = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
+    return layer(in_channels, channels, kernel, stride, half, dilation=rate, groups=groups, bias=bias)
+
+
+class _TensorFlowConv2d(nn.Conv2d):
+    """Padded by TensorFlow's rule for "same", which depends on the input's size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        sides = zip(input.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        down, right = (
+            max(rate * (kernel - 1) + 1 - stride + -size % stride, 0) for size, kernel, stride, rate in sides
+        )
+        padded = F.pad(input, (right // 2, right - right // 2, down // 2, down - down // 2))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class Conv(OutChannelsOp):
@@ -40,6 +66,8 @@ class Conv(OutChannelsOp):
     """
 
     op: Literal["conv"] = "conv"
+    later: ClassVar[frozenset[str]] = frozenset({"padding"})
+    out_channels: Channels
     kernel: OddKernel = 3
     stride: Stride = 1
     rate: Rate = (1, 1)
@@ -48,6 +76,7 @@ class Conv(OutChannelsOp):
     norm: NormName = "batch"
     activation: ActivationName = "relu"
     pre_activation: ActivationName = "none"
+    padding: Padding = "centred"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
         """Return `out_channels`; both channel counts must be multiples of `groups`."""
@@ -63,8 +92,9 @@ class Conv(OutChannelsOp):
         """Build convolution, norm and activation as layers 0, 1, 2; a bare convolution if there is nothing else."""
         (channels,) = in_channels
         conv = conv_layer(
-            channels, self.out_channels, self.kernel, self.stride, rate=self.rate, groups=self.groups, bias=self.bias
-        )
+            channels, self.out_channels, self.kernel,
+            stride=self.stride, rate=self.rate, groups=self.groups, bias=self.bias, padding=self.padding,
+        )  # fmt: skip
         return sequential(
             [
                 *activation_layers(self.pre_activation, inplace=False),

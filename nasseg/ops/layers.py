@@ -6,7 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NormName = Literal["batch", "none"]
+NormName = Literal["batch", "batch_1e-3", "none"]
+"""`batch_1e-3` is batch norm with TensorFlow's usual epsilon; PyTorch's is 1e-5."""
 ActivationName = Literal["relu", "relu6", "sigmoid", "none"]
 
 _ACTIVATIONS: dict[str, Callable[[bool], nn.Module]] = {
@@ -14,7 +15,8 @@ _ACTIVATIONS: dict[str, Callable[[bool], nn.Module]] = {
     "relu6": nn.ReLU6,
     "sigmoid": lambda inplace: nn.Sigmoid(),
 }
-"""Layer constructors by name; the argument says whether to work in place."""
+"""Each layer by its name, from whether it may work in place."""
+_EPSILON = {"batch": 1e-5, "batch_1e-3": 1e-3}
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -31,8 +33,8 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def norm_layers(norm: NormName, channels: int) -> list[nn.Module]:
-    """Return the normalisation layer as a list, empty for "none"."""
-    return [BatchNorm(channels)] if norm == "batch" else []
+    """The normalisation layer as a list, empty for "none"."""
+    return [] if norm == "none" else [BatchNorm(channels, eps=_EPSILON[norm])]
 
 
 def activation_layers(activation: ActivationName, *, inplace: bool = True) -> list[nn.Module]:

@@ -1,26 +1,36 @@
 """Residual blocks, each one operator, with torchvision's parameter names inside."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nasseg.ops.base import OutChannelsOp
-from nasseg.ops.conv import Conv, Rate, Stride, conv_layer
-from nasseg.ops.layers import BatchNorm
+from nasseg.ops.conv import Conv, OddKernel, Padding, Rate, Stride, conv_layer
+from nasseg.ops.layers import BatchNorm, NormName
 
 
 class InvertedResidual(OutChannelsOp):
-    """1×1 expansion, depthwise 3×3, linear 1×1 projection, and the input added if shapes allow.
+    """1×1 expansion, depthwise k×k, linear 1×1 projection, and the input added where shapes allow.
 
-    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). MobileNetV2 (arXiv 1801.04381, §3.3).
+    (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). MobileNetV2 (arXiv 1801.04381, §3.3);
+    EfficientNet-Lite's blocks are the same. `residual=False` never adds the input.
     """
 
     op: Literal["inverted_residual"] = "inverted_residual"
+    later: ClassVar[frozenset[str]] = frozenset({"kernel", "norm", "padding", "residual"})
     expansion: Annotated[int, Field(ge=1)] = 6
     stride: Stride = 1
     rate: Rate = (1, 1)
+    kernel: OddKernel = 3
+    norm: NormName = "batch"
+    padding: Padding = "centred"
+    residual: bool = True
+
+    def adds_input(self, in_channels: int) -> bool:
+        """Whether a block on so many channels adds its input to its output."""
+        return self.residual and self.stride == 1 and in_channels == self.out_channels
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
         """Build the block, its layers under `conv` as in torchvision."""
@@ -31,44 +41,64 @@ class _InvertedResidual(nn.Module):
     def __init__(self, op: InvertedResidual, in_channels: int) -> None:
         super().__init__()
         hidden = in_channels * op.expansion
-        expand = Conv(out_channels=hidden, kernel=1, activation="relu6")
-        depthwise = Conv(out_channels=hidden, stride=op.stride, rate=op.rate, groups=hidden, activation="relu6")
-        project = Conv(out_channels=op.out_channels, kernel=1, activation="none")
+        expand = Conv(out_channels=hidden, kernel=1, norm=op.norm, activation="relu6")
+        depthwise = Conv(
+            out_channels=hidden,
+            kernel=op.kernel,
+            stride=op.stride,
+            rate=op.rate,
+            groups=hidden,
+            norm=op.norm,
+            activation="relu6",
+            padding=op.padding,
+        )
+        project = Conv(out_channels=op.out_channels, kernel=1, norm=op.norm, activation="none")
         layers = [expand.build([in_channels])] if op.expansion > 1 else []
         layers += [depthwise.build([hidden]), *project.build([hidden]).children()]
         self.conv = nn.Sequential(*layers)
-        self.residual = op.stride == 1 and in_channels == op.out_channels
+        self.residual = op.adds_input(in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return x + y if self.residual else y
 
 
-class BasicBlock(OutChannelsOp):
-    """Two 3×3 convolutions, the input added before the last ReLU; a 1×1 convolution adapts the input if needed.
+class _ResNetBlock(OutChannelsOp):
+    """Shared by ResNet's two blocks: their fields and their shortcut."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"kernel", "projection"})
+    stride: Stride = 1
+    rate: Rate = (1, 1)
+    kernel: OddKernel = 3
+    projection: bool = False
+
+    def adds_input(self, in_channels: int) -> bool:
+        """Whether a block on so many channels adds its input as it is, not projected."""
+        return not self.projection and self.stride == 1 and in_channels == self.out_channels
+
+
+class BasicBlock(_ResNetBlock):
+    """Two k×k convolutions, the input added before the last ReLU; a 1×1 convolution fits the input where it must.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-18 and -34 (arXiv 1512.03385, §3.3).
+    With `projection`, the 1×1 convolution is there even where shapes agree.
     """
 
     op: Literal["basic_block"] = "basic_block"
-    stride: Stride = 1
-    rate: Rate = (1, 1)
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
         """Build the block with torchvision's names: conv1, bn1, …, downsample."""
         return _BasicBlock(self, in_channels[0])
 
 
-class Bottleneck(OutChannelsOp):
-    """1×1, 3×3 and 1×1 convolution, the inner ones a quarter as wide; the input added before the last ReLU.
+class Bottleneck(_ResNetBlock):
+    """1×1, k×k and 1×1 convolution, the inner ones a quarter as wide; the input added before the last ReLU.
 
     (N, C, H, W) → (N, out_channels, ceil(H / stride), ceil(W / stride)). ResNet-50 and deeper (arXiv 1512.03385, §3.3);
-    the 3×3 convolution has the stride and the rate, as in torchvision.
+    the k×k convolution has the stride and the rate, as in torchvision. `projection` is as for `BasicBlock`.
     """
 
     op: Literal["bottleneck"] = "bottleneck"
-    stride: Stride = 1
-    rate: Rate = (1, 1)
 
     @model_validator(mode="after")
     def _quarter_is_whole(self) -> "Bottleneck":
@@ -85,12 +115,12 @@ class _BasicBlock(nn.Module):
     def __init__(self, op: BasicBlock, in_channels: int) -> None:
         super().__init__()
         width = op.out_channels
-        self.conv1 = conv_layer(in_channels, width, 3, stride=op.stride, rate=op.rate, bias=False)
+        self.conv1 = conv_layer(in_channels, width, op.kernel, stride=op.stride, rate=op.rate, bias=False)
         self.bn1 = BatchNorm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = conv_layer(width, width, 3, rate=op.rate, bias=False)
+        self.conv2 = conv_layer(width, width, op.kernel, rate=op.rate, bias=False)
         self.bn2 = BatchNorm(width)
-        self.downsample = _shortcut(in_channels, width, op.stride)
+        self.downsample = _shortcut(op, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -105,12 +135,12 @@ class _Bottleneck(nn.Module):
         width = op.out_channels // 4
         self.conv1 = conv_layer(in_channels, width, 1, bias=False)
         self.bn1 = BatchNorm(width)
-        self.conv2 = conv_layer(width, width, 3, stride=op.stride, rate=op.rate, bias=False)
+        self.conv2 = conv_layer(width, width, op.kernel, stride=op.stride, rate=op.rate, bias=False)
         self.bn2 = BatchNorm(width)
         self.conv3 = conv_layer(width, op.out_channels, 1, bias=False)
         self.bn3 = BatchNorm(op.out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, op.out_channels, op.stride)
+        self.downsample = _shortcut(op, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -120,8 +150,9 @@ class _Bottleneck(nn.Module):
         return self.relu(y)  # type: ignore[no-any-return]
 
 
-def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
-    """Build the identity, or a 1×1 convolution with norm if the block changes the shape."""
-    if stride == 1 and in_channels == channels:
+def _shortcut(op: _ResNetBlock, in_channels: int) -> nn.Module:
+    """The identity, or a 1×1 convolution with norm where the block changes the shape."""
+    if op.adds_input(in_channels):
         return nn.Identity()
-    return nn.Sequential(conv_layer(in_channels, channels, 1, stride=stride, bias=False), BatchNorm(channels))
+    channels = op.out_channels
+    return nn.Sequential(conv_layer(in_channels, channels, 1, stride=op.stride, bias=False), BatchNorm(channels))

@@ -62,7 +62,9 @@ class WeightStore:
     def keys(self, architecture: Architecture) -> dict[str, str]:
         """Return the key under which each node's weights are stored, by node name."""
         return {
-            node.name: digest([node.name, node.op.to_dict(), [architecture.channels(source) for source in node.inputs]])
+            node.name: digest(
+                [node.name, node.op.identity(), [architecture.channels(source) for source in node.inputs]]
+            )
             for node in architecture.nodes
         }
 

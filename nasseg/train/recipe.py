@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     class_weights: tuple[NonNegativeFloat, ...] | None = None
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
-    amp: bool = Field(default=True, description="mixed precision where the device is faster with it")
+    amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

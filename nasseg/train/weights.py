@@ -1,5 +1,6 @@
-"""Loading weights from files into networks, above all pretrained backbones with torchvision's names."""
+"""Weights from files into networks: a network's own, and a pretrained backbone's with its published names."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -10,15 +11,32 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from nasseg.network import Network
 from nasseg.train.checkpoint import load_checkpoint
+from nasseg.train.remapping import remapped
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("classifier.", "fc.")
-"""Prefixes of torchvision's ImageNet heads."""
+"""How the names of torchvision's ImageNet heads begin."""
+EFFICIENTNET_LITE = {
+    "_conv_stem": "stem.0",
+    "_bn0": "stem.1",
+    r"_blocks\.0\._depthwise_conv": "blocks.0.conv.0.0",  # the first block expands nothing
+    r"_blocks\.0\._bn1": "blocks.0.conv.0.1",
+    r"_blocks\.0\._project_conv": "blocks.0.conv.1",
+    r"_blocks\.0\._bn2": "blocks.0.conv.2",
+    r"_blocks\.(\d+)\._expand_conv": r"blocks.\1.conv.0.0",
+    r"_blocks\.(\d+)\._bn0": r"blocks.\1.conv.0.1",
+    r"_blocks\.(\d+)\._depthwise_conv": r"blocks.\1.conv.1.0",
+    r"_blocks\.(\d+)\._bn1": r"blocks.\1.conv.1.1",
+    r"_blocks\.(\d+)\._project_conv": r"blocks.\1.conv.2",
+    r"_blocks\.(\d+)\._bn2": r"blocks.\1.conv.3",
+}
+"""From the names of EfficientNet-Lite's layers in the port of its weights to PyTorch, to those in the backbone."""
 
 
 class Published(NamedTuple):
-    """A checkpoint that torchvision publishes, and a parameter that tells its network from the others."""
+    """A checkpoint that torchvision publishes, and a parameter that tells its network of any shape from others."""
 
     url: str
     parameter: str
@@ -26,12 +44,12 @@ class Published(NamedTuple):
 
 IMAGENET = {
     "mobilenet_v2": Published(
-        "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", "features.17.conv.2.weight"
+        "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", "features.1.conv.0.0.weight"
     ),
     "vgg16": Published("https://download.pytorch.org/models/vgg16-397923af.pth", "features.28.weight"),
     "resnet101": Published("https://download.pytorch.org/models/resnet101-63fe2227.pth", "layer3.22.conv3.weight"),
-    "resnet50": Published("https://download.pytorch.org/models/resnet50-0676ba61.pth", "layer3.5.conv3.weight"),
-    "resnet18": Published("https://download.pytorch.org/models/resnet18-f37072fd.pth", "layer4.1.conv2.weight"),
+    "resnet50": Published("https://download.pytorch.org/models/resnet50-0676ba61.pth", "layer1.0.conv3.weight"),
+    "resnet18": Published("https://download.pytorch.org/models/resnet18-f37072fd.pth", "layer1.0.conv2.weight"),
 }
 """Checkpoints by the backbone's name, the more specific ones first."""
 
@@ -90,10 +108,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:
     """Set the weights of a network's stage `backbone` from a file, or from ImageNet with the source `imagenet`.
 
-    Names are torchvision's, with or without the prefix `backbone.`. ImageNet classifiers are left out, but a backbone
-    that has turned their linear layers into convolutions (FCN) gets their weights.
+    Names are torchvision's, with or without `backbone.` before them, or those of `EFFICIENTNET_LITE`. ImageNet
+    classifiers are left out, but where the backbone has turned their linear layers into convolutions (FCN), these get
+    the weights. A backbone that keeps a part of the published one takes that part of the weights (`remapping.py`).
 
-    Raises `ValueError` if nothing matches, or if the file cannot be read or fetched.
+    Raises `ValueError` where nothing matches, where the weights are of another backbone than the one that was
+    re-shaped, or where the file cannot be read or fetched.
     """
     weights = imagenet_weights(network) if source == "imagenet" else read_weights(Path(source))
     return load_backbone(network, weights, name=str(source))
@@ -104,14 +124,16 @@ def load_backbone(network: nn.Module, weights: dict[str, Tensor], name: str = "t
     own = network.state_dict()
     wanted = {
         key if key.startswith(BACKBONE) else BACKBONE + key: tensor
-        for key, tensor in weights.items()
+        for key, tensor in ((_our_name(name), tensor) for name, tensor in weights.items())
         if BACKBONE + key in own or not key.startswith(CLASSIFIERS)
     }
+    if isinstance(network, Network):
+        wanted = remapped(wanted, network.architecture)
     report = _assign(network, wanted, prefix=BACKBONE)
     if not report.matched:
         raise ValueError(
             f"Nothing in {name} matches the network's backbone ({report}): use weights of the same backbone, with "
-            "torchvision's names"
+            "torchvision's names, or EfficientNet-Lite's (_conv_stem.weight, …)"
         )
     return report
 
@@ -133,6 +155,15 @@ def imagenet_weights(network: nn.Module) -> dict[str, Tensor]:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(f"{url} cannot be fetched ({error}): put the file into {folder}, or give its path") from error
     return weights
+
+
+def _our_name(name: str) -> str:
+    """The name that a tensor has in the backbone, from the one that it was published under."""
+    layer, dot, tensor = name.rpartition(".")
+    for pattern, ours in EFFICIENTNET_LITE.items():
+        if match := re.fullmatch(pattern, layer):
+            return match.expand(ours) + dot + tensor
+    return name
 
 
 def _assign(network: nn.Module, weights: dict[str, Tensor], prefix: str) -> WeightsReport:

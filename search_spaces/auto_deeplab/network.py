@@ -54,7 +54,8 @@ def backbone(g: Builder, image: str, choice: Backbone, filters: int, stem_filter
     with g.scope("backbone"):
         layers = _Layers(choice, filters, g, stem(g, image, stem_filters))
         output = g.add("activation", Activation(), layers.output(len(choice.levels)))
-    return Features(output=output, low_level=layers.low_level)
+    taps = {4: layers.low_level, 4 << choice.levels[-1]: output}
+    return Features(output=output, low_level=layers.low_level, taps=taps)
 
 
 def stem(g: Builder, image: str, filters: int) -> tuple[str, str]:

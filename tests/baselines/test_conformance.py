@@ -14,6 +14,9 @@ from baselines.deeplabv3 import (
     deeplabv3_xception71,
 )
 from baselines.deeplabv3plus import (
+    deeplabv3plus_efficientnet_lite0,
+    deeplabv3plus_efficientnet_lite1,
+    deeplabv3plus_efficientnet_lite2,
     deeplabv3plus_mobilenetv2,
     deeplabv3plus_resnet50,
     deeplabv3plus_resnet101,
@@ -47,6 +50,9 @@ BASELINES: dict[str, Callable[..., Architecture]] = {
     "deeplabv3-xception65": partial(deeplabv3_xception65, filters=16),
     "deeplabv3-xception71": partial(deeplabv3_xception71, filters=16),
     "deeplabv3plus-mobilenetv2": partial(deeplabv3plus_mobilenetv2, filters=16),
+    "deeplabv3plus-efficientnet_lite0": partial(deeplabv3plus_efficientnet_lite0, filters=16),
+    "deeplabv3plus-efficientnet_lite1": partial(deeplabv3plus_efficientnet_lite1, filters=16),
+    "deeplabv3plus-efficientnet_lite2": partial(deeplabv3plus_efficientnet_lite2, filters=16),
     "deeplabv3plus-resnet50": partial(deeplabv3plus_resnet50, filters=16),
     "deeplabv3plus-resnet101": partial(deeplabv3plus_resnet101, filters=16),
     "deeplabv3plus-xception65": partial(deeplabv3plus_xception65, filters=16),
@@ -58,6 +64,8 @@ BASELINES: dict[str, Callable[..., Architecture]] = {
 }
 
 LONG = (
+    "efficientnet_lite1",
+    "efficientnet_lite2",
     "resnet101",
     "xception65",
     "xception71",

@@ -82,7 +82,7 @@ MISSING = object()
         ),
         (["nodes", 1, "op", "kernel"], 0, "nodes[1].op.kernel is 0, but must be greater than or equal to 1"),
         (["nodes", 1, "op", "rate"], [1], "nodes[1].op.rate[1] is missing"),
-        (["nodes", 1, "op", "norm"], "layer", "nodes[1].op.norm is 'layer', but must be 'batch' or 'none'"),
+        (["nodes", 1, "op", "norm"], "layer", "nodes[1].op.norm is 'layer', but must be 'batch', 'batch_1e-3'"),
         (["nodes", 1, "op", "groups"], 2, "node 'backbone.stem': groups is 2, but must divide the input's 3 and"),
         (["nodes", 1, "colour"], "red", "nodes[1].colour is not a known field"),
         (

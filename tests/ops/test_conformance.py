@@ -52,6 +52,7 @@ CASES = [
     Case(Conv(out_channels=6, rate=(2, 1), groups=2), (4,)),
     Case(Conv(out_channels=6, kernel=5, stride=2, bias=True, norm="none", activation="relu6"), (4,)),
     Case(Conv(out_channels=6, kernel=1, activation="none", pre_activation="relu"), (4,)),
+    Case(Conv(out_channels=6, stride=2, norm="batch_1e-3", padding="tensorflow"), (4,)),
     Case(SeparableConv(out_channels=6, stride=2, rate=(3, 1)), (4,)),
     Case(SeparableConv(out_channels=6, kernel=5, depthwise_norm="none", pre_activation="relu"), (4,)),
     Case(TransposedConv(out_channels=6), (4,), doubled),
@@ -66,10 +67,14 @@ CASES = [
     Case(GlobalPool(), (4,), pixel),
     Case(InvertedResidual(out_channels=4), (4,)),
     Case(InvertedResidual(out_channels=6, expansion=1, stride=2), (4,)),
+    Case(InvertedResidual(out_channels=4, kernel=5, stride=2, norm="batch_1e-3", padding="tensorflow"), (4,)),
+    Case(InvertedResidual(out_channels=4, kernel=7, residual=False), (4,)),
     Case(BasicBlock(out_channels=4, rate=2), (4,)),
     Case(BasicBlock(out_channels=6, stride=2), (4,)),
+    Case(BasicBlock(out_channels=4, kernel=5, projection=True), (4,)),
     Case(Bottleneck(out_channels=8), (8,)),
     Case(Bottleneck(out_channels=8, stride=2), (4,)),
+    Case(Bottleneck(out_channels=8, kernel=5, projection=True), (8,)),
     Case(StdcModule(out_channels=16), (4,)),
     Case(StdcModule(out_channels=16, blocks=3, stride=2), (4,)),
     Case(Resize(factor=2.0), (4,), doubled),
@@ -103,6 +108,15 @@ class TestInput(OperatorDataConformance):
 @pytest.mark.parametrize("case", CASES, ids=str)
 class TestOperators(OperatorConformance):
     pass
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_identity_leaves_out_only_later_fields_at_their_defaults(case: Case) -> None:
+    """A file has all fields, a hash none that came later, so that networks from before keep theirs."""
+    fields, whole = type(case.op).model_fields, case.op.to_dict()
+    assert case.op.later <= set(fields)
+    left_out = {name for name in case.op.later if getattr(case.op, name) == fields[name].default}
+    assert case.op.identity() == {name: value for name, value in whole.items() if name not in left_out}
 
 
 @pytest.mark.parametrize(

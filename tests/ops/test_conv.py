@@ -24,6 +24,47 @@ def test_conv_is_pytorchs_with_a_rate_per_axis(kernel: int, stride: int, rate: t
     torch.testing.assert_close(conv(x), expected)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "rate"), [(3, 2, 1), (5, 2, 1), (7, 2, 2), (3, 3, 1), (1, 2, 1)])
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
+@torch.no_grad()
+def test_tensorflow_padding_covers_the_last_window_and_no_more(
+    kernel: int, stride: int, rate: int, size: tuple[int, int]
+) -> None:
+    op = Conv(
+        out_channels=3,
+        kernel=kernel,
+        stride=stride,
+        rate=(rate, rate),
+        norm="none",
+        activation="none",
+        padding="tensorflow",
+    )
+    conv, x = op.build([2]), images(1, 2, *size)
+    assert isinstance(conv, nn.Conv2d)
+    pads = []
+    for length in reversed(size):
+        last = (-(-length // stride) - 1) * stride  # where the last window starts, without padding
+        missing = max(last + rate * (kernel - 1) + 1 - length, 0)
+        pads += [missing // 2, missing - missing // 2]
+    expected = F.conv2d(F.pad(x, pads), conv.weight, stride=stride, dilation=rate)
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_tensorflow_padding_is_the_centred_one_without_a_stride() -> None:
+    convs = [
+        Conv(out_channels=3, kernel=5, norm="none", activation="none", padding=padding).build([2])
+        for padding in ("centred", "tensorflow")
+    ]
+    assert type(convs[0]) is type(convs[1]) is nn.Conv2d
+    assert convs[0].padding == convs[1].padding == (2, 2)
+
+
+def test_batch_norm_has_the_epsilon_of_its_name() -> None:
+    for norm, epsilon in (("batch", 1e-5), ("batch_1e-3", 1e-3)):
+        _, layer, _ = Conv(out_channels=3, norm=norm).build([2])  # type: ignore[arg-type, misc]
+        assert layer.eps == epsilon
+
+
 @torch.no_grad()
 def test_norm_and_activation_follow_and_pre_activation_leads() -> None:
     op = Conv(out_channels=6, pre_activation="relu", activation="relu6")

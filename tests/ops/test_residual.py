@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasseg.ops import InvertedResidual
+from nasseg.ops import BasicBlock, Bottleneck, InvertedResidual
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,33 @@ def test_inverted_residual_equals_its_formula(stride: int, rate: int, out_channe
     y = F.relu6(norm * F.conv2d(y, depthwise, stride=stride, padding=rate, dilation=rate, groups=12))
     y = norm * F.conv2d(y, project)
     torch.testing.assert_close(block(x), y + x if stride == 1 and out_channels == 4 else y)
+
+
+@torch.no_grad()
+def test_inverted_residual_without_its_input_is_its_formula_alone() -> None:
+    torch.manual_seed(0)
+    block, x = InvertedResidual(out_channels=4).build([4]).eval(), torch.randn(1, 4, 5, 5)
+    alone = InvertedResidual(out_channels=4, residual=False).build([4]).eval()
+    alone.load_state_dict(block.state_dict())
+    torch.testing.assert_close(alone(x) + x, block(x))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        InvertedResidual(out_channels=8, kernel=5),
+        BasicBlock(out_channels=8, kernel=5),
+        Bottleneck(out_channels=8, kernel=5),
+    ],
+)
+def test_kernel_is_that_of_the_convolutions_beyond_1x1(op: InvertedResidual | BasicBlock | Bottleneck) -> None:
+    smaller = op.model_copy(update={"kernel": 3}).build([8]).state_dict()
+    for name, tensor in op.build([8]).state_dict().items():
+        assert tensor.shape[2:] == ((5, 5) if smaller[name].shape[2:] == (3, 3) else smaller[name].shape[2:])
+
+
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_projection_puts_a_convolution_into_the_shortcut(kind: type[BasicBlock] | type[Bottleneck]) -> None:
+    assert not any("downsample" in name for name in kind(out_channels=8).build([8]).state_dict())
+    weight = kind(out_channels=8, projection=True).build([8]).state_dict()["downsample.0.weight"]
+    assert weight.shape == (8, 8, 1, 1)

@@ -7,6 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from baselines.backbones import BACKBONES, Shape, Stage
+from baselines.deeplabv3plus import deeplabv3plus_efficientnet_lite0
+from nasseg.graph import Builder
 from nasseg.train import weights
 from nasseg.train.weights import load_backbone, load_pretrained, read_weights
 
@@ -120,6 +123,51 @@ def test_offline_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, t
 def test_imagenet_for_an_unknown_backbone() -> None:
     with pytest.raises(ValueError, match=r"published for mobilenet_v2, vgg16, .*not for this backbone"):
         load_pretrained(tiny_network(), "imagenet")
+
+
+def test_efficientnet_lite_has_its_published_names() -> None:
+    network = deeplabv3plus_efficientnet_lite0(3).network()
+    pairs = {
+        "_conv_stem.weight": "stem.0.weight",
+        "_bn0.bias": "stem.1.bias",
+        "_blocks.0._depthwise_conv.weight": "blocks.0.conv.0.0.weight",
+        "_blocks.0._bn1.running_var": "blocks.0.conv.0.1.running_var",
+        "_blocks.0._project_conv.weight": "blocks.0.conv.1.weight",
+        "_blocks.0._bn2.weight": "blocks.0.conv.2.weight",
+        "_blocks.10._expand_conv.weight": "blocks.10.conv.0.0.weight",
+        "_blocks.10._bn0.running_mean": "blocks.10.conv.0.1.running_mean",
+        "_blocks.10._depthwise_conv.weight": "blocks.10.conv.1.0.weight",
+        "_blocks.10._bn1.weight": "blocks.10.conv.1.1.weight",
+        "_blocks.10._project_conv.weight": "blocks.10.conv.2.weight",
+        "_blocks.10._bn2.bias": "blocks.10.conv.3.bias",
+    }
+    own = network.state_dict()
+    content = {theirs: torch.rand(own[f"backbone.{ours}"].shape) for theirs, ours in pairs.items()}
+    assert len(load_backbone(network, content).matched) == len(pairs)
+    for theirs, ours in pairs.items():
+        assert torch.equal(own[f"backbone.{ours}"], content[theirs])
+
+
+def test_other_names_say_which_are_known() -> None:
+    network = deeplabv3plus_efficientnet_lite0(3).network()
+    with pytest.raises(ValueError, match=r"torchvision's names, or EfficientNet-Lite's \(_conv_stem\.weight, …\)$"):
+        load_backbone(network, {"blocks.0.0.conv_dw.weight": torch.zeros(32, 1, 3, 3)})
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "resnet18", "resnet50", "resnet101"])
+def test_imagenet_knows_a_backbone_of_any_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str, **options: Any) -> dict[str, torch.Tensor]:
+        asked.append(url)
+        return {}
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    g = Builder(name)
+    small = Shape(stages=[Stage(blocks=1, width=0.5)] * (2 if name.startswith("resnet") else 3))
+    shape = None if name == "resnet101" else small
+    weights.imagenet_weights(g.build(BACKBONES[name](g, g.input(), 8, shape=shape).output).network())
+    assert [url.rpartition("/")[2].partition("-")[0].replace("_", "") for url in asked] == [name]
 
 
 def test_mobilenetv2_file_fits_exactly(shared: Path) -> None:

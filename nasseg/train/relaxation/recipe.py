@@ -40,7 +40,7 @@ class RelaxationRecipe(BaseModel):
     architecture_learning_rate: PositiveFloat = 3e-3
     architecture_weight_decay: NonNegativeFloat = 1e-3
     cost_weight: Annotated[float, Field(le=0)] = Field(default=0.0, description="exponent of the cost in the objective")
-    amp: bool = Field(default=True, description="mixed precision where the device is faster with it")
+    amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
     options: RelaxationOptions = RelaxationOptions()
 
     @property

@@ -8,6 +8,9 @@ from nasseg.graph import Architecture, Builder
 
 PARAMS = {
     "mobilenetv2": 2_223_872 - 412_160,  # without the last 1×1 convolution, 320 to 1280 channels
+    "efficientnet_lite0": 2_958_848,  # of the published files, without running statistics
+    "efficientnet_lite1": 3_723_520,
+    "efficientnet_lite2": 4_357_952,
     "resnet18": 11_176_512,
     "resnet50": 23_508_032,
     "resnet101": 42_500_160,
@@ -20,7 +23,7 @@ def alone(name: str, output_stride: int = 16, **options: bool) -> tuple[Architec
     """The backbone by itself, and the names of its output and of its low-level features."""
     g = Builder(name)
     features = BACKBONES[name](g, g.input(), output_stride, **options)
-    return g.build(*features), *features
+    return g.build(features.output, features.low_level), features.output, features.low_level
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -63,7 +66,7 @@ def test_multi_grid_multiplies_the_last_stages_rate(output_stride: int, rates: l
     assert [architecture[f"backbone.exit.block2.conv{i}"].op.rate[0] for i in (1, 2, 3)] == rates
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "resnet18"])
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_lite0", "resnet18"])
 def test_multi_grid_needs_three_convolutions(name: str) -> None:
     with pytest.raises(ValueError, match=f"must be false on {name}"):
         alone(name, multi_grid=True)

@@ -41,8 +41,8 @@ from search_spaces.dpc import DPC, PUBLISHED
         (PyramidPool(out_channels=8, grid=(2, 4)), "pool 2×4", "pooling"),
         (image_pool(8), "image pool", "pooling"),
         (AveragePool(kernel=3, stride=2), "3×3 average pool /2", "pooling"),
-        (InvertedResidual(out_channels=8, stride=2), "inverted residual /2", "block"),
-        (InvertedResidual(out_channels=8, rate=(2, 2)), "inverted residual, atrous 2×2", "atrous convolution"),
+        (InvertedResidual(out_channels=8, stride=2), "3×3 inverted residual /2", "block"),
+        (InvertedResidual(out_channels=8, rate=(2, 2)), "3×3 inverted residual, atrous 2×2", "atrous convolution"),
         (Concat(), "concat", "join"),
         (Activation(norm="batch"), "batch norm + relu", "other"),
         (Activation(), "relu", "other"),
@@ -79,7 +79,7 @@ def test_the_svg_has_the_operators_as_text() -> None:
 
 def test_runs_of_equal_operators_are_one_box() -> None:
     shown = texts(draw(deeplabv3plus_mobilenetv2()))
-    assert "inverted residual  × 3" in shown
+    assert "3×3 inverted residual  × 3" in shown
     assert "backbone.features.8 – 10 · 64 ch" in shown
     assert "resize to image" in shown
     assert "resize to decoder.low_level" in shown
