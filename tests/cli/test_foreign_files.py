@@ -200,11 +200,13 @@ def test_a_password_is_in_no_file_and_is_given_again(nasseg: Run, refused: Refus
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "nasseg"], ["-c", "from nasseg.cli import main; main()"]])
 def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, command: list[str]) -> None:
-    """With workers in processes of their own."""
+    """With workers in processes of their own; another name of the class tells the module from the repository's."""
+    source = (REPOSITORY / "examples" / "own_space.py").read_text()
+    told = "search --space examples.own_space:TwoRates --budget 8trials"
+    assert f"nasseg {told}\n" in source
     (tmp_path / "examples").mkdir()
-    shutil.copy(REPOSITORY / "examples" / "own_space.py", tmp_path / "examples")
-    told = "search --space examples.own_space:TwoRates --budget 3trials"
-    assert told.replace("3trials", "8trials") in (REPOSITORY / "examples" / "own_space.py").read_text()
+    (tmp_path / "examples" / "own_space.py").write_text(source.replace("TwoRates", "TwoRatesHere"))
+    told = told.replace("TwoRates", "TwoRatesHere").replace("8trials", "3trials")
     small = ["--data", DATA, "--rungs", "1", "--full-steps", "1", "--seeds", "1", "--finalists", "1"]
     isolated = ["-P", "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {command[-1]}"]
     script = command if command[0] == "-m" else isolated
@@ -216,4 +218,4 @@ def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, c
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "best.json").read_text())["space"] == "examples.own_space:TwoRates"
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["space"] == "examples.own_space:TwoRatesHere"
