@@ -62,7 +62,11 @@ class Space(BaseModel, ABC, Generic[C]):
 
     @abstractmethod
     def decisions(self, decide: Decide) -> None:
-        """Take every decision that leads to a point. A decision may depend only on the options taken before it."""
+        """Take every decision that leads to a point, under the names of the choice's fields that they fill.
+
+        Later decisions may depend on the options taken before, and on nothing else. A field that some points leave
+        without a decision needs a default.
+        """
 
     @abstractmethod
     def references(self) -> dict[str, C]:
