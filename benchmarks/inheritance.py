@@ -35,7 +35,7 @@ from nasseg.planning.machine import Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
 from nasseg.rank_correlation import spearman
-from nasseg.train.inheritance import WeightStore
+from nasseg.train.weights.inheritance import WeightStore
 
 
 def main():

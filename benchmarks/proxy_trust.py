@@ -39,7 +39,7 @@ from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short
 from nasseg.train.trainer import Trainer
-from nasseg.train.weights import load_pretrained
+from nasseg.train.weights.loading import load_pretrained
 from search_spaces.dpc import ASPP, CONV1X1, DPC, PUBLISHED, Cell
 
 LABEL_STRIDE = 4

@@ -26,7 +26,7 @@ from nasseg.data.resized import Resized
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short
-from nasseg.train.weights import load_backbone, load_pretrained, read_weights
+from nasseg.train.weights.loading import load_backbone, load_pretrained, read_weights
 
 STAGES = {"resnet18": 4, "resnet50": 4}
 

@@ -22,7 +22,7 @@ from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable
 from nasseg.train.fit import seeded_network
-from nasseg.train.weights import load_pretrained
+from nasseg.train.weights.loading import load_pretrained
 
 CHECKED = 50
 """Random networks whose operators a latency table must have."""

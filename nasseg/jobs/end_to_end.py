@@ -11,7 +11,7 @@ from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
-from nasseg.train.weights import load_pretrained
+from nasseg.train.weights.loading import load_pretrained
 
 EVALUATION_BATCH = 8
 

@@ -15,9 +15,9 @@ from nasseg.run_folder import INHERITED_WEIGHTS_FOLDER, proxy_checkpoint
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import seeded_network
-from nasseg.train.inheritance import WeightStore
 from nasseg.train.metrics import Metrics
 from nasseg.train.trainer import Trainer
+from nasseg.train.weights.inheritance import WeightStore
 
 
 class Proxy:

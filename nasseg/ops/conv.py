@@ -92,9 +92,15 @@ class Conv(OutChannelsOp):
         """Build convolution, norm and activation as layers 0, 1, 2; a bare convolution if there is nothing else."""
         (channels,) = in_channels
         conv = conv_layer(
-            channels, self.out_channels, self.kernel,
-            stride=self.stride, rate=self.rate, groups=self.groups, bias=self.bias, padding=self.padding,
-        )  # fmt: skip
+            channels,
+            self.out_channels,
+            self.kernel,
+            stride=self.stride,
+            rate=self.rate,
+            groups=self.groups,
+            bias=self.bias,
+            padding=self.padding,
+        )
         return sequential(
             [
                 *activation_layers(self.pre_activation, inplace=False),

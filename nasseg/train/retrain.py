@@ -33,7 +33,7 @@ from nasseg.train.recipe import Recipe
 from nasseg.train.recipes import paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
 from nasseg.train.trainer import Trainer
-from nasseg.train.weights import WeightsReport, load_pretrained
+from nasseg.train.weights.loading import WeightsReport, load_pretrained
 
 EVALUATION_BATCH = 4
 SCORES_IN_A_RUN = 10

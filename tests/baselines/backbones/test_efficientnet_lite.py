@@ -14,7 +14,7 @@ from torch import Tensor
 from baselines.backbones import BACKBONES, Shape, Stage
 from nasseg.graph import Builder
 from nasseg.network import Network
-from nasseg.train.weights import load_pretrained
+from nasseg.train.weights.loading import load_pretrained
 
 BLOCKS = (
     "r1_k3_s11_e1_i32_o16",

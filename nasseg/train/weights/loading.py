@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nasseg.network import Network
 from nasseg.train.checkpoint import load_checkpoint
-from nasseg.train.remapping import remapped
+from nasseg.train.weights.remapping import remapped
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("classifier.", "fc.")

@@ -11,9 +11,8 @@ from baselines.backbones import BACKBONES, Shape, Stage
 from baselines.deeplabv3plus import deeplabv3plus_efficientnet_lite0
 from nasseg.graph import Builder
 from nasseg.train import weights
-from nasseg.train.weights import load_backbone, load_pretrained, read_weights
-
-from .tiny import tiny_network
+from nasseg.train.weights.loading import load_backbone, load_pretrained, read_weights
+from tests.train.tiny import tiny_network
 
 
 def backbone_weights() -> dict[str, torch.Tensor]:

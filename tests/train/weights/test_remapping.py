@@ -15,8 +15,8 @@ from baselines.deeplabv3plus import deeplabv3plus_mobilenetv2
 from baselines.fcn import fcn8s
 from nasseg.graph import Builder
 from nasseg.network import Network
-from nasseg.train.remapping import remapped
-from nasseg.train.weights import load_backbone, load_pretrained
+from nasseg.train.weights.loading import load_backbone, load_pretrained
+from nasseg.train.weights.remapping import remapped
 
 STAGES = {"mobilenetv2": 7, "efficientnet_lite0": 7, "efficientnet_lite1": 7, "resnet18": 4, "resnet50": 4}
 every_backbone = pytest.mark.parametrize("name", STAGES)

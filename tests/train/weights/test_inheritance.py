@@ -15,8 +15,8 @@ from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Candidate, Job, Outcome
 from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
-from nasseg.train.inheritance import WeightStore
 from nasseg.train.trainer import Trainer
+from nasseg.train.weights.inheritance import WeightStore
 from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, tiny_config
 
 
