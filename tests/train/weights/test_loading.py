@@ -10,7 +10,7 @@ from torch import nn
 from baselines.backbones import BACKBONES, Shape, Stage
 from baselines.deeplabv3plus import deeplabv3plus_efficientnet_lite0
 from nasseg.graph import Builder
-from nasseg.train import weights
+from nasseg.train.weights import loading as weights
 from nasseg.train.weights.loading import load_backbone, load_pretrained, read_weights
 from tests.train.tiny import tiny_network
 
