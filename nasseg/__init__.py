@@ -39,7 +39,7 @@ def search(out: Path, options: SearchOptions) -> Architecture:
 
         >>> best = nasseg.search("runs/first", space="dpc", budget="10min")
 
-    The options are those of the command line, by the same names. Raises `ValueError` for what could not work.
+    The options are those of the command line, by the same names. Raises `ValueError` for options that could not work.
     """
     import threading
 
@@ -62,7 +62,7 @@ def load(path: str | Path) -> Architecture:
 
         >>> network = nasseg.load("runs/first/best.json").network()  # a torch.nn.Module
 
-    Raises `ValueError` with the path of a field that is off.
+    Raises `ValueError` with the path of an invalid field.
     """
     from nasseg.graph import load as load_file
 
@@ -70,12 +70,12 @@ def load(path: str | Path) -> Architecture:
 
 
 def baseline(name: str, num_classes: int | None = None, **options: str | float | bool) -> Architecture:
-    """Build the handcrafted network `name`, with logits for `num_classes` classes, or for as many as its paper's.
+    """Build the handcrafted network `name`, with logits for `num_classes` classes, or for as many as in its paper.
 
         >>> nasseg.baseline("unet", 2, norm="none").classes
         2
 
-    Raises `ValueError` for an unknown name or option, with the known ones.
+    Raises `ValueError` for an unknown name or option, listing the known ones.
     """
     from nasseg import plugins
 

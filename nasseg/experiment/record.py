@@ -123,18 +123,14 @@ class Record:
     def load(self) -> list[Trial]:
         """Return all candidates with their outcomes, in the order they were noted."""
         full: dict[str, dict[int, Outcome]] = {}
-        for name, value in self._study.user_attrs.items():
-            if name.startswith(_FULL):
-                key, seed = name.removeprefix(_FULL).split(" ")
-                full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
+        for name, value in _with_prefix(_FULL, self._study.user_attrs).items():
+            key, seed = name.split(" ")
+            full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
         trials: dict[str, Trial] = {}
         for recorded in self._trials():
             candidate = _candidate(recorded)
-            proxy = {
-                int(name.removeprefix(_STEP)): Outcome.model_validate(value)
-                for name, value in recorded.user_attrs.items()
-                if name.startswith(_STEP)
-            }
+            steps = _with_prefix(_STEP, recorded.user_attrs)
+            proxy = {int(step): Outcome.model_validate(value) for step, value in steps.items()}
             choice = self._space.canonical(self._space.parse(candidate.choice))
             trials[candidate.key] = Trial(
                 candidate, choice, proxy=dict(sorted(proxy.items())), full=full.get(candidate.key, {})
@@ -143,8 +139,7 @@ class Record:
 
     def relaxations(self) -> list[JobResult]:
         """Return the results of all `relax` jobs, in the order they came in."""
-        attributes = self._study.user_attrs
-        return [JobResult.model_validate(value) for name, value in attributes.items() if name.startswith(_RELAX)]
+        return list(map(JobResult.model_validate, _with_prefix(_RELAX, self._study.user_attrs).values()))
 
     @property
     def elapsed_seconds(self) -> float:
@@ -158,9 +153,8 @@ class Record:
     @property
     def history(self) -> list[tuple[float, float]]:
         """The scores of the best candidates, each with the seconds spent until it was found."""
-        attributes = self._study.user_attrs
-        best = {name.removeprefix(_BEST_AT): value for name, value in attributes.items() if name.startswith(_BEST_AT)}
-        return sorted((float(seconds), value) for seconds, value in best.items())
+        best = _with_prefix(_BEST_AT, self._study.user_attrs)
+        return sorted((float(seconds), score) for seconds, score in best.items())
 
     def note_best(self, seconds: float, score: float) -> None:
         """Note the score of a new best candidate."""
@@ -169,12 +163,8 @@ class Record:
     @property
     def latencies(self) -> dict[str, Latency]:
         """The measured latencies by key."""
-        attributes = self._study.user_attrs
-        return {
-            name.removeprefix(_LATENCY): Latency.model_validate(value)
-            for name, value in attributes.items()
-            if name.startswith(_LATENCY)
-        }
+        latencies = _with_prefix(_LATENCY, self._study.user_attrs)
+        return {key: Latency.model_validate(value) for key, value in latencies.items()}
 
     def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
         """Write measured latencies, by key."""
@@ -224,6 +214,11 @@ class Record:
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         elif step == self._top_step:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+
+
+def _with_prefix(prefix: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the attributes whose names begin with `prefix`, by the rest of the name."""
+    return {name.removeprefix(prefix): value for name, value in attributes.items() if name.startswith(prefix)}
 
 
 def _candidate(recorded: FrozenTrial) -> Candidate:

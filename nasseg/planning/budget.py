@@ -34,9 +34,7 @@ class Budget(BaseModel):
         match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*(gpu-h|cpu-h|h|min|s|trials?)", text.strip())
         if match is None:
             raise ValueError(f"budget {text!r} must be a number and a unit; write it like {_EXAMPLES}")
-        amount, unit = float(match[1]), match[2]
-        if unit == "trial":
-            unit = "trials"
+        amount, unit = float(match[1]), "trials" if match[2] == "trial" else match[2]
         if amount <= 0:
             raise ValueError(f"budget {text!r} must be more than 0; write it like {_EXAMPLES}")
         if unit == "trials" and not amount.is_integer():

@@ -61,7 +61,7 @@ class SearchOptions(BaseModel):
     )
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
-        default=None, description="tpe; nsga2, taken for a front; neighbourhood, taken by gradient; or random."
+        default=None, description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); or random."
     )
     inherit: bool = Field(default=True, description="Start trials on images from the weights of earlier ones.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
@@ -71,10 +71,10 @@ class SearchOptions(BaseModel):
         default=-0.07, le=0, description="Exponent of relative cost in the score, at most 0, which ignores cost."
     )
     latency: Annotated[str | None, Shown(COUNTS.panel, "TABLE.json")] = Field(
-        default=None, description="Table of nasseg profile: cost is latency, not MAdds."
+        default=None, description="Table from nasseg profile: cost is latency, not MAdds."
     )
     target_latency: Annotated[str | None, COUNTS] = Field(
-        default=None, description="Most that a network may take by the table, like 20ms."
+        default=None, description="Highest latency by the table, like 20ms."
     )
     max_params: Annotated[str | None, COUNTS] = Field(default=None, description="Most parameters, like 3M.")
     max_madds: Annotated[str | None, COUNTS] = Field(default=None, description="Most MAdds, like 2G.")

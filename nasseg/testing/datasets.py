@@ -21,7 +21,7 @@ from nasseg.data import (
     open_dataset,
     training_batches,
 )
-from nasseg.testing.suite import Suite, elsewhere
+from nasseg.testing.suite import Suite, elsewhere, how_to_register
 
 MOST_SAMPLES = 8
 """Samples of a split that a test reads, including the first and the last."""
@@ -75,11 +75,7 @@ class DatasetConformance(Suite):
     def test_its_spec_opens_it_again(self, dataset: Dataset) -> None:
         """Fix: an entry point of the group `nasseg.datasets`; a `spec` with all options and no relative path."""
         name = dataset.spec.partition(":")[0]
-        kind = type(dataset)
-        assert name in datasets(), (
-            f'give {kind.__name__} as an entry point and install your package: [project.entry-points."{ENTRY_POINTS}"] '
-            f'{name} = "{kind.__module__}:{kind.__qualname__}"'
-        )
+        assert name in datasets(), how_to_register(type(dataset), ENTRY_POINTS, name)
         again = open_dataset(dataset.spec)
         for field in ("name", "spec", "classes", "palette", "ignore_index"):
             assert getattr(again, field) == getattr(dataset, field), field

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from nasseg.ops import ENTRY_POINTS, AnyOp, Op, operators
-from nasseg.testing.suite import Suite
+from nasseg.testing.suite import Suite, how_to_register
 
 Size = tuple[int, int]
 
@@ -77,10 +77,7 @@ class OperatorDataConformance(Suite):
     def test_files_know_it_by_its_kind(self, case: OperatorCase) -> None:
         """Fix: an entry point of the group `nasseg.ops`, named by the kind, in an installed package."""
         kind = type(case.op)
-        assert operators().get(case.op.op) is kind, (
-            f'give {kind.__name__} as an entry point and install your package: [project.entry-points."{ENTRY_POINTS}"] '
-            f'{case.op.op} = "{kind.__module__}:{kind.__qualname__}"'
-        )
+        assert operators().get(case.op.op) is kind, how_to_register(kind, ENTRY_POINTS, case.op.op)
         assert kind.model_fields["op"].default == case.op.op, "the kind must be the default of the field `op`"
 
     def test_json_holds_all_of_it(self, case: OperatorCase) -> None:

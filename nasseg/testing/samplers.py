@@ -17,7 +17,7 @@ from nasseg.planning.samplers import ENTRY_POINTS, samplers
 from nasseg.planning.samplers.base import Sampler
 from nasseg.space import Space
 from nasseg.testing.branches import Branches, BranchSpace
-from nasseg.testing.suite import Suite, elsewhere
+from nasseg.testing.suite import Suite, elsewhere, how_to_register
 
 Make = Callable[[Space[Any]], Sampler]
 SPACE = BranchSpace()
@@ -92,11 +92,7 @@ class SamplerConformance(Suite):
 
     def test_the_command_line_knows_it(self, sampler: Make) -> None:
         """Fix: an entry point of the group `nasseg.samplers` in an installed package."""
-        name = getattr(sampler, "__qualname__", str(sampler))
-        assert sampler in samplers().values(), (
-            f'give {name} as an entry point and install your package: [project.entry-points."{ENTRY_POINTS}"] '
-            f'NAME = "{sampler.__module__}:{name}"'
-        )
+        assert sampler in samplers().values(), how_to_register(sampler, ENTRY_POINTS)
 
     @pytest.mark.parametrize("kind", HISTORIES)
     def test_it_proposes_points_of_the_space_whatever_was_tried(self, sampler: Make, kind: str) -> None:

@@ -42,6 +42,13 @@ def elsewhere(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return result
 
 
+def how_to_register(thing: Any, group: str, name: str = "NAME") -> str:
+    """Say how an installed package gives `thing` as the entry point `name` of a group."""
+    path = getattr(thing, "__qualname__", str(thing))
+    entry = f'[project.entry-points."{group}"] {name} = "{thing.__module__}:{path}"'
+    return f"give {path} as an entry point and install your package: {entry}"
+
+
 class _Pickler(pickle.Pickler):
     """A pickler of local functions, too, if their module has a name for them."""
 
