@@ -203,7 +203,7 @@ def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, c
     """With workers in processes of their own; another name of the class tells the module from the repository's."""
     source = (REPOSITORY / "examples" / "own_space.py").read_text()
     told = "search --space examples.own_space:TwoRates --budget 8trials"
-    assert f"nasseg {told}\n" in source
+    assert f"`nasseg {told}`" in source
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "own_space.py").write_text(source.replace("TwoRates", "TwoRatesHere"))
     told = told.replace("TwoRates", "TwoRatesHere").replace("8trials", "3trials")
