@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, validate_call
 
 from nasseg.errors import one_line
 
@@ -34,9 +34,9 @@ def names(group: str) -> list[str]:
     return sorted(point.name for point in entry_points(group=group))
 
 
-def parse_options(text: str, where: str) -> dict[str, Any]:
+def parse_options(text: str, where: str) -> dict[str, JsonValue]:
     """Parse `a=1,b=true,c=x` into a mapping; raises `ValueError` if a part is not KEY=VALUE or a key is repeated."""
-    options: dict[str, Any] = {}
+    options: dict[str, JsonValue] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key or key in options:
@@ -48,7 +48,7 @@ def parse_options(text: str, where: str) -> dict[str, Any]:
     return options
 
 
-def baseline(text: str, num_classes: int | None = None, **options: Any) -> Architecture:
+def baseline(text: str, num_classes: int | None = None, **options: object) -> Architecture:
     """Build the handcrafted network `NAME` or `NAME:OPTIONS` for `num_classes` classes (or its own default).
 
     Raises `ValueError` for an unknown name or option, listing the known ones.
@@ -201,7 +201,7 @@ def _import(module: str, attribute: str) -> Callable[..., Any]:
     return thing
 
 
-def _call(make: Callable[..., Any], where: str, options: dict[str, Any]) -> Any:
+def _call(make: Callable[..., Any], where: str, options: Mapping[str, object]) -> Any:
     """Call `make` with options checked and converted by its own annotations."""
     try:
         if isinstance(make, type) and issubclass(make, BaseModel):

@@ -7,9 +7,9 @@ operators. The branches' outputs are concatenated and projected.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from baselines.backbones import BACKBONES
 from baselines.heads import classifier, decoder
@@ -112,7 +112,7 @@ class DPC(Space[Cell]):
         for index, branch in enumerate(choice.branches):
             children.setdefault(branch.input, []).append(index)
 
-        def code(index: int) -> tuple[Any, ...]:
+        def code(index: int) -> tuple[object, ...]:
             return (choice.branches[index].operator, *sorted(map(code, children.get(index, []))))
 
         ordered: list[Branch] = []
@@ -127,7 +127,7 @@ class DPC(Space[Cell]):
         visit(FEATURES, FEATURES)
         return Cell(branches=tuple(ordered))
 
-    def parse(self, data: Any) -> Cell:
+    def parse(self, data: object) -> Cell:
         """Read a cell from a file's `choice`, or from the published file format (a list of branches)."""
         return super().parse(from_published(data) if isinstance(data, list) else data)
 
@@ -161,12 +161,12 @@ class DPC(Space[Cell]):
         return conv1x1(self.filters)
 
 
-def from_published(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def from_published(branches: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
     """Read a cell in the published file format: a list of branches, each with `input` and `op`.
 
     `op` is `conv` with `kernel` 1 or 3 and `rate`, or `pyramid_pooling` with `grid_size`.
     """
-    cell: list[dict[str, Any]] = []
+    cell: list[JsonValue] = []
     for index, branch in enumerate(branches):
         match branch:
             case {"op": "pyramid_pooling", "grid_size": grid, "input": source}:
@@ -183,9 +183,9 @@ def from_published(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"branches": cell}
 
 
-def to_published(cell: Cell) -> list[dict[str, Any]]:
+def to_published(cell: Cell) -> list[dict[str, object]]:
     """Write the cell in the published file format."""
-    result: list[dict[str, Any]] = []
+    result: list[dict[str, object]] = []
     for branch in cell.branches:
         if branch.grid is not None:
             result.append({"op": "pyramid_pooling", "grid_size": list(branch.grid), "kernel": 1, "input": branch.input})

@@ -51,7 +51,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
 
-def _is_plain(kind: Any) -> bool:
+def _is_plain(kind: object) -> bool:
     if get_origin(kind) in {Union, types.UnionType}:
         return all(part is types.NoneType or _is_plain(part) for part in get_args(kind))
     return get_origin(kind) is Literal or kind in {str, int, float, bool}

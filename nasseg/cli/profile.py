@@ -144,7 +144,7 @@ def _parse_seconds(text: str) -> float:
     return budget.wall_seconds(cores=1, gpus=0)
 
 
-def _summary(table: LatencyTable) -> dict[str, Any]:
+def _summary(table: LatencyTable) -> dict[str, object]:
     return {
         "space": table.space,
         **table.conditions.model_dump(mode="json"),

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
@@ -88,7 +88,7 @@ def profile(
     if resume:
         state = _continued(state, partial_file(out))
 
-    def save(**grown: Any) -> PartialProfile:
+    def save(**grown: object) -> PartialProfile:
         saved = state.model_copy(update=grown)
         write_atomically(partial_file(out), dump(saved))
         return saved

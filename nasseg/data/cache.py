@@ -75,7 +75,7 @@ class FeatureCache:
         self.folder = folder
         self.views: int = index["views"]
         self.samples: int = index["samples"]
-        self._arrays: dict[str, NDArray[Any]] = {
+        self._arrays: dict[str, NDArray[np.generic]] = {
             name: np.memmap(
                 folder / _file(number),
                 np.uint8 if name == _MASKS else np.float16,
@@ -118,8 +118,8 @@ class FeatureCache:
         for start in range(0, self.samples, batch_size):
             yield self._batch((0, slice(start, start + batch_size)), device)
 
-    def _batch(self, where: tuple[Any, Any], device: torch.device | str) -> Batch:
-        rows = {name: torch.from_numpy(np.array(array[where])).to(device) for name, array in self._arrays.items()}
+    def _batch(self, at: tuple[int | NDArray[np.int_], slice | NDArray[np.int_]], device: torch.device | str) -> Batch:
+        rows = {name: torch.from_numpy(np.array(array[at])).to(device) for name, array in self._arrays.items()}
         masks = rows.pop(_MASKS)
         return Batch({name: features.float() for name, features in rows.items()}, masks.long())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -232,7 +232,7 @@ class Architecture(BaseModel):
         nodes = tuple(node for node in self.nodes if node.name in needed or isinstance(node.op, Input))
         return self.replace(nodes=nodes, training_outputs=())
 
-    def replace(self, **fields: Any) -> Architecture:
+    def replace(self, **fields: object) -> Architecture:
         """Return a copy with some fields changed, validated again."""
         return Architecture(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
 

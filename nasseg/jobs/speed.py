@@ -10,6 +10,7 @@ import torch
 
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.resized import Resized, scaled
+from nasseg.graph import Architecture
 from nasseg.planning.machine import Speed
 from nasseg.planning.plan import LABEL_STRIDE, batch_size, relax_recipe, search_crop
 from nasseg.space import Space
@@ -80,9 +81,10 @@ def _time_relaxation(
 
 
 def _time_steps(
-    architecture: Any, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device, steps: int = 3
+    architecture: Architecture, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device
 ) -> tuple[float, float]:
     """Time a training step and a forward pass in inference, in seconds."""
+    steps = 3
     recipe = short(steps=steps + 1, batch_size=batch_size(device))
     trainer = Trainer(seeded_network(architecture, 0), recipe, recipe.steps, device, 0, 255)
     masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))

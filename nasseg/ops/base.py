@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import nn
 
 
@@ -41,11 +41,11 @@ class Op(BaseModel, ABC):
             raise ValueError(f"{self.op} has {len(in_channels)} inputs, but must have {wanted}")
         return self.out_channels_of(in_channels)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON form: every field, so that changing a default later cannot change what a file means."""
         return self.model_dump(mode="json")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, JsonValue]:
         """The JSON form that hashes are made of: without the `later` fields that have their default."""
         defaults = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in self.to_dict().items() if name not in defaults}

@@ -79,7 +79,7 @@ class Trial:
 class Candidates:
     """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
 
-    def __init__(self, space: Space[Any], describe: Callable[[Any], Candidate]) -> None:
+    def __init__(self, space: Space[Any], describe: Callable[[Choice], Candidate]) -> None:
         self._space = space
         self.describe: Callable[[Choice], Candidate] = cache(describe)
         """The candidate of a choice."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -21,7 +21,7 @@ class Candidate(_Data):
     """One point of a space that a search tries; `key` and `label` name its files."""
 
     key: FileName = Field(description="hash of its architecture")
-    choice: dict[str, Any] = Field(description="the space's choice, as JSON")
+    choice: dict[str, object] = Field(description="the space's choice, as JSON")
     label: FileName | None = Field(default=None, description="name of a handcrafted reference")
     constraints: dict[str, float] = Field(default={}, description="by limit; those above 0 are violated, as in Optuna")
 
@@ -93,7 +93,7 @@ class JobResult(_Data):
     job: Job
     outcomes: tuple[Outcome, ...]
     seconds: float
-    found: tuple[dict[str, Any], ...] = ()
+    found: tuple[dict[str, object], ...] = ()
     message: str | None = None
 
     @model_validator(mode="after")

@@ -7,18 +7,16 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from nasseg.planning.job import Costs
-from nasseg.space import Choice, Space
+from nasseg.space.space import C, Space
 
 SAMPLES = 100
 """Random networks from which the search for the least cost starts."""
 TRIES = 3000
 """Networks examined on the descent from there."""
-C = TypeVar("C", bound=Choice)
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _cost(costs: Costs, name: str) -> float:
     return math.inf if cost is None else float(cost)
 
 
-def _parsed(kind: _Kind, text: Any) -> float | None:
+def _parsed(kind: _Kind, text: object) -> float | None:
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", str(text).strip())

@@ -125,7 +125,7 @@ class SearchOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve(cls, given: Any) -> Any:
+    def _resolve(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
         if unknown := [name for name in given if name not in cls.model_fields]:

@@ -13,7 +13,7 @@ from nasseg.planning.proposals import Proposals
 from nasseg.planning.relaxation_schedule import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.settings import PlannerSettings
-from nasseg.space import Space
+from nasseg.space import Choice, Space
 
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
@@ -51,7 +51,7 @@ class Planner:
         *,
         seed: int = 0,
         total_seconds: float = math.inf,
-        describe: Callable[[Any], Candidate],
+        describe: Callable[[Choice], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Candidate
@@ -26,7 +26,7 @@ class Row:
 
     key: str
     label: str | None
-    choice: Mapping[str, Any]
+    choice: Mapping[str, object]
     status: RowStatus
     proxy: Mapping[int, float]
     full: Mapping[int, float]

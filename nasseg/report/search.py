@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
 
 import torch
 import yaml
@@ -243,7 +242,7 @@ class SearchReporter:
         console.print(f"report: {search.folder / REPORT_FILE}", soft_wrap=True)
         console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}", soft_wrap=True)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Summarise the search as `print_summary` does, as a JSON document."""
         search, best = self.search, self.search.results.best
         return {

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -173,7 +173,7 @@ def _scalars(row: Row) -> set[tuple[str, float, int]]:
     return scalars | {(tag, value, step) for tag, value, step in single if value is not None}
 
 
-def flat_choice(choice: Mapping[str, Any]) -> dict[str, str | float]:
+def flat_choice(choice: Mapping[str, object]) -> dict[str, str | float]:
     """Flatten a choice: `{"branches": [{"op": "atrous", "rate": [6, 3]}]}` → `branches.0.rate: 6x3`."""
     flat: dict[str, str | float] = {}
 

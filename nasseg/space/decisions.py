@@ -135,13 +135,13 @@ def _completion(decisions: Decisions, kept: Mapping[str, Value], turn: list[int]
         return None, free
 
 
-def as_json(made: Made) -> Any:
+def as_json(made: Made) -> object:
     """Assemble the choice's JSON from the names of the decisions and the options taken."""
     layout = _layout(tuple(decision.name for decision, _ in made))
     return _filled(layout, [decision.options[position] for decision, position in made])
 
 
-def read(data: Any, decision: Decision) -> int:
+def read(data: object, decision: Decision) -> int:
     """Read the position of the option taken from a choice's JSON; 0 for an item beyond the end of its list.
 
     Raises `ValueError` if the value is missing or not an option.
@@ -162,7 +162,7 @@ def read(data: Any, decision: Decision) -> int:
     return decision.options.index(data)
 
 
-def difference(data: Any, expected: Any, at: str = "") -> str:
+def difference(data: object, expected: object, at: str = "") -> str:
     """Describe the first difference between a choice's JSON and that of the point with the same decisions."""
     if isinstance(data, list) and isinstance(expected, list):
         if len(data) != len(expected):
@@ -180,7 +180,7 @@ def _field(name: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _layout(names: tuple[str, ...]) -> Any:
+def _layout(names: tuple[str, ...]) -> object:
     """Lay out JSON that holds, in place of each value, the position of its name in `names`."""
     tree: dict[str, Any] = {}
     for position, name in enumerate(names):
@@ -196,7 +196,7 @@ def _layout(names: tuple[str, ...]) -> Any:
     return _with_lists(tree)
 
 
-def _with_lists(tree: Any) -> Any:
+def _with_lists(tree: object) -> object:
     """Convert fields that are all numbers to a list."""
     if not isinstance(tree, dict):
         return tree
@@ -206,7 +206,7 @@ def _with_lists(tree: Any) -> Any:
     return parts
 
 
-def _filled(layout: Any, values: Sequence[Value]) -> Any:
+def _filled(layout: Any, values: Sequence[Value]) -> object:
     if isinstance(layout, dict):
         return {part: _filled(below, values) for part, below in layout.items()}
     if isinstance(layout, list):

@@ -13,7 +13,7 @@ from nasseg.ops import Op
 from nasseg.space import Choice
 from nasseg.space.weighted_graph import WeightedGraph
 
-C = TypeVar("C", bound=Choice)
+C_co = TypeVar("C_co", bound=Choice, covariant=True)
 Shape = tuple[int, int, int]
 """(C, H, W)."""
 OpCost = Callable[[Op, Sequence[Shape]], float]
@@ -33,7 +33,7 @@ class RelaxationOptions(BaseModel):
     checkpoint_activations: bool = False
 
 
-class Relaxation(nn.Module, ABC, Generic[C]):
+class Relaxation(nn.Module, ABC, Generic[C_co]):
     """A network that contains all networks of a space, each decision a mixture weighted by architecture parameters."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Relaxation(nn.Module, ABC, Generic[C]):
         """Compute the cost of the whole network under the mixtures, a scalar with gradients; call `price` first."""
 
     @abstractmethod
-    def decode(self) -> C:
+    def decode(self) -> C_co:
         """Return the most likely point of the space."""
 
     @abstractmethod
@@ -62,8 +62,8 @@ class Relaxation(nn.Module, ABC, Generic[C]):
 
 
 @runtime_checkable
-class Relaxable(Protocol[C]):
+class Relaxable(Protocol[C_co]):
     """A space that can be searched by gradient."""
 
-    def relaxation(self, classes: int, options: RelaxationOptions) -> Relaxation[C]:
+    def relaxation(self, classes: int, options: RelaxationOptions) -> Relaxation[C_co]:
         """Build the relaxation, with weights drawn from PyTorch's global generator."""

@@ -6,7 +6,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -130,7 +130,7 @@ class Space(BaseModel, ABC, Generic[C]):
         count = counts.pop()
         return None if counts or count != int(count) else int(count)
 
-    def parse(self, data: Any) -> C:
+    def parse(self, data: object) -> C:
         """Read the `choice` field of a file; a space may also read a format of its own.
 
         Raises `ValueError` if it does not fit the space.

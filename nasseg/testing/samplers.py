@@ -65,7 +65,7 @@ def history(kind: str = "promoted", count: int = 40) -> list[Trial]:
     return tried
 
 
-def proposals(sampler: Sampler, tried: Sequence[Trial], count: int = 8) -> list[dict[str, Any]]:
+def proposals(sampler: Sampler, tried: Sequence[Trial], count: int = 8) -> list[dict[str, object]]:
     """Propose with each of a few generators, as JSON."""
     return [sampler.propose(tried, Random(seed)).model_dump(mode="json") for seed in range(count)]
 
@@ -75,7 +75,7 @@ def global_generators() -> tuple[object, str]:
     return random.getstate(), repr(np.random.get_state())  # noqa: NPY002
 
 
-def fresh_proposals(make: Make) -> list[dict[str, Any]]:
+def fresh_proposals(make: Make) -> list[dict[str, object]]:
     """Let a new sampler propose after a history."""
     return proposals(make(SPACE), history())
 

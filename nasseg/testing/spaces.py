@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from nasseg.space import Choice, Space
 from nasseg.space.decisions import Decision
+from nasseg.space.space import C, Choice, Space
 from nasseg.testing.suite import Suite, elsewhere
 
 CLASSES = 3
@@ -22,23 +22,23 @@ MOST_COUNTED = 2_000
 """Largest number of points that is counted one by one."""
 
 
-def samples(space: Space[Any], count: int) -> list[Any]:
+def samples(space: Space[C], count: int) -> list[C]:
     """Draw the same choices each time."""
     rng = random.Random(0)
     return [space.sample(rng) for _ in range(count)]
 
 
-def distinct(space: Space[Any], count: int) -> list[Any]:
+def distinct(space: Space[C], count: int) -> list[C]:
     """Draw at most `count` choices that mean different networks."""
     return list(islice(dict.fromkeys(space.canonical(choice) for choice in samples(space, 10 * count)), count))
 
 
-def as_json(choice: Choice) -> Any:
+def as_json(choice: Choice) -> object:
     """Convert a choice to JSON as in a file."""
     return json.loads(choice.model_dump_json())
 
 
-def drawn(space: Space[Any]) -> list[Any]:
+def drawn(space: Space[Any]) -> list[object]:
     """Draw a few samples, the neighbours of the first, and the hash of its network."""
     first, *rest = samples(space, 5)
     near = islice(space.neighbours(first), 20)
@@ -86,7 +86,7 @@ class SpaceConformance(Suite):
         expected = count * (count - 1) / 2 / size
         if expected < 36:
             pytest.skip(f"of {size:,} points, samples do not meet often enough to tell")
-        seen: dict[Any, int] = {}
+        seen: dict[Choice, int] = {}
         for choice in samples(space, count):
             seen[choice] = seen.get(choice, 0) + 1
         equal = sum(times * (times - 1) // 2 for times in seen.values())

@@ -60,7 +60,7 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _named(module: str, name: str) -> Any:
+def _named(module: str, name: str) -> object:
     return getattr(importlib.import_module(module), name)
 
 

@@ -4,14 +4,13 @@ Crops and lengths are the papers', chosen for their images: on smaller images an
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from nasseg.train.recipe import Recipe
 
 Preset = Callable[..., Recipe]
 
 
-def short(steps: int = 1000, **changes: Any) -> Recipe:
+def short(steps: int = 1000, **changes: object) -> Recipe:
     """Make the default recipe, for small data sets and short runs from a pretrained backbone.
 
     The average of the weights spans about a tenth of the run, whatever its length.
@@ -31,7 +30,7 @@ def short(steps: int = 1000, **changes: Any) -> Recipe:
     )
 
 
-def stdc(**changes: Any) -> Recipe:
+def stdc(**changes: object) -> Recipe:
     """Make the recipe of STDC on Cityscapes (arXiv 2104.13188, section 4.2)."""
     return Recipe.model_validate(
         {
@@ -50,12 +49,12 @@ def stdc(**changes: Any) -> Recipe:
     )
 
 
-def deeplab(**changes: Any) -> Recipe:
+def deeplab(**changes: object) -> Recipe:
     """Make the recipe of DeepLabv3(+) and DPC on Cityscapes (arXiv 1706.05587, section 4; 1802.02611; 1809.04184)."""
     return Recipe.model_validate({"steps": 90_000, "batch_size": 16, "crop": (769, 769), **changes})
 
 
-def fcn(**changes: Any) -> Recipe:
+def fcn(**changes: object) -> Recipe:
     """Make the recipe of FCN on VGG16 (arXiv 1411.4038, section 4.3): a fixed learning rate, flips alone.
 
     The paper trains on whole images of about 500×500 pixels, 20 at a time, for 175 epochs of its 8498 images.
@@ -74,7 +73,7 @@ def fcn(**changes: Any) -> Recipe:
     )
 
 
-def unet(**changes: Any) -> Recipe:
+def unet(**changes: object) -> Recipe:
     """Make the recipe of U-Net (arXiv 1505.04597, section 3): one large tile per step and a momentum of 0.99.
 
     The paper names no learning rate, weight decay or length; these are ours. Its elastic deformations and its pixel
@@ -94,7 +93,7 @@ def unet(**changes: Any) -> Recipe:
     )
 
 
-def pspnet(**changes: Any) -> Recipe:
+def pspnet(**changes: object) -> Recipe:
     """Make the recipe of PSPNet on Cityscapes (arXiv 1612.01105, section 5.1): auxiliary loss weighted by 0.4."""
     return Recipe.model_validate(
         {
@@ -108,7 +107,7 @@ def pspnet(**changes: Any) -> Recipe:
     )
 
 
-def auto_deeplab(**changes: Any) -> Recipe:
+def auto_deeplab(**changes: object) -> Recipe:
     """Make the recipe of Auto-DeepLab on Cityscapes, from scratch (arXiv 1901.02985, section 5.2).
 
     The batch size and everything else that the paper leaves open are DeepLab's. Scheduled drop path is not included.
@@ -132,14 +131,14 @@ PAPER_RECIPES: dict[str, Preset] = {name: RECIPES[name] for name in RECIPES if n
 """Recipes by the prefix of an architecture's name."""
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
+def recipe(name: str, **changes: object) -> Recipe:
     """Make the recipe of this name, with changes; raises `ValueError` if the name is unknown."""
     if name not in RECIPES:
         raise ValueError(f"The recipe {name!r} is unknown: use one of {', '.join(RECIPES)}")
     return RECIPES[name](**changes)
 
 
-def paper_recipe(architecture_name: str, **changes: Any) -> Recipe:
+def paper_recipe(architecture_name: str, **changes: object) -> Recipe:
     """Make the recipe of an architecture's own paper, found by its name; raises `ValueError` if none is known."""
     for beginning, preset in PAPER_RECIPES.items():
         if architecture_name.startswith(beginning):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -78,7 +77,7 @@ class Retraining:
         val_split: str | None,
         weights: str | None,
         recipe: str,
-        changes: Mapping[str, Any],
+        changes: Mapping[str, object],
         device: str,
         seed: int,
         workers: int,
@@ -213,7 +212,7 @@ def _for_classes(arch: str, architecture: Architecture, dataset: Dataset, named_
     return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
 
 
-def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, Any]) -> Recipe:
+def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, object]) -> Recipe:
     """Make the named recipe, its crop no larger than the images rounded up to multiples of 32, the largest stride."""
     height, width = train[0].mask.shape
     try:

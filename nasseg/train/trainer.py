@@ -172,7 +172,7 @@ class Trainer:
                 buffer.copy_(averages[name])
 
 
-def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Group parameters by stage (backbone or not) and by decay (biases and norms, which have one axis, have none)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
         (in_backbone, decays): [] for in_backbone in (True, False) for decays in (True, False)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasseg.planning.candidates import Trial
 from nasseg.space import Choice, Space
-from nasseg.space.decisions import Decision
+from nasseg.space.decisions import Decision, Value
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -68,7 +68,7 @@ def nsga2(space: Space[Any]) -> OptunaSampler:
     return OptunaSampler(space, lambda seed: NSGAIISampler(population_size=16, seed=seed))
 
 
-def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def suggestions(space: Space[Any], choice: Choice) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
     """Describe `choice` as Optuna's parameters, with their distributions.
 
     A decision between ordered options becomes the position of the option taken, any other the option itself.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nasseg.pareto import non_dominated
 from nasseg.report.figures.front import cost_axis
@@ -100,7 +100,7 @@ def hover_text(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def choice_lines(choice: Mapping[str, Any]) -> list[str]:
+def choice_lines(choice: Mapping[str, object]) -> list[str]:
     """Describe a choice in a few lines: one per element of a list, else one per field."""
     lines = []
     for name, value in choice.items():

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from nasseg.space.relaxation import C, Relaxation
+from nasseg.space.relaxation import Relaxation
+from nasseg.space.space import C
 from nasseg.train.relaxation.trainer import require_gradients
 
 DESCENT_STEP = 0.02

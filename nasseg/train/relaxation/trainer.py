@@ -17,6 +17,7 @@ from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.subset import halves
 from nasseg.graph import write_atomically
 from nasseg.space.relaxation import Relaxable, Relaxation, RelaxationOptions
+from nasseg.space.space import C, Choice
 from nasseg.space.weighted_graph import WeightedGraph
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
@@ -42,7 +43,7 @@ class RelaxationSnapshot(BaseModel):
     architecture_loss: float | None
     expected_cost: float
     graphs: tuple[WeightedGraph, ...]
-    choice: dict[str, Any]
+    choice: dict[str, object]
 
 
 class RelaxationTrainer:
@@ -60,7 +61,7 @@ class RelaxationTrainer:
     """
 
     def __init__(
-        self, relaxation: Relaxation[Any], recipe: RelaxationRecipe, split: Split, device: torch.device, seed: int
+        self, relaxation: Relaxation[Choice], recipe: RelaxationRecipe, split: Split, device: torch.device, seed: int
     ) -> None:
         self.relaxation, self.recipe, self.device, self.seed = relaxation, recipe, device, seed
         self.step = 0
@@ -179,7 +180,7 @@ def _descend(loss: torch.Tensor, parameters: list[nn.Parameter], optimizer: torc
     return finite
 
 
-def seeded_relaxation(space: Relaxable[Any], classes: int, options: RelaxationOptions, seed: int) -> Relaxation[Any]:
+def seeded_relaxation(space: Relaxable[C], classes: int, options: RelaxationOptions, seed: int) -> Relaxation[C]:
     """Build a relaxation whose initial parameters depend on `seed` alone; the global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.error import URLError
 
 import safetensors.torch
@@ -96,7 +96,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error}); fetch it again") from error
-    content: Any = load_checkpoint(path)
+    content: object = load_checkpoint(path)
     for key in ("state_dict", "model", "network"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
