@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from nasseg.cost import Latency
 from nasseg.experiment.trust import Trust, measure_trust
 from nasseg.pareto import non_dominated
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import Trial, mean
 from nasseg.planning.objective import Objective
 
 
@@ -61,7 +60,7 @@ class Results:
     def score(self, trial: Trial) -> float | None:
         """Average a candidate's scores over its decisive outcomes; `None` if it has none yet."""
         scores = [self._objective.score(o.miou, self._objective.cost(o)) for o in trial.decisive if o.miou is not None]
-        return statistics.mean(scores) if scores else None
+        return mean(scores)
 
     @cached_property
     def trained_furthest(self) -> list[Trial]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -66,14 +66,18 @@ class Trial:
     @property
     def miou(self) -> float | None:
         """Mean mIoU of the decisive outcomes."""
-        mious = [outcome.miou for outcome in self.decisive if outcome.miou is not None]
-        return statistics.mean(mious) if mious else None
+        return mean([outcome.miou for outcome in self.decisive if outcome.miou is not None])
 
     @property
     def costs(self) -> Costs:
         """The costs of its network; empty until an outcome has them."""
         outcomes = [*self.proxy.values(), *self.full.values()]
         return next((outcome for outcome in outcomes if outcome.madds is not None), Costs())
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Return the mean, or `None` of nothing; most candidates have one value, for which `statistics` is slow."""
+    return statistics.mean(values) if len(values) > 1 else next(iter(values), None)
 
 
 class Candidates:

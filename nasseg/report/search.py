@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from nasseg.data import Split, normalise
 from nasseg.experiment.experiment import Experiment
+from nasseg.experiment.results import Results
 from nasseg.network import Network
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Outcome
@@ -62,6 +63,7 @@ class SearchReporter:
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
+        self._shown_results: Results | None = None
         self._rows: dict[str, tuple[object, Row]] = {}
         """The rows so far, each with what it depends on."""
         self._written = 0.0
@@ -95,9 +97,12 @@ class SearchReporter:
 
     def update(self, search: Experiment) -> None:
         """Show what is new; called after every change."""
-        self._log_new()
         self._progress = progress(search)
         self._live.update(self._progress)
+        if search.results is self._shown_results:
+            return
+        self._shown_results = search.results
+        self._log_new()
         score = search.results.best_score
         if score is None or self._board is None:
             return
