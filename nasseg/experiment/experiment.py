@@ -18,6 +18,7 @@ from nasseg.experiment.results import Results
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.jobs.context import Context
 from nasseg.jobs.runners import in_process
+from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
 from nasseg.planning.candidates import Trial
@@ -90,25 +91,16 @@ class Experiment:
             self._take_in(result)
             on_update(self)
 
+        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent)
         if self.config.runner == "in-process":
-            in_process.run_jobs(
-                self.planner,
-                partial(Worker, self.context),
-                on_start=on_start,
-                on_result=on_result,
-                spent=lambda: self.spent,
-                stop=stop,
-            )
+            in_process.run_jobs(delivery, partial(Worker, self.context), stop=stop)
         else:
             from nasseg.jobs.runners import ray_tune
 
             for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, so need no password
             ray_tune.run_jobs(
-                self.planner,
+                delivery,
                 partial(Worker.open, for_workers, self.folder.resolve()),
-                on_start=on_start,
-                on_result=on_result,
-                spent=lambda: self.spent,
                 stop=stop,
                 options=ray_tune.RayOptions(
                     concurrency=self.plan.concurrency,

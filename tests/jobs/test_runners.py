@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nasseg.jobs.runners import in_process
+from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.planner import Planner, PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
@@ -37,13 +38,17 @@ class TroubledWorker(MadeUpWorker):
 
 
 def run(
-    planner: Planner, make_worker: Callable[[], MadeUpWorker], runner: Any = in_process.run_jobs, **options: Any
+    planner: Planner,
+    make_worker: Callable[[], MadeUpWorker],
+    runner: Any = in_process.run_jobs,
+    spent: Callable[[], float] = lambda: 0.0,
+    **options: Any,
 ) -> Any:
     """Run to the end; gives the results without their times, as they came."""
     started: list[Job] = []
     results: list[JobResult] = []
-    options = {"stop": threading.Event(), "spent": lambda: 0.0, **options}
-    runner(planner, make_worker, on_start=started.append, on_result=results.append, **options)
+    delivery = Delivery(planner, started.append, results.append, spent)
+    runner(delivery, make_worker, **{"stop": threading.Event(), **options})
     assert [result.job for result in results] == started[: len(results)]
     return [(result.job, result.outcomes) for result in results]
 
@@ -85,9 +90,7 @@ def test_stop_ends_after_the_running_job() -> None:
         if len(results) == 4:
             stop.set()
 
-    in_process.run_jobs(
-        plan, MadeUpWorker, on_start=lambda job: None, on_result=on_result, spent=lambda: 0.0, stop=stop
-    )
+    in_process.run_jobs(Delivery(plan, lambda job: None, on_result, lambda: 0.0), MadeUpWorker, stop=stop)
     assert len(results) == 4
     assert not plan.in_flight
 

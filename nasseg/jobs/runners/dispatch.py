@@ -25,6 +25,9 @@ class StopEvent(Protocol):
 class Delivery:
     """The exchange of jobs and results with a planner and its observers.
 
+    `on_start` is called with each job and `on_result` with each result, after the planner. `spent` returns the spent
+    share of the budget.
+
     Single failed jobs are recorded and skipped; several in a row mean that something other than the candidates is
     wrong, and end the search. Relaxations are few: the planner ends the search if all of them fail.
     """

@@ -19,7 +19,6 @@ from ray.tune.search import Searcher
 
 from nasseg.jobs.runners.dispatch import Delivery, StopEvent, run_guarded
 from nasseg.planning.job import Job, JobResult, Worker
-from nasseg.planning.planner import Planner
 
 _RETRIES_AFTER_DEATH = 2
 _OBJECT_STORE_BYTES = 80 * 2**20
@@ -48,23 +47,12 @@ class RayOptions(BaseModel):
     address: str | None = None
 
 
-def run_jobs(
-    planner: Planner,
-    make_worker: Callable[[], Worker],
-    *,
-    on_start: Callable[[Job], None],
-    on_result: Callable[[JobResult], None],
-    spent: Callable[[], float],
-    stop: StopEvent,
-    options: RayOptions,
-) -> None:
+def run_jobs(delivery: Delivery, make_worker: Callable[[], Worker], *, stop: StopEvent, options: RayOptions) -> None:
     """Run the planner's jobs until there are no more or `stop` is set; running jobs are then abandoned.
 
-    The callables are those of the in-process runner. All are called in this process and thread, except `make_worker`,
-    which is sent to the workers' processes. A job whose process dies is retried in another one. Tune's own record of
-    the experiment is discarded.
+    `make_worker` is sent to the workers' processes; everything else is called in this process and thread. A job whose
+    process dies is retried in another one. Tune's own record of the experiment is discarded.
     """
-    delivery = Delivery(planner, on_start, on_result, spent)
     courier = _Courier(delivery, stop, options.concurrency)
     supervisor = _Supervisor(courier)
     resources = tune.PlacementGroupFactory([{"CPU": options.cpus_per_job, "GPU": options.gpus_per_job}])
