@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 import yaml
 
+from nasseg.planning.options import SearchOptions
+
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -79,13 +81,7 @@ Data = Annotated[
 SPACE_OF_A_FILE = "The file's search space, if it is not registered: you let its code run. As package.module:Class."
 SpaceOfFile = Annotated[str | None, typer.Option("--space", callback=take_space, help=SPACE_OF_A_FILE, metavar="SPACE")]
 Storage = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        help="Database URL of the record, instead of the run folder's journal. Its password is not saved, but others "
-        "on this machine see it on a command line: PGPASSWORD or ~/.pgpass hide it.",
-        metavar="URL",
-    ),
+    str | None, typer.Option("--storage", help=SearchOptions.model_fields["storage"].description, metavar="URL")
 ]
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Backbone weights: a file, or imagenet.", metavar="FILE|imagenet")
