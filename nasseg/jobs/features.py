@@ -58,7 +58,7 @@ class SharedFeatures:
                 "weights": weights,
                 "data": split.fingerprint,
                 "views": context.plan.views if part == "train" else 0,
-                "augment": self._augment.model_dump(mode="json"),
+                "augment": context.plan.proxy_recipe.augment.model_dump(mode="json"),
                 "label_stride": context.plan.label_stride,
                 "seed": context.problem.options.seed,
             }
@@ -82,11 +82,6 @@ class SharedFeatures:
             digest.update(tensor.numpy().tobytes())
         return network.eval(), digest.hexdigest()
 
-    @property
-    def _augment(self) -> Augment:
-        recipe = self._context.plan.proxy_recipe
-        return Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
-
     def _write(self, writer: CacheWriter, part: Part, split: Split) -> None:
         network, _ = self.prefix
         context = self._context
@@ -102,7 +97,7 @@ class SharedFeatures:
 
         Images of different sizes are scored on a fixed crop of each, as cached features must have one shape.
         """
-        device = self._context.problem.device
+        device, recipe = self._context.problem.device, self._context.plan.proxy_recipe
         whole = not augmented and len({split[index].mask.shape for index in range(len(split))}) == 1
         for start in range(0, len(split), EVALUATION_BATCH):
             samples = [split[index] for index in range(start, min(start + EVALUATION_BATCH, len(split)))]
@@ -111,7 +106,7 @@ class SharedFeatures:
             if whole:
                 yield normalise(torch.stack(images)), torch.stack(masks).long()
             else:
-                augment = self._augment if augmented else Augment(crop=self._augment.crop)
+                augment = recipe.augment if augmented else Augment(crop=recipe.crop)
                 generator = seeded(self._context.problem.options.seed, view, start)
                 yield augment(images, masks, generator, split.ignore_index)
 

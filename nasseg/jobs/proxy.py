@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nasseg.data import Augment, Batch, training_batches
+from nasseg.data import Batch, training_batches
 from nasseg.graph import Architecture
 from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import score_on_images
@@ -63,8 +63,9 @@ class Proxy:
         if self.features is not None:
             return self.features.training_batches(seed, start_step)
         context, recipe = self._context, self._context.plan.proxy_recipe
-        augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
-        return training_batches(context.train, augment, recipe.batch_size, seed, start_step, context.problem.device)
+        return training_batches(
+            context.train, recipe.augment, recipe.batch_size, seed, start_step, context.problem.device
+        )
 
     def score(self, network: Network) -> Metrics:
         """Score the trained part on the validation split."""

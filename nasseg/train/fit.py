@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nasseg.data import Augment, Split, training_batches
+from nasseg.data import Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
@@ -48,8 +48,7 @@ def fit(
     trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
     if checkpoint is not None and checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, device))
-    augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=recipe.flip, colour=recipe.colour)
-    batches = training_batches(split, augment, recipe.batch_size, seed, trainer.step, device, workers)
+    batches = training_batches(split, recipe.augment, recipe.batch_size, seed, trainer.step, device, workers)
     saved = time.monotonic()
 
     def after_step(step: int, loss: float, learning_rate: float) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from nasseg.data.augment import Augment
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,6 +42,11 @@ class Recipe(BaseModel):
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
+
+    @property
+    def augment(self) -> Augment:
+        """The random views that a run trains on."""
+        return Augment(crop=self.crop, scale=self.scale, flip=self.flip, colour=self.colour)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
