@@ -86,6 +86,15 @@ class Space(BaseModel, ABC, Generic[C]):
         """The stage that every point shares, so that its outputs can be computed once; `None` if there is none."""
         return None
 
+    @property
+    def dial(self) -> str | None:
+        """The name of the ordered decision that scales the whole network; `None` if there is none.
+
+        By it, points are scaled to the limits of a search. It is taken at every point, its options rise in cost, and no
+        other decision depends on it.
+        """
+        return None
+
     def canonical(self, choice: C) -> C:
         """Return the one representative of all choices that mean the same network."""
         return choice
@@ -106,19 +115,38 @@ class Space(BaseModel, ABC, Generic[C]):
         data = choice.model_dump(mode="json")
         return take(self.decisions, lambda decision: read(data, decision))
 
+    def dial_of(self, choice: C) -> tuple[Decision, int]:
+        """Return the dial's decision at a point, with the position of the option taken; raises as `dialled` does."""
+        taken = next((made for made in self.made(choice) if made[0].name == self.dial), None)
+        if taken is None:
+            raise ValueError(f"dial is {self.dial!r}, but must be a decision of every point: name one that is")
+        return taken
+
+    def dialled(self, choice: C, position: int) -> C:
+        """Return the point with the dial's option at `position`, and all else kept.
+
+        Raises `ValueError` if the space has no dial.
+        """
+        dial, _ = self.dial_of(choice)
+        made = self.made(choice)
+        return self._choice([(decision, position if decision == dial else taken) for decision, taken in made])
+
     def sample(self, rng: random.Random) -> C:
         """Draw a point, uniformly if the decisions give the `ways` that their options leave open."""
         return self.choose(lambda decision: decision.draw(rng))
 
     def neighbours(self, choice: C) -> Iterator[C]:
-        """Yield every point with one decision changed and the others kept.
+        """Yield every point with one decision changed and the others kept; the dial moves by one option only.
 
         New decisions that arise take all their options; a point in which a kept value is not an option is left out.
         """
         made = self.made(choice)
         kept = {decision.name: decision.options[position] for decision, position in made}
         for decision, position in made:
-            for option in (*decision.options[:position], *decision.options[position + 1 :]):
+            reach = 1 if decision.name == self.dial else len(decision.options)
+            below = decision.options[max(0, position - reach) : position]
+            above = decision.options[position + 1 : position + 1 + reach]
+            for option in (*below, *above):
                 changed = {**kept, decision.name: option}
                 yield from map(self._choice, completions(self.decisions, changed))
 

@@ -20,6 +20,8 @@ CLASSES = 3
 MOST_DRAWN = 20_000
 MOST_COUNTED = 2_000
 """Largest number of points that is counted one by one."""
+MOST_DIALLED = 8
+"""Intervals between the options of a dial whose costs are compared."""
 
 
 def samples(space: Space[C], count: int) -> list[C]:
@@ -146,6 +148,28 @@ class SpaceConformance(Suite):
             canonical = space.canonical(choice)
             assert space.canonical(canonical) == canonical
             assert space.parse(as_json(canonical)) == canonical
+
+    def test_the_dial_scales_every_point_and_changes_nothing_else(self, space: Space[Any]) -> None:
+        """Fix: a `dial` that names one ordered decision of every point, with options that rise in cost.
+
+        No other decision may depend on it, nor `canonical` change it where it changes the network.
+        """
+        if space.dial is None:
+            pytest.skip("it has no dial")
+        for choice in [*samples(space, 2), next(iter(space.references().values()))]:
+            dial, _ = space.dial_of(choice)
+            assert dial.ordered
+            assert dial == space.dial_of(space.sample(random.Random(1)))[0], "it has other options at another point"
+            last = len(dial.options) - 1
+            steps = sorted({last * i // MOST_DIALLED for i in range(MOST_DIALLED + 1)})
+            scaled = [space.dialled(choice, step) for step in steps]
+            for step, point in zip(steps, scaled, strict=True):
+                expected = [(d, step if d == dial else position) for d, position in space.made(choice)]
+                assert space.made(point) == expected, "another decision depends on it"
+            built = [space.architecture(space.canonical(point), CLASSES).describe((64, 64)) for point in scaled]
+            for costs in ([network.madds for network in built], [network.params for network in built]):
+                assert costs == sorted(costs), "a higher option costs less"
+                assert costs[0] < costs[-1]
 
     def test_networks_share_the_prefix_and_nothing_but_it(self, space: Space[Any]) -> None:
         """Fix: a `shared_stage` that no decision changes; a `canonical` that tells equal networks."""
