@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticKnownError
 
+from nasseg.ops.attention import AttentionFusion, SelfAttention
 from nasseg.ops.base import Op
 from nasseg.ops.conv import Conv, SeparableConv, TransposedConv, atrous3x3, conv1x1, logits1x1
+from nasseg.ops.fourier import GlobalFilter
 from nasseg.ops.join import Activation, Add, Concat, Dropout, Gate, Identity, Input, Multiply, Resize, Zero
-from nasseg.ops.pool import AveragePool, GlobalPool, MaxPool, PyramidPool, image_pool
+from nasseg.ops.pool import AveragePool, GlobalPool, MaxPool, PyramidPool, StripPool, image_pool
 from nasseg.ops.residual import BasicBlock, Bottleneck, InvertedResidual
 from nasseg.ops.stdc import StdcModule
 
@@ -23,6 +25,9 @@ OPS: dict[str, type[Op]] = {
     "max_pool": MaxPool,
     "pyramid_pool": PyramidPool,
     "global_pool": GlobalPool,
+    "strip_pool": StripPool,
+    "self_attention": SelfAttention,
+    "global_filter": GlobalFilter,
     "inverted_residual": InvertedResidual,
     "basic_block": BasicBlock,
     "bottleneck": Bottleneck,
@@ -32,6 +37,7 @@ OPS: dict[str, type[Op]] = {
     "add": Add,
     "multiply": Multiply,
     "gate": Gate,
+    "attention_fusion": AttentionFusion,
     "activation": Activation,
     "dropout": Dropout,
     "identity": Identity,
@@ -84,6 +90,7 @@ __all__ = [
     "Activation",
     "Add",
     "AnyOp",
+    "AttentionFusion",
     "AveragePool",
     "BasicBlock",
     "Bottleneck",
@@ -91,6 +98,7 @@ __all__ = [
     "Conv",
     "Dropout",
     "Gate",
+    "GlobalFilter",
     "GlobalPool",
     "Identity",
     "Input",
@@ -100,8 +108,10 @@ __all__ = [
     "Op",
     "PyramidPool",
     "Resize",
+    "SelfAttention",
     "SeparableConv",
     "StdcModule",
+    "StripPool",
     "TransposedConv",
     "Zero",
     "atrous3x3",

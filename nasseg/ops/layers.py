@@ -1,8 +1,10 @@
 """The few PyTorch layers that operators are made of: normalisation, activation, resizing."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,3 +52,9 @@ def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 def sequential(layers: list[nn.Module]) -> nn.Module:
     """Chain the layers; a single one is returned bare, so that its parameters keep their plain names."""
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which mixed precision is off, for what must be computed in the format of its inputs."""
+    # The meta device has none, and refuses the context.
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()

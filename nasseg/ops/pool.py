@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nasseg.ops.base import Op, OutChannelsOp, as_pair
 from nasseg.ops.conv import Kernel, Stride, conv1x1
-from nasseg.ops.layers import bilinear
+from nasseg.ops.layers import BatchNorm, bilinear
 
 Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
 
@@ -109,3 +109,37 @@ class GlobalPool(Op):
     def build(self, in_channels: Sequence[int]) -> nn.Module:
         """Build PyTorch's layer."""
         return nn.AdaptiveAvgPool2d(1)
+
+
+class StripPool(OutChannelsOp):
+    """1×1 convolution, then each pixel multiplied by what the means of its row and of its column say.
+
+    (N, C, H, W) → (N, out_channels, H, W). Strip pooling module (Hou et al., arXiv 2003.13328, §3.1): a convolution of
+    three taps along the row means and one along the column means, their sum at each pixel, 1×1 convolution, sigmoid.
+    The module itself keeps its channels; the convolution before it is the one that the paper's networks have there.
+    """
+
+    op: Literal["strip_pool"] = "strip_pool"
+
+    def build(self, in_channels: Sequence[int]) -> nn.Module:
+        """Build projection, strips and gate."""
+        return _StripPool(self, in_channels[0])
+
+
+class _StripPool(nn.Module):
+    def __init__(self, op: StripPool, in_channels: int) -> None:
+        super().__init__()
+        channels = op.out_channels
+        self.project = conv1x1(channels).build([in_channels])
+        self.rows = nn.Sequential(
+            nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=False), BatchNorm(channels)
+        )
+        self.columns = nn.Sequential(
+            nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), bias=False), BatchNorm(channels)
+        )
+        self.gate = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.project(x)
+        rows, columns = self.rows(x.mean(3, keepdim=True)), self.columns(x.mean(2, keepdim=True))
+        return x * self.gate(rows + columns)  # type: ignore[no-any-return]

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasseg.ops import AveragePool, GlobalPool, MaxPool, PyramidPool, image_pool
+from nasseg.cost import op_madds
+from nasseg.ops import AveragePool, GlobalPool, MaxPool, PyramidPool, StripPool, image_pool
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -82,3 +83,26 @@ def test_global_pool_is_the_mean() -> None:
 def test_grid_must_be_positive() -> None:
     with pytest.raises(ValueError, match="grid"):
         PyramidPool(out_channels=4, grid=(2, 0))
+
+
+@torch.no_grad()
+def test_strip_pool_gates_by_means_of_rows_and_columns() -> None:
+    module = StripPool(out_channels=4).build([3]).eval()
+    project, rows, columns, gate = (layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
+    scale = (1 + 1e-5) ** -0.5  # a batch norm that has seen nothing
+    x = (F.conv2d(images(2, 3, 5, 7), project.weight) * scale).relu()
+    expected = torch.empty_like(x)
+    for i in range(5):
+        for j in range(7):
+            row = sum(rows.weight[:, :, 1 + k, 0] @ x[:, :, i + k].mean(2).T for k in (-1, 0, 1) if 0 <= i + k < 5)
+            column = sum(
+                columns.weight[:, :, 0, 1 + k] @ x[:, :, :, j + k].mean(2).T for k in (-1, 0, 1) if 0 <= j + k < 7
+            )
+            logits = (scale * (row + column)).relu().T @ gate.weight[:, :, 0, 0].T + gate.bias
+            expected[:, :, i, j] = x[:, :, i, j] * logits.sigmoid()
+    torch.testing.assert_close(module(images(2, 3, 5, 7)), expected)
+
+
+def test_strip_pool_costs_what_its_convolutions_do() -> None:
+    strips = 3 * 6 * 6 * (5 + 7)
+    assert op_madds(StripPool(out_channels=6), [(3, 5, 7)]) == (3 * 6 + 6 * 6) * 5 * 7 + strips
