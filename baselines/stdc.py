@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+from baselines.encoder_decoder.contexts import refined_by_attention
+from baselines.encoder_decoder.decoder import feature_fusion
 from baselines.heads import conv3x3
 from nasseg.graph import Architecture, Builder
-from nasseg.ops import Add, Concat, Conv, Dropout, Gate, GlobalPool, Multiply, Resize, StdcModule, conv1x1
+from nasseg.ops import Add, Conv, Dropout, GlobalPool, Multiply, Resize, StdcModule, conv1x1
 
 STAGES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
 """Modules of stages 3 to 5 (table 2)."""
@@ -61,7 +63,8 @@ def _segmentation(name: str, classes: int) -> Architecture:
         mean = g.add("mean.conv", conv1x1(128), mean)
         up32 = _refine(g, "arm32", maps.stride32, mean, maps.stride16)
         up16 = _refine(g, "arm16", maps.stride16, up32, maps.stride8)
-    fused = _fuse(g, maps.stride8, up16)
+    with g.scope("fusion"):
+        fused = feature_fusion(g, up16, maps.stride8, 256)
     with g.scope("head"):
         logits = g.add("upsample", Resize(), _scores(g, fused, 256, classes), image)
     training = []
@@ -75,22 +78,9 @@ def _segmentation(name: str, classes: int) -> Architecture:
 def _refine(g: Builder, name: str, features: str, deeper: str, size_of: str) -> str:
     """Add attention refinement of `features`, plus the `deeper` context, upsampled to the size of `size_of`."""
     with g.scope(name):
-        x = g.add("conv", conv3x3(128, separable=False), features)
-        mean = g.add("pool", GlobalPool(), x)
-        attention = g.add("attention", Conv(out_channels=128, kernel=1, activation="none"), mean)
-        x = g.add("sum", Add(), g.add("gate", Gate(), x, attention), deeper)
+        x = g.add("sum", Add(), refined_by_attention(g, features, 128), deeper)
         x = g.add("upsample", Resize(mode="nearest"), x, size_of)
         return g.add("smooth", conv3x3(128, separable=False), x)
-
-
-def _fuse(g: Builder, spatial: str, context: str) -> str:
-    """Add BiSeNet's feature fusion (arXiv 1808.00897, §3.2): joined, projected, and x + x · attention."""
-    with g.scope("fusion"):
-        x = g.add("projection", conv1x1(256), g.add("concat", Concat(), spatial, context))
-        attention = g.add("pool", GlobalPool(), x)
-        attention = g.add("squeeze", Conv(out_channels=64, kernel=1, norm="none"), attention)
-        attention = g.add("excite", Conv(out_channels=256, kernel=1, norm="none", activation="none"), attention)
-        return g.add("sum", Add(), x, g.add("gate", Gate(), x, attention))
 
 
 def _scores(g: Builder, features: str, width: int, channels: int) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from baselines.dense_prediction_cell import ASPP, CONV1X1, PUBLISHED
 from nasseg import plugins
 from nasseg.data import Augment, Batch, evaluation_batches, open_dataset, training_batches
 from nasseg.data.resized import Resized
@@ -35,7 +36,7 @@ from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import load_pretrained
-from search_spaces.dpc import ASPP, CONV1X1, DPC, PUBLISHED, Cell
+from search_spaces.dpc import DPC
 
 CPU = torch.device("cpu")
 NETWORK = "deeplabv3plus-mobilenetv2"
@@ -126,7 +127,7 @@ def cells(number):
     """The 1×1 head, ASPP, the published cell and random ones."""
     space, rng = DPC(), random.Random(1)
     drawn = {f"random{i}": space.canonical(space.sample(rng)) for i in range(number)}
-    return {"1x1": Cell(branches=CONV1X1), "aspp": ASPP, "dpc": PUBLISHED, **drawn}
+    return {"1x1": CONV1X1, "aspp": ASPP, "dpc": PUBLISHED, **drawn}
 
 
 def kept(file, result):

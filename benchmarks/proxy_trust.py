@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from baselines.dense_prediction_cell import ASPP, CONV1X1, PUBLISHED, Cell
 from nasseg.data import Augment, FeatureCache, evaluation_batches, normalise, open_dataset
 from nasseg.data.batches import seeded
 from nasseg.data.resized import Resized
@@ -40,7 +41,7 @@ from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import short
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import load_pretrained
-from search_spaces.dpc import ASPP, CONV1X1, DPC, PUBLISHED, Cell
+from search_spaces.dpc import DPC
 
 LABEL_STRIDE = 4
 PROXIES = {
@@ -55,7 +56,7 @@ CORRELATIONS = ("spearman", "kendall", "spearman_single_seed")
 def cells(random_cells: int) -> dict[str, Cell]:
     space, rng = DPC(), random.Random(1)
     drawn = {f"random{i}": space.canonical(space.sample(rng)) for i in range(random_cells)}
-    return {"1x1": Cell(branches=CONV1X1), "aspp": ASPP, "dpc": PUBLISHED, **drawn}
+    return {"1x1": CONV1X1, "aspp": ASPP, "dpc": PUBLISHED, **drawn}
 
 
 class Study:

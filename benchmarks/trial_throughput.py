@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from baselines.dense_prediction_cell import ASPP, PUBLISHED
 from nasseg.data import Augment, Batch, open_dataset, training_batches
 from nasseg.jobs.features import sampled
 from nasseg.jobs.worker import Worker
@@ -28,7 +29,6 @@ from nasseg.planning.plan import derive_plan
 from nasseg.train.device import autocast
 from nasseg.train.fit import seeded_network
 from nasseg.train.trainer import Trainer
-from search_spaces.dpc import ASPP, PUBLISHED
 
 
 def main():

@@ -12,62 +12,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from baselines.backbones import BACKBONES
+from baselines.dense_prediction_cell import ASPP, FEATURES, PUBLISHED, Branch, Cell, dense_prediction_cell
 from baselines.heads import classifier, decoder
 from nasseg.graph import Architecture, Builder
-from nasseg.ops import Concat, Dropout, Op, PyramidPool, SeparableConv, conv1x1
-from nasseg.space import Choice, Decide, Space
+from nasseg.space import Decide, Space
 
 RATES = (1, 3, 6, 9, 12, 15, 18, 21)
 GRIDS = (1, 2, 4, 8)
-FEATURES = -1
-"""The input of a branch that reads F, the backbone's output."""
-
-
-class Branch(Choice):
-    """One branch: an operator on F (`input` −1) or on an earlier branch's output (its index).
-
-    `rate` (h, w) belongs to `atrous` (3×3, separable, at output stride 16), `grid` (h, w) to `pool` (average spatial
-    pyramid pooling).
-    """
-
-    input: int
-    op: Literal["conv1x1", "atrous", "pool"]
-    rate: tuple[int, int] | None = None
-    grid: tuple[int, int] | None = None
-
-    @property
-    def operator(self) -> tuple[str, int, int]:
-        """The operator without the input, as a sortable value."""
-        first, second = self.rate or self.grid or (0, 0)
-        return self.op, first, second
-
-    def on(self, source: int) -> Branch:
-        """Return the same operator on another input."""
-        return self.model_copy(update={"input": source})
-
-
-class Cell(Choice):
-    """A dense prediction cell: its branches, each after the branch that it reads."""
-
-    branches: tuple[Branch, ...]
-
-
-ASPP = Cell(
-    branches=(
-        Branch(input=FEATURES, op="conv1x1"),
-        *(Branch(input=FEATURES, op="atrous", rate=(rate, rate)) for rate in (6, 12, 18)),
-        Branch(input=FEATURES, op="pool", grid=(1, 1)),
-    )
-)
-"""DeepLab's atrous spatial pyramid pooling is a point of the space."""
-
-PUBLISHED = Cell(
-    branches=tuple(
-        Branch(input=source, op="atrous", rate=rate)
-        for source, rate in ((FEATURES, (1, 6)), (0, (18, 15)), (1, (6, 3)), (0, (1, 1)), (0, (6, 21)))
-    )
-)
-"""The best cell of the paper (figure 6)."""
 
 
 class DPC(Space[Cell]):
@@ -136,29 +87,10 @@ class DPC(Space[Cell]):
         g = Builder("dpc")
         image = g.input()
         features = BACKBONES[self.backbone](g, image, self.output_stride)
-        x = self._cell(g, features.output, choice)
+        x = dense_prediction_cell(g, features.output, choice, output_stride=self.output_stride, filters=self.filters)
         if self.decoder or (self.decoder is None and self.backbone != "mobilenetv2"):
             x = decoder(g, x, features.low_level, channels=self.filters, separable=True)
         return g.build(classifier(g, x, image, classes))
-
-    def _cell(self, g: Builder, features: str, choice: Cell) -> str:
-        with g.scope("cell"):
-            outputs: list[str] = []
-            for index, branch in enumerate(choice.branches):
-                source = features if branch.input == FEATURES else outputs[branch.input]
-                outputs.append(g.add(f"branch{index}", self._operator(branch), source))
-            joined = g.add("concat", Concat(), *outputs)
-            dropped = g.add("dropout", Dropout(probability=0.1), joined)
-            return g.add("projection", conv1x1(self.filters), dropped)
-
-    def _operator(self, branch: Branch) -> Op:
-        """Make the branch's operator; rates are for output stride 16 and scale with 16 / output_stride."""
-        if branch.rate is not None:
-            h, w = (max(1, rate * 16 // self.output_stride) for rate in branch.rate)
-            return SeparableConv(out_channels=self.filters, rate=(h, w))
-        if branch.grid is not None:
-            return PyramidPool(out_channels=self.filters, grid=branch.grid)
-        return conv1x1(self.filters)
 
 
 def from_published(branches: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:

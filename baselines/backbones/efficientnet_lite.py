@@ -27,19 +27,6 @@ STAGES = (
 STEM = Conv(out_channels=32, stride=2, norm="batch_1e-3", activation="relu6", padding="tensorflow")
 
 
-def _scaled(name: str, width: float, depth: float) -> Callable[..., Features]:
-    layers = _layers(name, width, depth)
-
-    def efficientnet_lite(
-        g: Builder, image: str, output_stride: int, *, multi_grid: bool = False, shape: Shape | None = None
-    ) -> Features:
-        """Add the layers `backbone.stem` and `backbone.blocks.0` to the last; 24 low-level channels at stride 4."""
-        refuse_multi_grid(multi_grid, name)
-        return inverted_residuals(g, image, layers, output_stride, shape)
-
-    return efficientnet_lite
-
-
 def _layers(name: str, width: float, depth: float) -> Layers:
     """Compound scaling; the stem's width and the depth of the first and the last stage stay (as released)."""
     last = len(STAGES) - 1
@@ -50,6 +37,24 @@ def _layers(name: str, width: float, depth: float) -> Layers:
     return Layers(name, "backbone", "stem", "blocks.{}", published_stages(rows, first=0), STEM)
 
 
-efficientnet_lite0 = _scaled("efficientnet_lite0", 1.0, 1.0)
-efficientnet_lite1 = _scaled("efficientnet_lite1", 1.0, 1.1)
-efficientnet_lite2 = _scaled("efficientnet_lite2", 1.1, 1.2)
+LAYERS = {
+    "efficientnet_lite0": _layers("efficientnet_lite0", 1.0, 1.0),
+    "efficientnet_lite1": _layers("efficientnet_lite1", 1.0, 1.1),
+    "efficientnet_lite2": _layers("efficientnet_lite2", 1.1, 1.2),
+}
+
+
+def _of(name: str) -> Callable[..., Features]:
+    def efficientnet_lite(
+        g: Builder, image: str, output_stride: int, *, multi_grid: bool = False, shape: Shape | None = None
+    ) -> Features:
+        """Add the layers `backbone.stem` and `backbone.blocks.0` to the last; 24 low-level channels at stride 4."""
+        refuse_multi_grid(multi_grid, name)
+        return inverted_residuals(g, image, LAYERS[name], output_stride, shape)
+
+    return efficientnet_lite
+
+
+efficientnet_lite0 = _of("efficientnet_lite0")
+efficientnet_lite1 = _of("efficientnet_lite1")
+efficientnet_lite2 = _of("efficientnet_lite2")

@@ -18,11 +18,13 @@ from baselines.deeplabv3plus import (
     deeplabv3plus_efficientnet_lite1,
     deeplabv3plus_efficientnet_lite2,
     deeplabv3plus_mobilenetv2,
+    deeplabv3plus_resnet18,
     deeplabv3plus_resnet50,
     deeplabv3plus_resnet101,
     deeplabv3plus_xception65,
     deeplabv3plus_xception71,
 )
+from baselines.encoder_decoder.handcrafted import aspp, context_path, fpn, lraspp, ppliteseg, unet_decoder
 from baselines.fcn import fcn8s, fcn16s, fcn32s, fcn_resnet50, fcn_resnet101
 from baselines.pspnet import pspnet_resnet50
 from baselines.stdc import stdc1, stdc1_classifier, stdc2, stdc2_classifier
@@ -57,6 +59,13 @@ BASELINES: dict[str, Callable[..., Architecture]] = {
     "deeplabv3plus-resnet101": partial(deeplabv3plus_resnet101, filters=16),
     "deeplabv3plus-xception65": partial(deeplabv3plus_xception65, filters=16),
     "deeplabv3plus-xception71": partial(deeplabv3plus_xception71, filters=16),
+    "deeplabv3plus-resnet18": partial(deeplabv3plus_resnet18, filters=16),
+    "aspp": partial(aspp, width=0.25),
+    "lraspp": lraspp,
+    "fpn": partial(fpn, backbone="efficientnet_lite0", width=0.25),
+    "unet_decoder": partial(unet_decoder, width=0.5),
+    "context_path": partial(context_path, backbone="resnet18", width=0.25),
+    "ppliteseg": partial(ppliteseg, width=0.5),
     "pspnet-resnet50": pspnet_resnet50,
     "auto_deeplab-s": partial(auto_deeplab_s, filters=4, head_filters=16),
     "auto_deeplab-m": partial(auto_deeplab_m, filters=5, head_filters=16),

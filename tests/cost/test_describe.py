@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from baselines.dense_prediction_cell import ASPP, PUBLISHED
 from nasseg.cost import Description, NodeCost, op_madds
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import (
@@ -17,7 +18,7 @@ from nasseg.ops import (
     conv1x1,
     logits1x1,
 )
-from search_spaces.dpc import ASPP, DPC, PUBLISHED
+from search_spaces.dpc import DPC
 
 
 def tiny() -> Architecture:

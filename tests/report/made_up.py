@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+from baselines.dense_prediction_cell import ASPP, PUBLISHED, Cell
 from nasseg.cost.latency import Latency
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Candidate, Outcome
@@ -11,7 +12,7 @@ from nasseg.report.rows import Row, make_row
 from nasseg.space.weighted_graph import WeightedEdge, WeightedGraph, WeightedNode
 from nasseg.train.relaxation.trainer import RelaxationSnapshot
 from search_spaces.auto_deeplab.operators import OPERATORS
-from search_spaces.dpc import ASPP, DPC, PUBLISHED, Cell
+from search_spaces.dpc import DPC
 
 SPACE = DPC()
 RUNGS = (100, 300)

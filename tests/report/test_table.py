@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from baselines.dense_prediction_cell import ASPP, Cell
 from nasseg.report.table import summary_table, write_trials
-from search_spaces.dpc import ASPP, Cell
 from tests.report.made_up import RUNGS, rows
 
 

@@ -6,10 +6,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from baselines.dense_prediction_cell import PUBLISHED
 from nasseg.report.figures.pictures import Example, Palette
 from nasseg.report.relaxation import draw_snapshot
 from nasseg.report.tensorboard import RelaxationBoard, SearchBoard, TrainBoard, flat_choice
-from search_spaces.dpc import DPC, PUBLISHED
+from search_spaces.dpc import DPC
 from tests.report.made_up import rows, snapshot
 
 PALETTE = Palette(("road", "sky"), ((255, 0, 0), (0, 0, 255)), ignore_index=255)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_node_match
 
+from baselines.dense_prediction_cell import ASPP, FEATURES, PUBLISHED, Branch, Cell
 from nasseg import plugins
 from nasseg.graph import Architecture, Node
 from nasseg.ops import Add, Concat, Conv, PyramidPool, SeparableConv
-from search_spaces.dpc import ASPP, DPC, FEATURES, GRIDS, PUBLISHED, RATES, Branch, Cell, from_published, to_published
+from search_spaces.dpc import DPC, GRIDS, RATES, from_published, to_published
 
 OPERATORS = (
     Branch(input=FEATURES, op="conv1x1"),

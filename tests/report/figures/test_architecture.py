@@ -4,6 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from baselines.deeplabv3plus import deeplabv3plus_mobilenetv2
+from baselines.dense_prediction_cell import PUBLISHED
 from baselines.unet import unet
 from nasseg.graph import Builder
 from nasseg.ops import (
@@ -25,7 +26,7 @@ from nasseg.ops import (
 )
 from nasseg.report.figures.architecture import FAMILIES, draw, operator_family, operator_text
 from nasseg.report.figures.figure import to_svg
-from search_spaces.dpc import DPC, PUBLISHED
+from search_spaces.dpc import DPC
 
 
 @pytest.mark.parametrize(
