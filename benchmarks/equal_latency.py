@@ -1,0 +1,216 @@
+"""Whether the space holds better networks than the handcrafted ones at equal latency, and whether a search finds them.
+
+    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py plan --work WORK --data folder:PATH --weights FILE \
+        --latency TABLE.json --share 0.5 --share 0.25 --found 0.25=runs/search/best.json
+    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py train --work WORK     # in any number of processes, at any time
+    python benchmarks/equal_latency.py page --work WORK
+
+A band is [0.92, 1] of a latency: that of DeepLabV3+ on MobileNetV2 by the table, times `--share`. `plan` writes the
+networks of each band: every handcrafted head on the same pretrained backbone, all widths scaled to the band; as many
+random points of the space (`--random`), scaled likewise; and what searches have found (`--found`). It can be repeated
+to add networks. `train` trains each with `--seeds` seeds (random points with `--random-seeds`), all by one recipe from
+the pretrained weights, and scores it on `--test-split`: one result a file. It passes over what another process trains.
+
+`page` prints, band by band, the gain of the space (the median of the random points minus the best handcrafted head) and
+that of the search (found minus the median of the random points). The winner's curse is in the search's own report. With
+two seeds of each random point it also tells whether there is a spread: the deviation between points beside that
+between seeds.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from nasseg.planning.fitting import Fitting
+
+from nasseg import plugins
+from nasseg.cost.latency_table import LatencyTable
+from nasseg.data import evaluation_batches, open_dataset
+from nasseg.data.resized import Resized
+from nasseg.experiment.trust import pooled_deviation
+from nasseg.graph import load, save, write_atomically
+from nasseg.planning.job import Costs
+from nasseg.planning.limits import Limits
+from nasseg.planning.plan import search_crop
+from nasseg.plugins import space as find_space
+from nasseg.train.evaluate import evaluate
+from nasseg.train.fit import fit, seeded_network
+from nasseg.train.recipes import recipe
+from nasseg.train.weights.loading import load_pretrained
+
+CPU = torch.device("cpu")
+HANDCRAFTED, RANDOM, FOUND = "handcrafted", "random", "found"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    plan_parser = commands.add_parser("plan")
+    plan_parser.add_argument("--data", required=True)
+    plan_parser.add_argument("--train-split", default="train+val")
+    plan_parser.add_argument("--test-split", default="test")
+    plan_parser.add_argument("--image-scale", type=float, default=0.5)
+    plan_parser.add_argument("--space", default="encoder_decoder")
+    plan_parser.add_argument("--weights", required=True)
+    plan_parser.add_argument("--latency", required=True, help="table for images of the scaled size")
+    plan_parser.add_argument("--share", type=float, action="append", required=True)
+    plan_parser.add_argument("--recipe", default="short")
+    plan_parser.add_argument("--steps", type=int, default=1500)
+    plan_parser.add_argument("--batch-size", type=int, default=8)
+    plan_parser.add_argument("--seeds", type=int, default=3)
+    plan_parser.add_argument("--random", type=int, default=5)
+    plan_parser.add_argument("--random-seeds", type=int, default=1)
+    plan_parser.add_argument("--found", action="append", default=[], metavar="SHARE=FILE")
+    for command in (plan_parser, commands.add_parser("train"), commands.add_parser("page")):
+        command.add_argument("--work", type=Path, required=True)
+    args = parser.parse_args()
+    {"plan": plan, "train": train, "page": page}[args.command](args)
+
+
+def plan(args):
+    """Write the networks of every band, and the settings of their trainings."""
+    settings = {
+        name: getattr(args, name)
+        for name in ("data", "train_split", "test_split", "image_scale", "space", "weights", "recipe", "steps")
+    } | {"batch_size": args.batch_size}
+    file = args.work / "plan.json"
+    known = json.loads(file.read_text()) if file.exists() else {"settings": settings, "networks": {}}
+    if known["settings"] != settings:
+        raise SystemExit(f"{file} has other settings; give the same, or another --work")
+    (args.work / "networks").mkdir(parents=True, exist_ok=True)
+    classes, table = len(open_dataset(args.data).classes), LatencyTable.load(args.latency)
+    space = find_space(args.space)
+    full_ms = table.latency_ms(plugins.baseline("deeplabv3plus-mobilenetv2", classes))
+
+    def add(band, group, name, architecture, seeds):
+        name = f"{band}-{group}-{name}"
+        save(architecture, network_file(args, name))
+        row = {"band": band, "group": group, "seeds": seeds, "predicted_ms": table.latency_ms(architecture)}
+        known["networks"][name] = {**row, "params": architecture.describe(table.conditions.size).params}
+        print(f"{name:48}{row['predicted_ms']:8.2f} ms {known['networks'][name]['params'] / 1e6:7.3f} M", flush=True)
+
+    def build(choice):
+        architecture = space.architecture(choice, classes)
+        return architecture.replace(space=args.space, choice=choice.model_dump(mode="json"))
+
+    for share in args.share:
+        limits = Limits(latency_ms=share * full_ms)
+        fitting = Fitting(
+            space, lambda c, limits=limits: limits.constraints(Costs(latency_ms=table.latency_ms(build(c))))
+        )
+        if args.seeds:
+            for label, choice in fitting.references().items():
+                add(f"{share:g}", HANDCRAFTED, label, build(choice), args.seeds)
+        for number in range(args.random):
+            fitted = fitting.draw(random.Random(f"{share}/{number}"))
+            add(f"{share:g}", RANDOM, str(number), build(fitted.choice), args.random_seeds)
+    for found in args.found:
+        share, path = found.split("=", 1)
+        add(share, FOUND, Path(path).parent.name, load(path), args.seeds)
+    write_atomically(file, json.dumps(known, indent=1))
+
+
+def latency(table, architecture):
+    return Costs(latency_ms=table.latency_ms(architecture))
+
+
+def train(args):
+    """Train what has no result yet and is not being trained, one after another."""
+    torch.set_num_threads(1)
+    known = json.loads((args.work / "plan.json").read_text())
+    settings = known["settings"]
+    (args.work / "results").mkdir(exist_ok=True)
+    dataset = open_dataset(settings["data"])
+    splits = [Resized(dataset.split(settings[name]), settings["image_scale"]) for name in ("train_split", "test_split")]
+    networks = known["networks"]
+    jobs = [(seed, name) for name, row in networks.items() for seed in range(row["seeds"])]
+    for seed, name in sorted(jobs, key=lambda job: (job[0], list(networks).index(job[1]))):
+        result = args.work / "results" / f"{name}-{seed}.json"
+        if result.exists():
+            continue
+        try:
+            with FileLock(result.with_suffix(".lock"), timeout=0):
+                if not result.exists():
+                    outcome = trained(args, settings, dataset, splits, name, seed)
+                    write_atomically(result, json.dumps({**networks[name], "name": name, "seed": seed, **outcome}))
+                    print(f"{name} seed {seed}: {outcome['miou']:.4f} in {outcome['seconds']:.0f} s", flush=True)
+        except Timeout:
+            continue
+
+
+def trained(args, settings, dataset, splits, name, seed):
+    """Train one network with one seed, from its checkpoint if there is one, and score it."""
+    start = time.perf_counter()
+    train_split, test_split = splits
+    height, width = dataset.split(settings["train_split"])[0].mask.shape
+    made = recipe(
+        settings["recipe"],
+        steps=settings["steps"],
+        batch_size=settings["batch_size"],
+        crop=search_crop((height, width), settings["image_scale"]),
+    )
+    network = seeded_network(load(network_file(args, name)), seed)
+    load_pretrained(network, settings["weights"])
+    checkpoint = args.work / "results" / f"{name}-{seed}.pt"
+    trainer, log = fit(network, made, train_split, device=CPU, seed=seed, checkpoint=checkpoint)
+    batches = (batch for batch, _ in evaluation_batches(test_split, made.batch_size, CPU))
+    metrics = evaluate(trainer.ema_network(), batches, len(dataset.classes), dataset.ignore_index, CPU)
+    checkpoint.unlink(missing_ok=True)
+    seconds = time.perf_counter() - start
+    return {"status": log.status, "miou": metrics.miou, "boundary_miou": metrics.boundary_miou, "seconds": seconds}
+
+
+def page(args):
+    """Print the table of each band, and the gains."""
+    known = json.loads((args.work / "plan.json").read_text())
+    results = [json.loads(file.read_text()) for file in sorted((args.work / "results").glob("*.json"))]
+    summary = {band: of_band(band, results) for band in sorted({row["band"] for row in known["networks"].values()})}
+    print(json.dumps({"benchmark": "equal_latency", **known["settings"], "bands": summary}))
+
+
+def of_band(band, results):
+    """Print and return what a band says."""
+    groups = {}
+    for result in results:
+        if result["band"] == band:
+            groups.setdefault(result["group"], {}).setdefault(result["name"], []).append(result)
+    print(f"\nband {band} of DeepLabV3+\n{'':48}{'ms':>8}{'M':>8}{'mIoU':>9}{'±':>8}{'boundary':>10}{'seeds':>7}")
+    means = {group: {name: mean(runs, "miou") for name, runs in networks.items()} for group, networks in groups.items()}
+    for group, networks in groups.items():
+        for name in sorted(networks, key=lambda name: -means[group][name]):
+            runs, scores = networks[name], [run["miou"] for run in networks[name]]
+            spread = statistics.stdev(scores) if len(scores) > 1 else float("nan")
+            print(
+                f"{name:48}{runs[0]['predicted_ms']:8.2f}{runs[0]['params'] / 1e6:8.3f}{means[group][name]:9.4f}"
+                f"{spread:8.4f}{mean(runs, 'boundary_miou'):10.4f}{len(runs):7}"
+            )
+    every = [[run["miou"] for run in runs] for networks in groups.values() for runs in networks.values()]
+    found = {"networks": means, "seed_deviation": pooled_deviation(every)}
+    if RANDOM in means:
+        points = list(means[RANDOM].values())
+        found |= {"random_median": statistics.median(points)}
+        if len(points) > 1:
+            found |= {"random_deviation": statistics.stdev(points)}
+        if HANDCRAFTED in means:
+            found |= {"space_gain": found["random_median"] - max(means[HANDCRAFTED].values())}
+        if FOUND in means:
+            found |= {"search_gain": max(means[FOUND].values()) - found["random_median"]}
+    print({name: round(value, 4) for name, value in found.items() if isinstance(value, float)})
+    return found
+
+
+def mean(runs, field):
+    return statistics.mean(run[field] for run in runs)
+
+
+def network_file(args, name):
+    return args.work / "networks" / f"{name}.json"
+
+
+if __name__ == "__main__":
+    main()
