@@ -37,7 +37,7 @@ ORDER = (
     "nasseg.__main__",
 )
 PLUGINS = {
-    "baselines": ("baselines", "nasseg.errors", "nasseg.ops", "nasseg.graph"),
+    "baselines": ("baselines", "nasseg.errors", "nasseg.ops", "nasseg.graph", "nasseg.space"),
     "search_spaces": (
         "search_spaces",
         "baselines",
