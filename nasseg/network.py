@@ -94,7 +94,7 @@ def initialise(network: nn.Module) -> None:
 
     The fan-out counts the outputs that an input actually feeds, so grouping divides it. Class scores (nodes named
     `logits…`) start near zero, so that the first loss is about the logarithm of the number of classes. Transposed
-    convolutions are left as their operator made them.
+    convolutions, layer norms and global filters are left as their operator made them.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -48,12 +48,15 @@ class _GlobalFilter(nn.Module):
         super().__init__()
         self.project = conv1x1(op.out_channels).build([in_channels])
         rows, columns = op.grid
+        # A step changes a filter by this factor's square: as much as it would change a convolution of the grid's size.
+        self.scale = (rows * columns) ** 0.5
         # Opposite frequencies of a real map are conjugates of each other, so that half of them are enough.
-        self.filter = nn.Parameter(0.02 * torch.randn(2, op.out_channels, rows, columns // 2 + 1))
+        start = torch.randn(2, op.out_channels, rows, columns // 2 + 1)
+        self.filter = nn.Parameter(0.02 / self.scale * start)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.project(x)
-        return x + fourier_filter(x, self.filter).to(x.dtype)
+        return x + fourier_filter(x, self.scale * self.filter).to(x.dtype)
 
 
 def fourier_filter(x: Tensor, filter: Tensor) -> Tensor:

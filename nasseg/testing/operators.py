@@ -13,6 +13,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from nasseg.cost.backends import choose_backend
+from nasseg.cost.inference import inference_form
 from nasseg.ops import ENTRY_POINTS, AnyOp, Op, operators
 from nasseg.testing.suite import Suite, how_to_register
 
@@ -182,3 +184,44 @@ class OperatorConformance(OperatorDataConformance):
         module, inputs = case.module().eval(), case.inputs((7, 5))
         exported = torch.export.export(module, inputs).module()
         torch.testing.assert_close(exported(*inputs), module(*inputs))
+
+    def test_mixed_precision_computes_nearly_the_same(self, case: OperatorCase) -> None:
+        """Fix: no function that refuses two number formats; sums and powers of large numbers in float32."""
+        inputs = [x.requires_grad_() for x in case.inputs((8, 6), batch=2)]
+        module = case.module().train()
+        for layer in module.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+        expected = module(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = module(*inputs).float()
+        assert (output - expected).norm() <= 0.05 * expected.norm()
+        (output.square().sum() + 0 * sum(x.sum() for x in inputs)).backward()
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+    @torch.no_grad()
+    def test_the_form_for_inference_gives_the_same_output(self, case: OperatorCase) -> None:
+        """Fix: layers of PyTorch's for convolution and batch norm, so that one can be folded into the other."""
+        module, inputs = _used(case), case.inputs((7, 5))
+        torch.testing.assert_close(inference_form(module, inputs)(*inputs), module(*inputs))
+
+    @torch.no_grad()
+    def test_onnxruntime_gives_the_same_output(self, case: OperatorCase) -> None:
+        """Fix: functions that the ONNX exporter knows; complex numbers, for one, have none there."""
+        device = torch.device("cpu")
+        try:
+            backend = choose_backend("onnxruntime", device, "float32")
+        except ValueError as missing:
+            pytest.skip(str(missing))
+        module, inputs = _used(case), case.inputs((7, 5))
+        (output,) = backend.prepare(inference_form(module, inputs), inputs)().copy_outputs_to_cpu()  # type: ignore[attr-defined]
+        torch.testing.assert_close(torch.from_numpy(output), module(*inputs), rtol=1e-4, atol=1e-5)
+
+
+def _used(case: OperatorCase) -> nn.Module:
+    """Build the module as after training: in evaluation mode, with batch norms that have seen something."""
+    module = case.module().train()
+    module(*case.inputs((8, 6), batch=2))
+    return module.eval()

@@ -6,7 +6,20 @@ from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.memory import Allocated, op_memory, peak_memory_bytes
 from nasseg.graph import Architecture, Builder
 from nasseg.network import Network
-from nasseg.ops import Add, Concat, Conv, Identity, Resize, conv1x1, logits1x1
+from nasseg.ops import (
+    Add,
+    AttentionFusion,
+    Concat,
+    Conv,
+    GlobalFilter,
+    Identity,
+    Op,
+    Resize,
+    SelfAttention,
+    StripPool,
+    conv1x1,
+    logits1x1,
+)
 
 FLOAT = 4
 
@@ -89,6 +102,26 @@ def counted(architecture: Architecture, size: tuple[int, int]) -> int:
 def test_the_graph_tells_what_a_run_takes(name: str) -> None:
     architecture = plugins.architecture(name, 19)
     assert peak_memory_bytes(architecture, (64, 96)) == counted(architecture, (64, 96))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [AttentionFusion(), AttentionFusion(attention="channel"), StripPool(out_channels=6), GlobalFilter(out_channels=6)],
+)
+def test_temporary_maps_are_counted(op: Op) -> None:
+    shapes = [(8, 5, 7)] * op.arity[0]
+    inputs = random_inputs([(1, *shape) for shape in shapes], torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        form = inference_form(op.build([8, 8]), inputs)
+        with Allocated() as memory:
+            form(*inputs)
+    assert op_memory(op, tuple(shapes)).peak == memory.peak
+
+
+def test_attention_is_taken_to_be_fused() -> None:
+    """Without the products of all pairs of pixels, 4 heads of (24 · 32)² here: a few maps only."""
+    memory = op_memory(SelfAttention(out_channels=16), ((16, 24, 32),))
+    assert 3 * memory.output < memory.peak < 9 * memory.output < FLOAT * (24 * 32) ** 2
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasseg.cost import op_madds
@@ -58,7 +59,7 @@ def test_the_operator_adds_the_filtered_map_and_moves_with_its_input() -> None:
     nn.init.normal_(filter)
     x = images(2, 3, 6, 5)
     projected = module.get_submodule("project")(x)
-    torch.testing.assert_close(module(x), projected + fourier_filter(projected, filter))
+    torch.testing.assert_close(module(x), projected + fourier_filter(projected, 35**0.5 * filter))
     torch.testing.assert_close(module(x.roll((2, -1), (2, 3))), module(x).roll((2, -1), (2, 3)))
 
 
@@ -70,6 +71,20 @@ def test_it_starts_near_the_identity() -> None:
     projected = module.get_submodule("project")(x)
     # Drawn with a deviation of 0.02 in both parts, and made smaller by the interpolation.
     assert 0.005 < ((module(x) - projected).norm() / projected.norm()).item() < 0.03
+
+
+def test_it_learns_at_the_pace_of_a_convolution() -> None:
+    """A loss falls by the learning rate times the gradient's squared norm, so compare that of a kernel of 13×15."""
+    module = GlobalFilter(out_channels=1, grid=(13, 15)).build([1])
+    module.set_submodule("project", nn.Identity())
+    x, wanted = images(1, 1, 13, 15).float(), images(1, 1, 13, 15, seed=1).float()
+    (module(x) * wanted).sum().backward()
+    (filter,) = module.parameters()
+    kernel = torch.zeros(1, 1, 13, 15, requires_grad=True)
+    (F.conv2d(F.pad(x, (7, 7, 6, 6), mode="circular"), kernel) * wanted).sum().backward()
+    assert filter.grad is not None
+    assert kernel.grad is not None
+    assert 1 / 3 < (filter.grad.square().sum() / kernel.grad.square().sum()).item() < 3
 
 
 def test_mixed_precision_leaves_the_transform_in_float32() -> None:

@@ -38,6 +38,9 @@ class Doubling(Op):
             "in place": nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, 2 * channels, 1)),
             "random": nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), Noise()),
             "unused": Unused(channels),
+            "one format": OneFormat(channels, 2 * channels, 1),
+            "weights of its own": nn.Sequential(WeightsOfItsOwn(channels), nn.BatchNorm2d(2 * channels)),
+            "not in ONNX": nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), Bessel()),
         }
         return modules.get(self.layer, nn.Conv2d(channels, 2 * channels, 3, self.stride, padding=1))
 
@@ -56,6 +59,25 @@ class Unused(nn.Conv2d):
         self.left = nn.Parameter(torch.zeros(1))
 
 
+class OneFormat(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).lerp(input.repeat(1, 2, 1, 1), 0.5)
+
+
+class WeightsOfItsOwn(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2 * channels, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight)
+
+
+class Bessel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
 def case(**fields: Any) -> OperatorCase:
     return OperatorCase(Doubling(**fields), channels=(4,))
 
@@ -67,6 +89,8 @@ def test_what_is_right_passes() -> None:
     SUITE.test_inputs_stay_as_they_are(case(), training=True)
     SUITE.test_evaluation_is_the_same_each_time(case())
     SUITE.test_gradients_of_a_batch_of_one_are_finite(case(), (7, 5))
+    SUITE.test_mixed_precision_computes_nearly_the_same(case())
+    SUITE.test_the_form_for_inference_gives_the_same_output(case())
 
 
 @pytest.mark.parametrize("layer", ["wrong channels", "wrong padding"])
@@ -93,6 +117,25 @@ def test_randomness_in_evaluation_is_found() -> None:
 def test_a_parameter_without_use_is_found() -> None:
     with pytest.raises(AssertionError, match="left"):
         SUITE.test_gradients_of_a_batch_of_one_are_finite(case(layer="unused"), (7, 5))
+
+
+def test_maps_of_one_format_only_are_found() -> None:
+    with pytest.raises(RuntimeError, match="dtype"):
+        SUITE.test_mixed_precision_computes_nearly_the_same(case(layer="one format"))
+
+
+def test_batch_norm_that_cannot_be_folded_is_found() -> None:
+    with pytest.raises(AssertionError):
+        SUITE.test_the_form_for_inference_gives_the_same_output(case(layer="weights of its own"))
+
+
+@pytest.mark.slow
+def test_what_onnx_does_not_have_is_found() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    SUITE.test_onnxruntime_gives_the_same_output(case())
+    with pytest.raises(ValueError, match="cannot be exported to ONNX"):
+        SUITE.test_onnxruntime_gives_the_same_output(case(layer="not in ONNX"))
 
 
 def test_what_is_not_installed_is_told_how() -> None:
