@@ -35,7 +35,7 @@ def retrain(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
-    recipe: Annotated[str, typer.Option(help="short, paper, or a recipe's name.")] = "short",
+    recipe: Annotated[str, typer.Option(help="short, long, paper, or a recipe's name.")] = "short",
     steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.", min=1)] = None,
     crop: Annotated[str | None, typer.Option(help="Crop, HEIGHTxWIDTH.")] = None,

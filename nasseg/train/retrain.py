@@ -29,7 +29,7 @@ from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
-from nasseg.train.recipes import paper_recipe
+from nasseg.train.recipes import OWN_RECIPES, paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import WeightsReport, load_pretrained
@@ -222,5 +222,5 @@ def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, ob
     if "crop" in changes:
         return made
     fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
-    crop = fitting if name == "short" else tuple(map(min, made.crop, fitting))
+    crop = fitting if name in OWN_RECIPES else tuple(map(min, made.crop, fitting))
     return Recipe.model_validate({**made.model_dump(), "crop": crop})

@@ -57,12 +57,7 @@ class Trainer:
         self._average: Network = copy.deepcopy(self.network).eval().requires_grad_(False)
         self._parameters = list(network.parameters())
         self._averages, self._latest = _floating(self._average), _floating(self.network)
-        self._optimizer = torch.optim.SGD(
-            _parameter_groups(self.network, recipe),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-        )
+        self._optimizer = _make_optimizer(self.network, recipe)
         self._learning_rates: list[float] = [group["lr"] for group in self._optimizer.param_groups]
         half = recipe.amp and mixed_precision_dtype(device) == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -170,6 +165,13 @@ class Trainer:
         for name, buffer in self.network.named_buffers():
             if buffer.is_floating_point():
                 buffer.copy_(averages[name])
+
+
+def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = _parameter_groups(network, recipe)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

@@ -53,10 +53,14 @@ def test_a_training_ends_in_a_model_with_its_score(small: str, tmp_path: Path) -
     assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
 
 
-def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path) -> None:
-    train(prepare(small, tmp_path / "unbroken"))
+LONG = {"recipe": "long", "changes": {"steps": 4, "batch_size": 2}}
+
+
+@pytest.mark.parametrize("options", [{}, LONG], ids=["short", "long"])
+def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    train(prepare(small, tmp_path / "unbroken", **options))
     with pytest.raises(Stopped):
-        train(prepare(small, tmp_path / "broken"), stop_at=2)
+        train(prepare(small, tmp_path / "broken", **options), stop_at=2)
     train(Retraining.load(tmp_path / "broken"))
     one, other = (safetensors.torch.load_file(tmp_path / name / MODEL_FILE) for name in ("unbroken", "broken"))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -129,6 +133,7 @@ def test_crops_fit_the_images(small: str, tmp_path: Path) -> None:
     data = "streets:size=40x70,train=2,val=2,test=2"
     assert prepare(small, tmp_path / "a", data=data).config.recipe.crop == (64, 96)
     assert prepare(small, tmp_path / "b", data=data, recipe="stdc", changes={"steps": 2}).config.recipe.crop == (64, 96)
+    assert prepare(small, tmp_path / "d", data=data, recipe="long").config.recipe.crop == (64, 96)
     given = prepare(small, tmp_path / "c", data=data, changes={"steps": 2, "crop": (48, 48)})
     assert given.config.recipe.crop == (48, 48)
 

@@ -15,6 +15,9 @@ from nasseg.train.trainer import Trainer
 from .tiny import IGNORED, Batch, TinyNetwork, batches, tiny_network
 
 RECIPE = Recipe(steps=10, learning_rate=0.1, head_multiplier=2, warmup_steps=1, ema_decay=0.9, nesterov=True)
+ADAMW = Recipe(
+    steps=10, optimizer="adamw", learning_rate=0.01, weight_decay=0.1, head_multiplier=3, warmup_steps=1, ema_decay=0.9
+)
 PLAIN = Recipe(steps=10, learning_rate=0.1, momentum=0, weight_decay=0, poly_power=0)
 
 
@@ -26,15 +29,16 @@ def assert_equal(one: object, other: object) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_resumed_run_is_the_unbroken_run_bit_for_bit(tmp_path: Path) -> None:
-    unbroken = trainer()
+@pytest.mark.parametrize("recipe", [RECIPE, ADAMW], ids=["sgd", "adamw"])
+def test_resumed_run_is_the_unbroken_run_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+    unbroken = trainer(recipe)
     log = unbroken.run(batches(), until_step=10)
 
-    first = trainer()
+    first = trainer(recipe)
     before = first.run(batches(), until_step=5)
     save_checkpoint(tmp_path / "a.pt", first.state_dict())
     torch.manual_seed(77)  # a new process has another global state
-    second = trainer(network=tiny_network(seed=9))
+    second = trainer(recipe, network=tiny_network(seed=9))
     second.load_state_dict(load_checkpoint(tmp_path / "a.pt"))
     after = second.run(batches(start_step=5), until_step=10)
 
@@ -81,6 +85,36 @@ def test_a_step_by_hand() -> None:
             assert parameter.grad is not None
             parameter -= (0.1 if name.startswith("backbone.") else 0.3) * parameter.grad
     torch.testing.assert_close(network.state_dict(), by_hand.state_dict())
+
+
+def test_steps_of_adamw_by_hand() -> None:
+    """PyTorch's own AdamW, one for each group; the learning rate is halved for the first step, by the warm-up."""
+    network = tiny_network(dropout=0)
+    network.backbone[0].register_parameter("bias", None)  # before a norm, its gradient is rounding alone
+    by_hand = copy.deepcopy(network).train()
+    steps = list(islice(batches(), 3))
+    trainer(ADAMW, network).run(steps, until_step=3)
+
+    optimizers = {
+        name: torch.optim.AdamW(
+            [parameter],
+            lr=0.01 if name.startswith("backbone.") else 0.03,
+            weight_decay=0.1 if parameter.ndim > 1 else 0.0,
+        )
+        for name, parameter in by_hand.named_parameters()
+    }
+    initial = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+    for step, batch in enumerate(steps):
+        outputs = by_hand.outputs(batch.inputs)
+        auxiliary = cross_entropy(outputs["auxiliary16.logits"], batch.masks, IGNORED)
+        detail = detail_loss(outputs["detail.logits"], batch.masks, IGNORED)
+        (cross_entropy(outputs["head"], batch.masks, IGNORED) + 0.4 * auxiliary + detail).backward()
+        factor = (0.5 if step == 0 else 1) * (1 - step / 10) ** 0.9
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = factor * initial[name]
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(network.state_dict(), by_hand.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_decay_leaves_norms_and_biases_alone() -> None:
