@@ -40,6 +40,9 @@ def retrain(
     batch_size: Annotated[int | None, typer.Option(help="Images per step.", min=1)] = None,
     crop: Annotated[str | None, typer.Option(help="Crop, HEIGHTxWIDTH.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
+    boundary_weight: Annotated[
+        float | None, typer.Option(help="Additional weight, in the loss, of pixels near another class.", min=0)
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Workers = 0,
@@ -58,6 +61,7 @@ def retrain(
         "batch_size": batch_size,
         "crop": parse_size(crop) if crop else None,
         "learning_rate": learning_rate,
+        "boundary_weight": boundary_weight,
     }
     if resume:
         if out is None:

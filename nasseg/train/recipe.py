@@ -43,6 +43,9 @@ class Recipe(BaseModel):
 
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     class_weights: tuple[NonNegativeFloat, ...] | None = None
+    boundary_weight: NonNegativeFloat = Field(
+        default=0.0, description="added to the weight, 1, of pixels within 2 pixels of another class"
+    )
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")

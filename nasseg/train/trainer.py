@@ -193,10 +193,9 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, obje
 
 def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
     if recipe.loss == "ohem":
-        return ohem_cross_entropy
-    if recipe.class_weights is None:
-        return cross_entropy
-    return partial(cross_entropy, class_weights=torch.tensor(recipe.class_weights, device=device))
+        return partial(ohem_cross_entropy, boundary_weight=recipe.boundary_weight)
+    weights = None if recipe.class_weights is None else torch.tensor(recipe.class_weights, device=device)
+    return partial(cross_entropy, class_weights=weights, boundary_weight=recipe.boundary_weight)
 
 
 def _floating(network: nn.Module) -> list[Tensor]:

@@ -27,6 +27,7 @@ def test_warm_up_takes_a_tenth_of_a_short_run() -> None:
         ({"optimizer": "adamw", "nesterov": True}, "momentum and nesterov are SGD's, but optimizer is 'adamw'"),
         ({"optimizer": "adamw", "momentum": 0.5}, "momentum and nesterov are SGD's, but optimizer is 'adamw'"),
         ({"optimizer": "adam"}, "'sgd' or 'adamw'"),
+        ({"boundary_weight": -1.0}, "greater than or equal to 0"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"loss": "ohem", "class_weights": (1.0, 2.0)}, "class_weights do not apply to loss 'ohem'"),
         ({"momentum": 1.0}, "less than 1"),
@@ -45,4 +46,4 @@ def test_survives_json(recipe: Recipe) -> None:
 
 def test_a_recipe_of_an_older_file_means_the_same() -> None:
     old = Recipe.model_validate({"steps": 7, "learning_rate": 0.02, "momentum": 0.5, "nesterov": True})
-    assert old.optimizer == "sgd"
+    assert (old.optimizer, old.boundary_weight) == ("sgd", 0.0)

@@ -53,7 +53,7 @@ def test_a_training_ends_in_a_model_with_its_score(small: str, tmp_path: Path) -
     assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
 
 
-LONG = {"recipe": "long", "changes": {"steps": 4, "batch_size": 2}}
+LONG = {"recipe": "long", "changes": {"steps": 4, "batch_size": 2, "boundary_weight": 3.0}}
 
 
 @pytest.mark.parametrize("options", [{}, LONG], ids=["short", "long"])

@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
-from nasseg.train.losses import cross_entropy, detail_loss
+from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer
 
@@ -232,11 +233,34 @@ def test_beyond_the_schedule() -> None:
         trainer().run(batches(), until_step=11)
 
 
-@pytest.mark.parametrize("changes", [{"loss": "ohem"}, {"class_weights": (1.0, 2.0, 0.5)}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ohem"},
+        {"class_weights": (1.0, 2.0, 0.5)},
+        {"boundary_weight": 5.0},
+        {"loss": "ohem", "boundary_weight": 5.0},
+    ],
+)
 def test_other_losses_train(changes: dict[str, object]) -> None:
     recipe = Recipe.model_validate(RECIPE.model_dump() | changes)
     losses = trainer(recipe, total_steps=40).run(batches(), until_step=40).losses
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, ohem_cross_entropy])
+def test_the_boundary_weight_is_the_recipes(loss: Callable[..., Tensor]) -> None:
+    network, batch = tiny_network(dropout=0), next(batches())
+    outputs = copy.deepcopy(network).train().outputs(batch.inputs)
+    expected = (
+        loss(outputs["head"], batch.masks, IGNORED, boundary_weight=5.0)
+        + 0.4 * loss(outputs["auxiliary16.logits"], batch.masks, IGNORED, boundary_weight=5.0)
+        + detail_loss(outputs["detail.logits"], batch.masks, IGNORED)
+    )
+    name = "ohem" if loss is ohem_cross_entropy else "cross_entropy"
+    recipe = RECIPE.model_copy(update={"loss": name, "boundary_weight": 5.0})
+    log = trainer(recipe, network).run([batch], until_step=1)
+    assert log.losses == pytest.approx([expected.item()], rel=1e-5)
 
 
 @pytest.mark.gpu
