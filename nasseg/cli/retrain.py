@@ -43,6 +43,10 @@ def retrain(
     boundary_weight: Annotated[
         float | None, typer.Option(help="Additional weight, in the loss, of pixels near another class.", min=0)
     ] = None,
+    detail_head: Annotated[
+        bool | None,
+        typer.Option("--detail-head/--no-detail-head", help="Also train STDC's detail head; the model has none."),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Workers = 0,
@@ -62,6 +66,7 @@ def retrain(
         "crop": parse_size(crop) if crop else None,
         "learning_rate": learning_rate,
         "boundary_weight": boundary_weight,
+        "detail_head": detail_head,
     }
     if resume:
         if out is None:

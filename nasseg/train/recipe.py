@@ -48,6 +48,7 @@ class Recipe(BaseModel):
     )
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
+    detail_head: bool = Field(default=False, description="train a network that has none with STDC's detail head")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
 
     @property

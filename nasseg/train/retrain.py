@@ -22,6 +22,7 @@ from nasseg.run_folder import (
     new_folder,
     save_config,
 )
+from nasseg.train.detail_head import with_detail_head
 from nasseg.train.device import choose_device, threads_for
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -117,6 +118,8 @@ class Retraining:
         retraining.train.check()
         retraining.val.check()
         retraining.network()
+        if config.recipe.detail_head:
+            with_detail_head(architecture)
         with new_folder(folder):
             save(architecture, folder / ARCHITECTURE_FILE)
             save_config(config, folder)

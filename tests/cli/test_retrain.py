@@ -98,11 +98,11 @@ def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path
 
 
 def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
-    options = ("--recipe", "long", "--boundary-weight", 2, *SHORT)
+    options = ("--recipe", "long", "--boundary-weight", 2, "--detail-head", *SHORT)
     assert nasseg("retrain", arch, "--data", DATA, "--out", tmp_path / "run", *options).code == 0
     recipe = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recipe"]
     assert (recipe["optimizer"], recipe["steps"], recipe["batch_size"]) == ("adamw", 3, 2)
-    assert recipe["boundary_weight"] == 2.0
+    assert (recipe["boundary_weight"], recipe["detail_head"]) == (2.0, True)
     assert "boundary-weight" in refused("retrain", arch, "--data", DATA, "--boundary-weight", -1)
 
 

@@ -39,11 +39,13 @@ def test_mistakes(changes: dict[str, object], rule: str) -> None:
         Recipe.model_validate({"steps": 10, **changes})
 
 
-@pytest.mark.parametrize("recipe", [Recipe(steps=7, class_weights=(1.0, 0.5)), Recipe(steps=7, optimizer="adamw")])
+@pytest.mark.parametrize(
+    "recipe", [Recipe(steps=7, class_weights=(1.0, 0.5)), Recipe(steps=7, optimizer="adamw", detail_head=True)]
+)
 def test_survives_json(recipe: Recipe) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_a_recipe_of_an_older_file_means_the_same() -> None:
     old = Recipe.model_validate({"steps": 7, "learning_rate": 0.02, "momentum": 0.5, "nesterov": True})
-    assert (old.optimizer, old.boundary_weight) == ("sgd", 0.0)
+    assert (old.optimizer, old.boundary_weight, old.detail_head) == ("sgd", 0.0, False)
