@@ -35,11 +35,18 @@ def retrain(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
-    recipe: Annotated[str, typer.Option(help="short, paper, or a recipe's name.")] = "short",
+    recipe: Annotated[str, typer.Option(help="short, long, paper, or a recipe's name.")] = "short",
     steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.", min=1)] = None,
     crop: Annotated[str | None, typer.Option(help="Crop, HEIGHTxWIDTH.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
+    boundary_weight: Annotated[
+        float | None, typer.Option(help="Additional weight, in the loss, of pixels near another class.", min=0)
+    ] = None,
+    detail_head: Annotated[
+        bool | None,
+        typer.Option("--detail-head/--no-detail-head", help="Also train STDC's detail head; the model has none."),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Workers = 0,
@@ -58,6 +65,8 @@ def retrain(
         "batch_size": batch_size,
         "crop": parse_size(crop) if crop else None,
         "learning_rate": learning_rate,
+        "boundary_weight": boundary_weight,
+        "detail_head": detail_head,
     }
     if resume:
         if out is None:

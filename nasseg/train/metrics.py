@@ -77,21 +77,32 @@ def boundary_region(labels: Tensor, valid: Tensor) -> Tensor:
     """Mark the pixels within d of another class or of the image border, in (N, H, W) class indices.
 
     d is 2 % of the image's diagonal, at least one pixel, measured along the axes (the larger of both), so this is each
-    class's mask minus its erosion by a square of side 2d + 1 (Cheng et al., arXiv 2103.16562, section 4). All classes
-    at once: a window holds another class exactly if its least or its greatest label differs from the centre's. Invalid
-    pixels do not count as another class: the edge of an unlabelled area is not a contour.
+    class's mask minus its erosion by a square of side 2d + 1 (Cheng et al., arXiv 2103.16562, section 4).
     """
     height, width = labels.shape[-2:]
     d = max(1, round(BOUNDARY_WIDTH_SHARE * (height**2 + width**2) ** 0.5))
+    near = near_another_class(labels, valid, d)
+    frame = torch.ones_like(near)
+    frame[:, d:-d, d:-d] = False
+    return near | frame
+
+
+def near_another_class(labels: Tensor, valid: Tensor, pixels: int) -> Tensor:
+    """Mark the valid pixels with another class at most `pixels` away along each axis, in (N, H, W) class indices.
+
+    All classes at once: a window holds another class exactly if its least or its greatest label differs from the
+    centre's. Invalid pixels do not count as another class: the edge of an unlabelled area is not a contour.
+    """
     values = labels.float()[:, None]
     infinity = values.new_tensor(torch.inf)
-    greatest = _window_maximum(F.pad(values.where(valid[:, None], -infinity), (d, d, d, d), value=torch.inf), d)
-    least = -_window_maximum(-F.pad(values.where(valid[:, None], infinity), (d, d, d, d), value=torch.inf), d)
-    return ((greatest != values) | (least != values))[:, 0]
+    greatest = _window_maximum(values.where(valid[:, None], -infinity), pixels)
+    least = -_window_maximum(-values.where(valid[:, None], infinity), pixels)
+    return ((greatest != values) | (least != values))[:, 0] & valid
 
 
 def _window_maximum(values: Tensor, d: int) -> Tensor:
-    return F.max_pool2d(F.max_pool2d(values, (2 * d + 1, 1), stride=1), (1, 2 * d + 1), stride=1)
+    columns = F.max_pool2d(values, (2 * d + 1, 1), stride=1, padding=(d, 0))
+    return F.max_pool2d(columns, (1, 2 * d + 1), stride=1, padding=(0, d))
 
 
 def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:

@@ -8,13 +8,16 @@ from nasseg.data.augment import Augment
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+SGD_MOMENTUM = 0.9
+
 
 class Recipe(BaseModel):
     """The settings of a training run. Presets are in `nasseg.train.recipes`.
 
-    Networks are trained with SGD. Biases and the parameters of norms have no weight decay. The learning rate is
-    `learning_rate` for the stage `backbone` and `head_multiplier` times that for everything else; it rises linearly for
-    `warmup_steps` (at most a tenth of the run) while it falls as (1 - step / total_steps) ** poly_power.
+    Networks are trained with SGD, or with AdamW (arXiv 1711.05101; PyTorch's betas), where weight decay is decoupled
+    from the gradient. Biases and the parameters of norms have no weight decay. The learning rate is `learning_rate` for
+    the stage `backbone` and `head_multiplier` times that for everything else; it rises linearly for `warmup_steps` (at
+    most a tenth of the run) while it falls as (1 - step / total_steps) ** poly_power.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,9 +29,10 @@ class Recipe(BaseModel):
     flip: bool = Field(default=True, description="mirror half of the images left to right")
     colour: Share = Field(default=0.0, description="strength of random brightness, contrast and saturation")
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat = 0.01
-    momentum: Share = 0.9
-    nesterov: bool = False
+    momentum: Share = Field(default=SGD_MOMENTUM, description="of SGD")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum in SGD")
     weight_decay: NonNegativeFloat = 1e-4
     warmup_steps: int = Field(default=0, ge=0)
     poly_power: NonNegativeFloat = Field(default=0.9, description="0 for a constant learning rate")
@@ -39,8 +43,12 @@ class Recipe(BaseModel):
 
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     class_weights: tuple[NonNegativeFloat, ...] | None = None
+    boundary_weight: NonNegativeFloat = Field(
+        default=0.0, description="added to the weight, 1, of pixels within 2 pixels of another class"
+    )
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
+    detail_head: bool = Field(default=False, description="train a network that has none with STDC's detail head")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
 
     @property
@@ -52,6 +60,8 @@ class Recipe(BaseModel):
     def _consistent(self) -> "Recipe":
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale is {self.scale}, but its low end must not exceed its high end: swap them")
+        if self.optimizer != "sgd" and (self.nesterov or self.momentum != SGD_MOMENTUM):
+            raise ValueError(f"momentum and nesterov are SGD's, but optimizer is {self.optimizer!r}: leave them out")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0: set momentum, or turn nesterov off")
         if self.class_weights is not None and self.loss != "cross_entropy":

@@ -24,7 +24,29 @@ def short(steps: int = 1000, **changes: object) -> Recipe:
             "nesterov": True,
             "warmup_steps": 100,
             "head_multiplier": 5.0,
-            "ema_decay": max(0.0, 1 - 10 / steps),
+            "ema_decay": _average_of_a_tenth(steps),
+            **changes,
+        }
+    )
+
+
+def long(steps: int = 9000, **changes: object) -> Recipe:
+    """Make the recipe for long runs from a pretrained backbone: AdamW, random scales and flips.
+
+    Batch size, learning rate, warm-up and scales are those of S2-FPN on CamVid (arXiv 2206.07298), which trains 8800
+    steps with Adam. Decoupled weight decay and the average of the weights, as in `short`, are ours; its class weights
+    are not included.
+    """
+    return Recipe.model_validate(
+        {
+            "steps": steps,
+            "batch_size": 8,
+            "scale": (0.75, 2.0),
+            "optimizer": "adamw",
+            "learning_rate": 3e-4,
+            "weight_decay": 0.01,
+            "warmup_steps": 500,
+            "ema_decay": _average_of_a_tenth(steps),
             **changes,
         }
     )
@@ -119,6 +141,7 @@ def auto_deeplab(**changes: object) -> Recipe:
 
 RECIPES: dict[str, Preset] = {
     "short": short,
+    "long": long,
     "stdc": stdc,
     "deeplab": deeplab,
     "fcn": fcn,
@@ -127,8 +150,16 @@ RECIPES: dict[str, Preset] = {
     "auto_deeplab": auto_deeplab,
 }
 
-PAPER_RECIPES: dict[str, Preset] = {name: RECIPES[name] for name in RECIPES if name != "short"} | {"dpc": deeplab}
+OWN_RECIPES = ("short", "long")
+"""Recipes for any images, which a retraining crops to their own size."""
+
+PAPER_RECIPES: dict[str, Preset] = {name: RECIPES[name] for name in RECIPES if name not in OWN_RECIPES}
+PAPER_RECIPES["dpc"] = deeplab
 """Recipes by the prefix of an architecture's name."""
+
+
+def _average_of_a_tenth(steps: int) -> float:
+    return max(0.0, 1 - 10 / steps)
 
 
 def recipe(name: str, **changes: object) -> Recipe:

@@ -22,6 +22,7 @@ from nasseg.run_folder import (
     new_folder,
     save_config,
 )
+from nasseg.train.detail_head import with_detail_head
 from nasseg.train.device import choose_device, threads_for
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -29,7 +30,7 @@ from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
-from nasseg.train.recipes import paper_recipe
+from nasseg.train.recipes import OWN_RECIPES, paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import WeightsReport, load_pretrained
@@ -117,6 +118,8 @@ class Retraining:
         retraining.train.check()
         retraining.val.check()
         retraining.network()
+        if config.recipe.detail_head:
+            with_detail_head(architecture)
         with new_folder(folder):
             save(architecture, folder / ARCHITECTURE_FILE)
             save_config(config, folder)
@@ -222,5 +225,5 @@ def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, ob
     if "crop" in changes:
         return made
     fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
-    crop = fitting if name == "short" else tuple(map(min, made.crop, fitting))
+    crop = fitting if name in OWN_RECIPES else tuple(map(min, made.crop, fitting))
     return Recipe.model_validate({**made.model_dump(), "crop": crop})

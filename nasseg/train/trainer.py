@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nasseg.train.detail_head import add_detail_head
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
 from nasseg.train.losses import Loss, cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.recipe import Recipe
@@ -36,6 +37,8 @@ class TrainLog:
 class Trainer:
     """The training of a network by a recipe, with an exponential moving average of the network.
 
+    With a detail head by the recipe, `network` is a copy with that head. The average is of the network as it was given.
+
     All randomness in a step depends on (seed, step) alone, and `state_dict` holds everything else, so on the CPU a
     resumed run equals an uninterrupted one bit for bit.
 
@@ -52,17 +55,14 @@ class Trainer:
         self.seed = seed
         self.ignore_index = ignore_index
         self.step = 0
-        self.network = network
         place(network, device)
-        self._average: Network = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self._parameters = list(network.parameters())
-        self._averages, self._latest = _floating(self._average), _floating(self.network)
-        self._optimizer = torch.optim.SGD(
-            _parameter_groups(self.network, recipe),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-        )
+        self._average: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network = add_detail_head(network, seed) if recipe.detail_head else network
+        place(self.network, device)
+        self._parameters = list(self.network.parameters())
+        averages, latest = _floating(self._average), _floating(self.network)
+        self._averages, self._latest = list(averages.values()), [latest[name] for name in averages]
+        self._optimizer = _make_optimizer(self.network, recipe)
         self._learning_rates: list[float] = [group["lr"] for group in self._optimizer.param_groups]
         half = recipe.amp and mixed_precision_dtype(device) == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -166,10 +166,17 @@ class Trainer:
         average(self._averages, self._latest, self.step)
 
     def _restore_running_statistics(self) -> None:
-        averages = dict(self._average.named_buffers())
-        for name, buffer in self.network.named_buffers():
+        latest = dict(self.network.named_buffers())
+        for name, buffer in self._average.named_buffers():
             if buffer.is_floating_point():
-                buffer.copy_(averages[name])
+                latest[name].copy_(buffer)
+
+
+def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = _parameter_groups(network, recipe)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
@@ -191,12 +198,12 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, obje
 
 def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
     if recipe.loss == "ohem":
-        return ohem_cross_entropy
-    if recipe.class_weights is None:
-        return cross_entropy
-    return partial(cross_entropy, class_weights=torch.tensor(recipe.class_weights, device=device))
+        return partial(ohem_cross_entropy, boundary_weight=recipe.boundary_weight)
+    weights = None if recipe.class_weights is None else torch.tensor(recipe.class_weights, device=device)
+    return partial(cross_entropy, class_weights=weights, boundary_weight=recipe.boundary_weight)
 
 
-def _floating(network: nn.Module) -> list[Tensor]:
-    """List the weights and running statistics; not the counters of steps."""
-    return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
+def _floating(network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights and running statistics by name; not the counters of steps."""
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}

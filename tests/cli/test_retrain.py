@@ -97,6 +97,15 @@ def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path
     assert (recipe["steps"], recipe["batch_size"], recipe["learning_rate"]) == (3, 2, 0.5)
 
 
+def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
+    options = ("--recipe", "long", "--boundary-weight", 2, "--detail-head", *SHORT)
+    assert nasseg("retrain", arch, "--data", DATA, "--out", tmp_path / "run", *options).code == 0
+    recipe = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recipe"]
+    assert (recipe["optimizer"], recipe["steps"], recipe["batch_size"]) == ("adamw", 3, 2)
+    assert (recipe["boundary_weight"], recipe["detail_head"]) == (2.0, True)
+    assert "boundary-weight" in refused("retrain", arch, "--data", DATA, "--boundary-weight", -1)
+
+
 def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> None:
     assert "--resume needs --out RUN" in refused("retrain", arch, "--resume")
     assert "holds no config.yaml" in refused("retrain", arch, "--resume", "--out", tmp_path)

@@ -1,4 +1,6 @@
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -59,11 +61,12 @@ def test_smaller_logits_are_resized_to_the_masks() -> None:
         assert torch.equal(loss(small, masks, IGNORED), loss(resized, masks, IGNORED))
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "weighted", "ohem", "detail"])
+@pytest.mark.parametrize("name", ["cross_entropy", "weighted", "boundary", "ohem", "detail"])
 def test_all_ignored_costs_nothing(name: str) -> None:
     losses = {
         "cross_entropy": cross_entropy,
         "weighted": lambda *arguments: cross_entropy(*arguments, torch.ones(4)),
+        "boundary": partial(cross_entropy, boundary_weight=5.0),
         "ohem": ohem_cross_entropy,
         "detail": detail_loss,
     }
@@ -87,6 +90,75 @@ def test_ohem_against_brute_force(seed: int, ignored_share: float, sharpness: fl
         kept = losses[: masks.numel() // 16]
     expected = sum(kept) / len(kept) if kept else 0.0
     assert ohem_cross_entropy(logits, masks, IGNORED).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def near_boundaries(masks: Tensor) -> list[bool]:
+    """Whether each pixel that is not ignored, in order, has another class in its window of 5×5."""
+    _, height, width = masks.shape
+    found = []
+    for mask in masks.tolist():
+        for y in range(height):
+            for x in range(width):
+                window = [row[max(0, x - 2) : x + 3] for row in mask[max(0, y - 2) : y + 3]]
+                if mask[y][x] != IGNORED:
+                    found.append(any(other not in (mask[y][x], IGNORED) for row in window for other in row))
+    return found
+
+
+def regions(seed: int) -> tuple[Tensor, Tensor]:
+    """Logits and masks of two classes with a straight boundary, other pixels and lines ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(2, 9, 12, dtype=torch.int64)
+    masks[:, :, 5:] = 1
+    masks[1, 4:6] = IGNORED
+    masks[torch.rand(masks.shape, generator=generator) < 0.1] = IGNORED
+    return torch.randn(2, 3, 9, 12, generator=generator), masks
+
+
+@given(st.integers(0, 1000))
+def test_boundary_weights_against_brute_force(seed: int) -> None:
+    logits, masks = regions(seed)
+    near, losses = near_boundaries(masks), [loss for _, loss in pixel_losses(logits, masks)]
+    assert True in near
+    assert False in near
+    weights = [6 if is_near else 1 for is_near in near]
+    expected = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    assert cross_entropy(logits, masks, IGNORED, boundary_weight=5.0).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_and_boundary_weights_multiply() -> None:
+    logits, masks = regions(0)
+    class_weights = [0.5, 2.0, 1.0]
+    pairs = list(zip(near_boundaries(masks), pixel_losses(logits, masks), strict=True))
+    weights = [class_weights[true_class] * (6 if near else 1) for near, (true_class, _) in pairs]
+    expected = sum(w * loss for w, (_, (_, loss)) in zip(weights, pairs, strict=True)) / sum(weights)
+    found = cross_entropy(logits, masks, IGNORED, torch.tensor(class_weights), boundary_weight=5.0)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 12.0])
+def test_boundary_weights_of_the_hard_pixels_against_brute_force(sharpness: float) -> None:
+    logits, masks = regions(0)
+    logits = logits + sharpness * F.one_hot(masks.where(masks != IGNORED, 0), 3).permute(0, 3, 1, 2)
+    pairs = list(zip([loss for _, loss in pixel_losses(logits, masks)], near_boundaries(masks), strict=True))
+    kept = [pair for pair in pairs if math.exp(-pair[0]) < 0.7]
+    assert (len(kept) < masks.numel() // 16) == (sharpness == 12)
+    if sharpness == 12:
+        kept = sorted(pairs, reverse=True)[: masks.numel() // 16]
+    assert {near for _, near in kept} == {False, True}
+    weights = [6 if near else 1 for _, near in kept]
+    expected = sum(w * loss for w, (loss, _) in zip(weights, kept, strict=True)) / sum(weights)
+    assert ohem_cross_entropy(logits, masks, IGNORED, boundary_weight=5.0).item() == pytest.approx(expected, rel=1e-4)
+
+
+@given(st.integers(0, 1000), st.sampled_from([cross_entropy, ohem_cross_entropy]))
+def test_ignored_areas_are_no_boundaries(seed: int, loss: Callable[..., Tensor]) -> None:
+    logits, _ = example(seed)
+    masks = torch.ones(2, 5, 6, dtype=torch.int64)
+    masks[:, ::3] = IGNORED
+    assert loss(logits, masks, IGNORED, boundary_weight=5.0).item() == pytest.approx(
+        loss(logits, masks, IGNORED).item(), rel=1e-5
+    )
 
 
 def brute_force_detail_target(masks: Tensor) -> Tensor:

@@ -53,13 +53,27 @@ def test_a_training_ends_in_a_model_with_its_score(small: str, tmp_path: Path) -
     assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
 
 
-def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path) -> None:
-    train(prepare(small, tmp_path / "unbroken"))
+LONG = {"recipe": "long", "changes": {"steps": 4, "batch_size": 2, "detail_head": True, "boundary_weight": 3.0}}
+
+
+@pytest.mark.parametrize("options", [{}, LONG], ids=["short", "long"])
+def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    train(prepare(small, tmp_path / "unbroken", **options))
     with pytest.raises(Stopped):
-        train(prepare(small, tmp_path / "broken"), stop_at=2)
+        train(prepare(small, tmp_path / "broken", **options), stop_at=2)
     train(Retraining.load(tmp_path / "broken"))
     one, other = (safetensors.torch.load_file(tmp_path / name / MODEL_FILE) for name in ("unbroken", "broken"))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_model_of_a_training_with_a_detail_head_has_none(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "with", **LONG))
+    train(prepare(small, tmp_path / "without"))
+    one, other = (safetensors.torch.load_file(tmp_path / name / MODEL_FILE) for name in ("with", "without"))
+    assert one.keys() == other.keys()
+    assert not any("detail" in name for name in one)
+    network, _ = load_model(tmp_path / "with")
+    assert network.architecture.key == small_architecture().inference().key
 
 
 def test_the_number_of_threads_stays_that_of_the_start(
@@ -129,6 +143,7 @@ def test_crops_fit_the_images(small: str, tmp_path: Path) -> None:
     data = "streets:size=40x70,train=2,val=2,test=2"
     assert prepare(small, tmp_path / "a", data=data).config.recipe.crop == (64, 96)
     assert prepare(small, tmp_path / "b", data=data, recipe="stdc", changes={"steps": 2}).config.recipe.crop == (64, 96)
+    assert prepare(small, tmp_path / "d", data=data, recipe="long").config.recipe.crop == (64, 96)
     given = prepare(small, tmp_path / "c", data=data, changes={"steps": 2, "crop": (48, 48)})
     assert given.config.recipe.crop == (48, 48)
 
@@ -148,6 +163,14 @@ def test_a_refused_training_leaves_no_folder(small: str, tmp_path: Path, options
     with pytest.raises(ValueError, match=rule):
         prepare(small, tmp_path / "runs" / "one", **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_detail_head_for_a_network_without_a_backbone_leaves_no_folder(tmp_path: Path) -> None:
+    _, suffix = small_architecture().cut("backbone")
+    save(suffix, tmp_path / "suffix.json")
+    with pytest.raises(ValueError, match="has no stage 'backbone' for a detail head: turn detail_head off"):
+        prepare(str(tmp_path / "suffix.json"), tmp_path / "run", changes={"steps": 2, "detail_head": True})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_leaves_no_folder(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

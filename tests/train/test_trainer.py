@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
-from nasseg.train.losses import cross_entropy, detail_loss
+from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer
 
 from .tiny import IGNORED, Batch, TinyNetwork, batches, tiny_network
 
 RECIPE = Recipe(steps=10, learning_rate=0.1, head_multiplier=2, warmup_steps=1, ema_decay=0.9, nesterov=True)
+ADAMW = Recipe(
+    steps=10, optimizer="adamw", learning_rate=0.01, weight_decay=0.1, head_multiplier=3, warmup_steps=1, ema_decay=0.9
+)
 PLAIN = Recipe(steps=10, learning_rate=0.1, momentum=0, weight_decay=0, poly_power=0)
 
 
@@ -26,15 +30,16 @@ def assert_equal(one: object, other: object) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_resumed_run_is_the_unbroken_run_bit_for_bit(tmp_path: Path) -> None:
-    unbroken = trainer()
+@pytest.mark.parametrize("recipe", [RECIPE, ADAMW], ids=["sgd", "adamw"])
+def test_resumed_run_is_the_unbroken_run_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+    unbroken = trainer(recipe)
     log = unbroken.run(batches(), until_step=10)
 
-    first = trainer()
+    first = trainer(recipe)
     before = first.run(batches(), until_step=5)
     save_checkpoint(tmp_path / "a.pt", first.state_dict())
     torch.manual_seed(77)  # a new process has another global state
-    second = trainer(network=tiny_network(seed=9))
+    second = trainer(recipe, network=tiny_network(seed=9))
     second.load_state_dict(load_checkpoint(tmp_path / "a.pt"))
     after = second.run(batches(start_step=5), until_step=10)
 
@@ -81,6 +86,36 @@ def test_a_step_by_hand() -> None:
             assert parameter.grad is not None
             parameter -= (0.1 if name.startswith("backbone.") else 0.3) * parameter.grad
     torch.testing.assert_close(network.state_dict(), by_hand.state_dict())
+
+
+def test_steps_of_adamw_by_hand() -> None:
+    """PyTorch's own AdamW, one for each group; the learning rate is halved for the first step, by the warm-up."""
+    network = tiny_network(dropout=0)
+    network.backbone[0].register_parameter("bias", None)  # before a norm, its gradient is rounding alone
+    by_hand = copy.deepcopy(network).train()
+    steps = list(islice(batches(), 3))
+    trainer(ADAMW, network).run(steps, until_step=3)
+
+    optimizers = {
+        name: torch.optim.AdamW(
+            [parameter],
+            lr=0.01 if name.startswith("backbone.") else 0.03,
+            weight_decay=0.1 if parameter.ndim > 1 else 0.0,
+        )
+        for name, parameter in by_hand.named_parameters()
+    }
+    initial = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+    for step, batch in enumerate(steps):
+        outputs = by_hand.outputs(batch.inputs)
+        auxiliary = cross_entropy(outputs["auxiliary16.logits"], batch.masks, IGNORED)
+        detail = detail_loss(outputs["detail.logits"], batch.masks, IGNORED)
+        (cross_entropy(outputs["head"], batch.masks, IGNORED) + 0.4 * auxiliary + detail).backward()
+        factor = (0.5 if step == 0 else 1) * (1 - step / 10) ** 0.9
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = factor * initial[name]
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(network.state_dict(), by_hand.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_decay_leaves_norms_and_biases_alone() -> None:
@@ -198,11 +233,34 @@ def test_beyond_the_schedule() -> None:
         trainer().run(batches(), until_step=11)
 
 
-@pytest.mark.parametrize("changes", [{"loss": "ohem"}, {"class_weights": (1.0, 2.0, 0.5)}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ohem"},
+        {"class_weights": (1.0, 2.0, 0.5)},
+        {"boundary_weight": 5.0},
+        {"loss": "ohem", "boundary_weight": 5.0},
+    ],
+)
 def test_other_losses_train(changes: dict[str, object]) -> None:
     recipe = Recipe.model_validate(RECIPE.model_dump() | changes)
     losses = trainer(recipe, total_steps=40).run(batches(), until_step=40).losses
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, ohem_cross_entropy])
+def test_the_boundary_weight_is_the_recipes(loss: Callable[..., Tensor]) -> None:
+    network, batch = tiny_network(dropout=0), next(batches())
+    outputs = copy.deepcopy(network).train().outputs(batch.inputs)
+    expected = (
+        loss(outputs["head"], batch.masks, IGNORED, boundary_weight=5.0)
+        + 0.4 * loss(outputs["auxiliary16.logits"], batch.masks, IGNORED, boundary_weight=5.0)
+        + detail_loss(outputs["detail.logits"], batch.masks, IGNORED)
+    )
+    name = "ohem" if loss is ohem_cross_entropy else "cross_entropy"
+    recipe = RECIPE.model_copy(update={"loss": name, "boundary_weight": 5.0})
+    log = trainer(recipe, network).run([batch], until_step=1)
+    assert log.losses == pytest.approx([expected.item()], rel=1e-5)
 
 
 @pytest.mark.gpu
