@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from baselines.encoder_decoder.design import BackboneName, Design, Level
 from baselines.encoder_decoder.network import encoder_decoder
 from nasseg.graph import Architecture
@@ -62,21 +60,42 @@ DESIGNS: dict[str, Design] = {
 """By name, on MobileNetV2."""
 
 
-def _baseline(name: str) -> Callable[..., Architecture]:
-    def handcrafted(
-        num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0
-    ) -> Architecture:
-        """A handcrafted head; `width` multiplies its channels, and below 1 the backbone's."""
-        design = DESIGNS[name].model_copy(update={"backbone": backbone, "width": width})
-        return encoder_decoder(f"{name}-{backbone}", design, num_classes)
-
-    return handcrafted
+def _build(name: str, backbone: BackboneName, width: float, classes: int) -> Architecture:
+    """Build a head; `width` multiplies its channels and, below 1, those of the backbone."""
+    design = DESIGNS[name].model_copy(update={"backbone": backbone, "width": width})
+    return encoder_decoder(f"{name}-{backbone}", design, classes)
 
 
-aspp = _baseline("aspp")
-deeplabv3plus = _baseline("deeplabv3plus")
-lraspp = _baseline("lraspp")
-fpn = _baseline("fpn")
-unet_decoder = _baseline("unet_decoder")
-context_path = _baseline("context_path")
-ppliteseg = _baseline("ppliteseg")
+def aspp(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """ASPP without a decoder (arXiv 1706.05587, §3.3), separable as in DeepLabV3+."""
+    return _build("aspp", backbone, width, num_classes)
+
+
+def deeplabv3plus(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """DeepLabV3+ (arXiv 1802.02611, §3): ASPP, and a decoder with 48 low-level channels."""
+    return _build("deeplabv3plus", backbone, width, num_classes)
+
+
+def lraspp(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """LR-ASPP (arXiv 1905.02244, §6.4): a gated map at stride 16, logits at stride 8."""
+    return _build("lraspp", backbone, width, num_classes)
+
+
+def fpn(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """A feature pyramid network (arXiv 1612.03144, §3), its maps added up as in semantic FPN."""
+    return _build("fpn", backbone, width, num_classes)
+
+
+def unet_decoder(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """U-Net's expanding path (arXiv 1505.04597, §2) on a pretrained backbone."""
+    return _build("unet_decoder", backbone, width, num_classes)
+
+
+def context_path(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """STDC's context path and feature fusion (arXiv 2104.13188, §3.2) on a pretrained backbone."""
+    return _build("context_path", backbone, width, num_classes)
+
+
+def ppliteseg(num_classes: int = 19, *, backbone: BackboneName = "mobilenetv2", width: float = 1.0) -> Architecture:
+    """PP-LiteSeg (arXiv 2204.02681, §3): simple pyramid pooling, attention fusion, falling widths."""
+    return _build("ppliteseg", backbone, width, num_classes)
