@@ -15,8 +15,8 @@ from baselines.encoder_decoder.design import DECODER_STRIDES, STRIDES, BackboneN
 from nasseg.graph import Architecture
 from nasseg.space import Decide, Space
 
-DIAL = tuple(round(1.04**step, 3) for step in range(-58, 36))
-"""Multiples of all widths, from 0.1 to 4 in steps of 4 %."""
+DIAL = tuple(round(1.04**step, 3) for step in range(-58, 18))
+"""Multiples of all widths, from 0.1 to 2 in steps of 4 %."""
 INPUT_SCALES = (0.5, 0.75, 1.0)
 WIDTHS, DEPTHS, KERNELS, EXPANSIONS = (0.25, 0.5, 0.75, 1.0), (0.34, 0.67, 1.0), (3, 5, 7), (3, 6)
 FIRST_KERNEL_STRIDE, FIRST_ATROUS_STRIDE = 8, 16
