@@ -73,7 +73,7 @@ def test_a_registered_name_must_stand_for_a_space(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("call", "text", "line"),
     [
-        (plugins.baseline, "unett", "unknown baseline 'unett'; known: auto_deeplab-l, "),
+        (plugins.baseline, "unett", "unknown baseline 'unett'; known: aspp, auto_deeplab-l, "),
         (plugins.baseline, "unet:depth=3", "unet: unknown option 'depth'; known: in_channels, norm, bias, decoder"),
         (plugins.baseline, "unet:in_channels=few", "unet: in_channels is 'few', but must be a valid integer"),
         (plugins.space, "dpd", "unknown search space 'dpd'; known: auto_deeplab, dpc"),

@@ -13,6 +13,7 @@ from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
+from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
@@ -35,7 +36,7 @@ def plan_search(problem: Problem) -> SearchConfig:
 
     Raises `ValueError` for anything that would fail later: data, space, weights, sampler, budget.
     """
-    options, space, references = problem.options, problem.space, problem.space.references()
+    options, space = problem.options, problem.space
     by_gradient = options.strategy == "gradient"
     if by_gradient:
         _check_relaxable(options.space, space)
@@ -44,11 +45,12 @@ def plan_search(problem: Problem) -> SearchConfig:
     problem.train.check()
     problem.val.check()
     if options.weights is not None:
-        first = problem.architecture(next(iter(references.values())))
+        first = problem.architecture(next(iter(space.references().values())))
         load_pretrained(seeded_network(first, 0), options.weights)
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
-    speed = measure_speed(space, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
+    first = problem.architecture(next(iter(problem.references.values())))
+    speed = measure_speed(space, first, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
     plan = derive_plan(
         options,
         speed,
@@ -56,7 +58,7 @@ def plan_search(problem: Problem) -> SearchConfig:
         size=problem.size,
         train_images=len(problem.train),
         val_images=len(problem.val),
-        references=len(references),
+        references=len(problem.references),
     )
     return SearchConfig.of(options, plan)
 
@@ -82,6 +84,7 @@ def check_costs(problem: Problem) -> None:
     elif options.limits.latency_ms is not None:
         raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
     require_reachable(options.limits, space, lambda choice: problem.pricing.costs(problem.architecture(choice)))
+    require_fit(problem.fitting, options.limits)
 
 
 def begin(out: Path, options: SearchOptions) -> Experiment:

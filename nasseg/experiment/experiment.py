@@ -48,6 +48,7 @@ class Experiment:
             self.plan,
             seed=config.seed,
             total_seconds=self.total_seconds,
+            scales=self.problem.fitting.scales,
             describe=self.problem.candidate,
             values=self.objective.values,
             history=self.record.load(),
@@ -147,8 +148,8 @@ class Experiment:
     @cached_property
     def objective(self) -> Objective:
         """The search's objective. Costs are relative to the target, else to the first reference's."""
-        pricing, space = self.problem.pricing, self.problem.space
-        costs = pricing.costs(self.problem.architecture(next(iter(space.references().values()))))
+        pricing, references = self.problem.pricing, self.problem.references
+        costs = pricing.costs(self.problem.architecture(next(iter(references.values()))))
         return Objective(
             aim=self.config.objective,
             unit="MAdds" if pricing.table is None else "ms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
@@ -14,6 +15,7 @@ from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
 from nasseg.planning.config import Plan, SearchConfig
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.options import SearchOptions
 from nasseg.run_folder import LATENCY_TABLE_FILE
@@ -54,6 +56,17 @@ class Problem:
         """The pricing of networks, by the latency table if there is one."""
         table = self.options.latency
         return Pricing(self.size, self.options.limits, None if table is None else LatencyTable.load(table))
+
+    @cached_property
+    def fitting(self) -> Fitting[Any]:
+        """The way that points are brought to the limits: scaled, except for a front, whose points differ in cost."""
+        scales = self.options.objective == "score"
+        return Fitting(self.space, lambda choice: self.candidate(choice).constraints, scales)
+
+    @cached_property
+    def references(self) -> dict[str, Choice]:
+        """The handcrafted points by label, first the one to beat, scaled to the limits as all points are."""
+        return self.fitting.references()
 
     def architecture(self, choice: Choice) -> Architecture:
         """Build the network of a choice, which names its space and point."""

@@ -70,9 +70,8 @@ class SharedFeatures:
     @cached_property
     def prefix(self) -> tuple[Network, str]:
         """The trained reference's layers up to the end of the shared stage, and the hash of their weights."""
-        space = self._context.problem.space
-        first = space.canonical(next(iter(space.references().values())))
-        architecture = self._context.problem.architecture(first)
+        problem = self._context.problem
+        architecture = problem.architecture(next(iter(problem.references.values())))
         weights = safetensors.torch.load_file(trained_model(self._context.folder, architecture.key, 0))
         network = Network(architecture.cut(self._stage)[0])
         network.load_state_dict({name: weights[name] for name in network.state_dict()})

@@ -23,17 +23,17 @@ from nasseg.train.trainer import Trainer
 
 def measure_speed(
     space: Space[Any],
+    architecture: Architecture,
     split: Split,
     image_scale: float,
     device: torch.device,
     threads: int,
     relaxation: RelaxationOptions | None = None,
 ) -> Speed:
-    """Time training steps of the space's first reference on crops of `split`'s images at `image_scale`.
+    """Time training steps of a network of the space on crops of `split`'s images at `image_scale`.
 
     With options of a `relaxation`, also time its steps.
     """
-    architecture = space.architecture(next(iter(space.references().values())), len(split.classes))
     height, width = split[0].mask.shape
     crop = search_crop((height, width), image_scale)
     torch.set_num_threads(threads)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nasseg.planning.job import Candidate, Costs, Outcome
 from nasseg.run_folder import file_name
-from nasseg.space import Choice, Space
+from nasseg.space import Choice
 
 
 class Standing(NamedTuple):
@@ -83,8 +83,7 @@ def mean(values: Sequence[float]) -> float | None:
 class Candidates:
     """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
 
-    def __init__(self, space: Space[Any], describe: Callable[[Choice], Candidate]) -> None:
-        self._space = space
+    def __init__(self, describe: Callable[[Choice], Candidate]) -> None:
         self.describe: Callable[[Choice], Candidate] = cache(describe)
         """The candidate of a choice."""
         self._by_key: dict[str, Trial] = {}
@@ -99,6 +98,10 @@ class Candidates:
 
     def __getitem__(self, key: str) -> Trial:
         return self._by_key[key]
+
+    def constraints(self, choice: Choice) -> Mapping[str, float]:
+        """Return by what share of itself the choice exceeds each limit."""
+        return self.describe(choice).constraints
 
     def is_feasible(self, choice: Choice) -> bool:
         """Check that the choice keeps all limits."""
@@ -117,8 +120,7 @@ class Candidates:
         return self._by_key[candidate.key]
 
     def add_reference(self, label: str, choice: Choice) -> Trial:
-        """Return the trial of a handcrafted point of the space, labelled with its name."""
-        choice = self._space.canonical(choice)
+        """Return the trial of a handcrafted point, labelled with its name."""
         return self.add(choice, self.describe(choice).model_copy(update={"label": file_name(label)}))
 
     def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:

@@ -83,7 +83,8 @@ def excess(constraints: Mapping[str, float]) -> float:
 def require_reachable(limits: Limits, space: Space[C], costs: Callable[[C], Costs]) -> None:
     """Raise `ValueError`, with the least cost found, unless some network of `space` keeps the limits.
 
-    Examines the references and random networks, then descends from the best of these through neighbours.
+    Examines the references and random networks, each with the lowest option of the space's dial, then descends from the
+    best of these through neighbours.
     """
     for name, limit in limits.given.items():
         kind = _KINDS[name]
@@ -127,7 +128,8 @@ def _least(space: Space[C], value: Callable[[C], float], enough: float) -> float
     """Find the least value, or the first that is `enough`."""
     rng = random.Random("limits")
     best, least = None, math.inf
-    for choice in (*space.references().values(), *(space.sample(rng) for _ in range(SAMPLES))):
+    for shape in (*space.references().values(), *(space.sample(rng) for _ in range(SAMPLES))):
+        choice = shape if space.dial is None else space.dialled(shape, 0)
         if best is None or value(choice) < least:
             best, least = choice, value(choice)
         if least <= enough:

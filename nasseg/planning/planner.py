@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nasseg.planning.candidates import Candidates, Trial
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Rung
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
-from nasseg.planning.proposals import Proposals
 from nasseg.planning.relaxation_schedule import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.samplers.proposals import Proposals
 from nasseg.planning.settings import PlannerSettings
 from nasseg.space import Choice, Space
 
@@ -32,8 +33,9 @@ class Planner:
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; then the sampler continues from there.
 
-    A proposal that violates a limit is not trained but kept in `rejected`, and a walk through its neighbours looks for
-    a feasible choice. References are trained even if they violate a limit.
+    With limits and a space that has a dial, all proposals and the references are scaled to the limits (`Fitting`),
+    unless `scales` is false. Otherwise a proposal that violates a limit is not trained but kept in `rejected`, and a
+    walk through its neighbours looks for a feasible choice. References are trained even if they violate a limit.
 
     `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
     candidates are promoted by their front (`Rung`). Given recorded trials as `history` and results of relaxations as
@@ -51,6 +53,7 @@ class Planner:
         *,
         seed: int = 0,
         total_seconds: float = math.inf,
+        scales: bool = True,
         describe: Callable[[Choice], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
@@ -60,8 +63,9 @@ class Planner:
         self._total_seconds = total_seconds
         self._seed = seed
         self._space, self._values = space, values
-        self._candidates = Candidates(space, describe)
-        self._proposals = Proposals(space, sampler, self._candidates, seed)
+        self._candidates = Candidates(describe)
+        fitting = Fitting(space, self._candidates.constraints, scales)
+        self._proposals = Proposals(fitting, sampler, self._candidates, seed)
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
@@ -81,7 +85,7 @@ class Planner:
                 recorded.append((trial, self._candidates.add(trial.choice, trial.candidate)))
             else:
                 self._candidates.reject(trial.choice, trial.candidate)
-        self._references = [self._candidates.add_reference(label, c) for label, c in space.references().items()]
+        self._references = [self._candidates.add_reference(label, c) for label, c in fitting.references().items()]
         self._settled = list(self._references)
         # If all failed, they are tried again.
         results = list(relaxed)

@@ -43,7 +43,7 @@ def _goal_text(search: Experiment) -> str:
         name, cost, unit = "MAdds", objective.reference_cost / 1e9, "G MAdds"
     else:
         name, cost, unit = "latency", objective.reference_cost, f"ms on {table.conditions.device}"
-    against = "target" if limits.latency_ms else f"reference {next(iter(search.problem.space.references()))}"
+    against = "target" if limits.latency_ms else f"reference {next(iter(search.problem.references))}"
     score = f"{against}: {cost:.2f} {unit}; score = mIoU · ({name} / {against.split()[0]})^{objective.weight:g}"
     aim = f"a front of mIoU and {name}; the best of it by {score}" if objective.aim == "pareto" else score
     return f"{aim}\nlimits: {limits}" if limits.given else aim

@@ -25,7 +25,7 @@ from nasseg.report.plan_text import plan_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.report.rows import Row, make_row, name_of
-from nasseg.report.table import summary_table, write_trials
+from nasseg.report.table import front_table, summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
 from nasseg.run_folder import BEST_FILE, LOG_FILE, REPORT_FILE, TENSORBOARD_FOLDER, TRIALS_FILE
 from nasseg.space.weighted_graph import WeightedGraph
@@ -223,6 +223,8 @@ class SearchReporter:
             console.print("no candidate was trained; give a larger --budget")
             return
         console.print(summary_table(self.compared(), title=f"{len(search.results.trials)} candidates tried"))
+        if search.objective.aim == "pareto":
+            console.print(front_table(self.rows))
         if search.problem.pricing.table is not None:
             conditions = search.problem.pricing.table.conditions
             latency = search.latencies.get(self.compared()[0].key)

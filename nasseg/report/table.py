@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasseg.graph import write_atomically
+from nasseg.report.figures.front import cost_axis
 from nasseg.report.rows import Row
 
 if TYPE_CHECKING:
@@ -66,6 +67,29 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
             *[latency_text(row.predicted_latency_ms)] * predicted,
             style="bold" if index == 0 else None,
         )
+    return table
+
+
+def front_table(rows: Sequence[Row]) -> Table:
+    """Tell what each cost buys: of networks trained end to end, the front and the references, cheapest first.
+
+    The last column has the best mIoU of any that costs no more and keeps the limits.
+    """
+    from rich.table import Table
+
+    trained = [row for row in rows if row.full_miou is not None]
+    name, costs = cost_axis(trained)
+    points = [(cost, row.full_miou, row) for cost, row in zip(costs, trained, strict=True) if cost and row.full_miou]
+    table = Table(title="What each cost buys")
+    for column in (name, "mIoU end to end", "best for no more"):
+        table.add_column(column, justify="right")
+    table.add_column("network", no_wrap=True)
+    best = 0.0
+    for cost, miou, row in sorted(points, key=lambda point: (point[0], -point[1])):
+        is_better = row.feasible and miou > best
+        best = miou if is_better else best
+        if is_better or row.label is not None:
+            table.add_row(f"{cost:.2f}", full_miou_text(row), miou_text(best or None), row.name)
     return table
 
 

@@ -6,6 +6,7 @@ import pytest
 import nasseg
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, plan_search
+from nasseg.graph import Architecture
 from nasseg.jobs.context import Problem
 from nasseg.planning.options import SearchOptions
 from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
@@ -121,3 +122,18 @@ def test_the_fastest_of_the_space_is_told(latency: Path) -> None:
     with pytest.raises(ValueError, match=f"has {fastest:.2f} ms"):
         check(latency, target_latency=f"{fastest * 0.99}ms")
     check(latency, target_latency=f"{fastest * 1.01}ms")
+
+
+def test_a_limit_that_nothing_can_be_scaled_to_is_refused_and_the_plan_is_for_scaled_networks() -> None:
+    scaled = {**ASKED, "space": "tests.jobs.tiny:ScaledTinySpace", "image_scale": 1.0}
+    most = Problem(SearchOptions(**scaled)).pricing.costs(_network(5, 16)).params
+    assert most is not None
+    with pytest.raises(ValueError, match=r"limits \(at most 0.012 M parameters\); the nearest takes up 50%"):
+        check_costs(Problem(SearchOptions(**scaled, max_params=f"{2 * most}")))
+    problem = Problem(SearchOptions(**scaled, max_params=f"{most}"))
+    check_costs(problem)
+    assert list(problem.references) == ["plain-below", "wide"]
+
+
+def _network(kernel: int, channels: int) -> Architecture:
+    return TinySpace().architecture(Head(kernel=kernel, channels=channels), 13)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,12 @@ class TinySpace(Space[Head]):
 
     def relaxation(self, classes: int, options: RelaxationOptions) -> TinyRelaxation:
         return TinyRelaxation(self, classes)
+
+
+class ScaledTinySpace(TinySpace):
+    """The same, with the channels as its dial."""
+
+    dial: ClassVar[str] = "channels"
 
 
 class TinyRelaxation(Relaxation[Head]):

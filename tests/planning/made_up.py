@@ -1,12 +1,16 @@
-"""A cell space in miniature, and a made-up trainer whose scores are a pure function of the choice and the step."""
+"""A cell space in miniature, one with a dial, and a trainer whose scores are a pure function of choice and step."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import cache
 from typing import ClassVar
 
-from nasseg.graph import Architecture
-from nasseg.planning.job import Candidate, Job, JobResult, Outcome
+from nasseg.graph import Architecture, Builder
+from nasseg.ops import Conv, Resize, logits1x1
+from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome
+from nasseg.planning.limits import Limits
 from nasseg.space import Choice, Decide, Space
 
 
@@ -37,6 +41,76 @@ class CellSpace(Space[Cell]):
 
     def architecture(self, choice: Cell, classes: int) -> Architecture:
         raise NotImplementedError
+
+
+class ScaledCell(Choice):
+    """The operator of each convolution, and the share of the channels that all have."""
+
+    branches: tuple[int, ...]
+    width: float
+
+
+@cache
+def channels_at(width: float, channels: tuple[int, ...]) -> tuple[int, ...]:
+    """Scale and round to multiples of 4."""
+    return tuple(4 * max(1, round(width * count / 4)) for count in channels)
+
+
+class ScaledSpace(Space[ScaledCell]):
+    """Convolutions one after another, of which operator i has a kernel of 2 i + 1; the dial is their width."""
+
+    channels: tuple[int, ...] = (24, 56, 88)
+    operators: int = 5
+
+    dial: ClassVar[str] = "width"
+    shared_stage: ClassVar[None] = None
+    widths: ClassVar[tuple[float, ...]] = tuple(round(0.1 * 40 ** (i / 99), 4) for i in range(100))
+    """From 0.1 to 4."""
+
+    def decisions(self, decide: Decide) -> None:
+        for i in range(len(self.channels)):
+            decide.category(f"branches.{i}", range(self.operators))
+        decide.ordered("width", self.widths)
+
+    def references(self) -> dict[str, ScaledCell]:
+        count = len(self.channels)
+        return {
+            "plain": ScaledCell(branches=(1,) * count, width=self.widths[60]),
+            "large": ScaledCell(branches=(self.operators - 1,) * count, width=self.widths[99]),
+        }
+
+    def canonical(self, choice: ScaledCell) -> ScaledCell:
+        """Of several widths that mean the same channels, return the least."""
+        same = (width for width in self.widths if channels_at(width, self.channels) == self.channels_of(choice))
+        return ScaledCell(branches=choice.branches, width=next(same))
+
+    def channels_of(self, choice: ScaledCell) -> tuple[int, ...]:
+        return channels_at(choice.width, self.channels)
+
+    def architecture(self, choice: ScaledCell, classes: int) -> Architecture:
+        g = Builder("scaled")
+        x = image = g.input()
+        for i, (op, channels) in enumerate(zip(choice.branches, self.channels_of(choice), strict=True)):
+            x = g.add(f"body.conv{i}", Conv(out_channels=channels, kernel=2 * op + 1), x)
+        return g.build(g.add("head.upsample", Resize(), g.add("head.logits", logits1x1(classes), x), image))
+
+    def costs(self, choice: ScaledCell, classes: int = 3, pixels: int = 64 * 64) -> Costs:
+        """Count what the network has, without building it; convolutions have a norm of two parameters a channel."""
+        wide = self.channels_of(choice)
+        kernels = [(2 * op + 1) ** 2 for op in choice.branches]
+        weights = [k * before * after for k, before, after in zip(kernels, (3, *wide), wide, strict=False)]
+        logits = wide[-1] * classes
+        return Costs(madds=pixels * (sum(weights) + logits), params=sum(weights) + 2 * sum(wide) + logits + classes)
+
+    def within(self, limits: Limits) -> Callable[[ScaledCell], Candidate]:
+        """Return what describes a choice as a candidate of a search within limits."""
+
+        def describe(choice: ScaledCell) -> Candidate:
+            key = "-".join(map(str, (*choice.branches, choice.width)))
+            constraints = limits.constraints(self.costs(choice))
+            return Candidate(key=key, choice=choice.model_dump(mode="json"), constraints=constraints)
+
+        return describe
 
 
 def key_of(choice: Cell) -> str:

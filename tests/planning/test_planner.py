@@ -12,11 +12,23 @@ from pydantic import ValidationError
 
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
+from nasseg.planning.fitting import BAND, Fitting
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
+from nasseg.planning.limits import Limits
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
 from nasseg.planning.settings import PlannerSettings
-from tests.planning.made_up import Cell, CellSpace, MadeUpWorker, candidate_of, key_of, true_miou
+from nasseg.space import Space
+from tests.planning.made_up import (
+    Cell,
+    CellSpace,
+    MadeUpWorker,
+    ScaledCell,
+    ScaledSpace,
+    candidate_of,
+    key_of,
+    true_miou,
+)
 
 SPACE = CellSpace(branches=3, operators=5)
 REFERENCES = ("0-0-0", "4-4-4")
@@ -32,14 +44,15 @@ def values(outcome: Outcome) -> tuple[float]:
 
 
 def make(
-    space: CellSpace = SPACE,
+    space: Space[Any] = SPACE,
     sampler: str = "random",
     history: Sequence[Trial] = (),
     relaxed: Sequence[JobResult] = (),
-    describe: Callable[[Cell], Candidate] = candidate_of,
+    describe: Callable[[Any], Candidate] = candidate_of,
     values: Callable[[Outcome], tuple[float, ...]] = values,
     seed: int = 0,
     total_seconds: float = math.inf,
+    scales: bool = True,
     **options: Any,
 ) -> Planner:
     return Planner(
@@ -48,6 +61,7 @@ def make(
         PlannerSettings(**{"rungs": (10, 30, 90), "full_steps": 200, "candidates": 20, **options}),
         seed=seed,
         total_seconds=total_seconds,
+        scales=scales,
         describe=describe,
         values=values,
         history=history,
@@ -452,6 +466,100 @@ def test_within_limits_and_on_a_front_a_rebuilt_search_trains_what_an_unbroken_o
     assert trainings(before) + trainings(after) == trainings(expected)
     assert outcomes(rebuilt) == outcomes(unbroken)
     # Where nothing is left to try, a rebuilt search looks for it once more.
+    assert candidates(rebuilt.rejected)[: len(unbroken.rejected)] == candidates(unbroken.rejected)
+
+
+# --- scaled to limits ------------------------------------------------------------------------------------------------
+
+SCALED = ScaledSpace()
+TARGET = Limits(params=5e4)
+
+
+def scaled(**options: Any) -> Planner:
+    return make(SCALED, **{"describe": SCALED.within(TARGET), **options})
+
+
+def taken_up(trial: Trial) -> float:
+    """The share of the target that a candidate's network takes up."""
+    costs = SCALED.costs(SCALED.parse(trial.candidate.choice))
+    assert costs.params is not None
+    return costs.params / 5e4
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_candidate_is_scaled_to_the_target(sampler: str) -> None:
+    planner = scaled(sampler=sampler, candidates=25)
+    jobs = run(planner)
+    assert len(set(proxies(jobs, 10))) == 25
+    assert all(BAND <= taken_up(trial) <= 1 for trial in planner.trials)
+    references = [(trial.candidate.label, trial.choice.branches) for trial in planner.trials[:2]]
+    assert references == [("plain-scaled", (1, 1, 1)), ("large-scaled", (4, 4, 4))]
+    assert proxies(jobs, 90)[:2] == [trial.key for trial in planner.trials[:2]]
+
+
+def test_samplers_see_what_was_trained_and_what_no_scaling_brings_to_the_target() -> None:
+    seen: list[Sequence[Trial]] = []
+
+    class Spy:
+        def propose(self, history: Sequence[Trial], rng: Random) -> ScaledCell:
+            seen.append(history)
+            return SCALED.sample(rng)
+
+    describe = SCALED.within(Limits(params=1.2e3))
+    plan = PlannerSettings(rungs=(10,), full_steps=20, candidates=9)
+    planner = Planner(SCALED, Spy(), plan, describe=describe, values=values)
+    run(planner)
+    assert [trial.choice for trial in seen[-1] if trial.level][:9] == [trial.choice for trial in planner.trials][:8]
+    assert all(0.92 * 1.2e3 <= (SCALED.costs(trial.choice).params or 0) <= 1.2e3 for trial in planner.trials[2:])
+    beyond = [trial for trial in seen[-1] if not trial.candidate.feasible and not trial.candidate.label]
+    assert beyond
+    assert all(trial.choice.width == SCALED.widths[0] for trial in beyond)
+
+
+def test_all_shapes_that_reach_the_target_are_tried() -> None:
+    space = ScaledSpace(operators=3)
+    planner = make(space, describe=space.within(Limits(params=4e3)), candidates=None)
+    run(planner)
+    at_target = [trial.choice for trial in planner.trials if BAND <= (space.costs(trial.choice).params or 0) / 4e3 <= 1]
+    fitting = Fitting(space, lambda choice: space.within(Limits(params=4e3))(choice).constraints)
+    shapes = [ScaledCell(branches=(a, b, c), width=1.0) for a in range(3) for b in range(3) for c in range(3)]
+    every = {fit.choice for fit in map(fitting.fit, shapes) if fit.in_band}
+    assert 9 < len(every) < 27
+    assert set(at_target) == every
+    assert planner.done
+
+
+def test_a_front_takes_points_of_all_sizes_below_the_limit() -> None:
+    planner = scaled(scales=False, candidates=25)
+    run(planner)
+    assert {trial.candidate.label for trial in planner.trials} == {"plain", "large", None}
+    shares = [taken_up(trial) for trial in planner.trials if not trial.candidate.label]
+    assert max(shares) <= 1
+    assert sum(share < BAND for share in shares) > 15
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    sampler=st.sampled_from(["random", "neighbourhood", "tpe"]),
+    kill_after=st.integers(0, 40),
+    limit=st.sampled_from([1.2e3, 4e3, 5e4]),
+)
+def test_scaled_to_a_target_a_rebuilt_search_trains_what_an_unbroken_one_trains(
+    sampler: str, kill_after: int, limit: float
+) -> None:
+    options = {"sampler": sampler, "candidates": 12, "describe": SCALED.within(Limits(params=limit))}
+    unbroken = scaled(**options)
+    expected = run(unbroken)
+    broken = scaled(**options)
+    before = run(broken, jobs=kill_after)
+    started = {c.key for job in before for c in job.candidates}
+    rejected = list(broken.rejected)
+    rebuilt = scaled(
+        **options, history=[t for t in whole_history(broken) if t in rejected or t.candidate.key in started]
+    )
+    after = run(rebuilt)
+    assert trainings(before) + trainings(after) == trainings(expected)
+    assert outcomes(rebuilt) == outcomes(unbroken)
     assert candidates(rebuilt.rejected)[: len(unbroken.rejected)] == candidates(unbroken.rejected)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from baselines.dense_prediction_cell import ASPP, Cell
-from nasseg.report.table import summary_table, write_trials
+from nasseg.report.table import front_table, summary_table, write_trials
 from tests.report.made_up import RUNGS, rows
 
 
@@ -57,3 +57,26 @@ def test_what_a_table_predicts_is_shown_beside_what_was_measured(tmp_path: Path)
     write_trials(tmp_path / "trials.csv", predicted, RUNGS)
     with (tmp_path / "trials.csv").open(newline="") as file:
         assert [row["predicted_latency_ms"] for row in csv.DictReader(file)] == ["12.5", "12.5"]
+
+
+def test_what_each_cost_buys_is_the_front_with_the_references_in_it() -> None:
+    reference, good, *_ = [replace(row, latency=None, predicted_latency_ms=20.0) for row in rows()]
+    made = [
+        replace(reference, full={0: 0.71}),
+        replace(good, key="worse" * 4, full={0: 0.5}, predicted_latency_ms=15.0),
+        replace(good, key="cheap" * 4, full={0: 0.6}, predicted_latency_ms=10.0),
+        replace(good, key="beyond" * 4, full={0: 0.9}, predicted_latency_ms=18.0, feasible=False),
+        replace(good, key="equal" * 4, full={0: 0.75}, predicted_latency_ms=20.0),
+        replace(reference, label="large", full={0: 0.73}, predicted_latency_ms=40.0),
+    ]
+    table = front_table(made)
+    cells = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert table.columns[0].header == "predicted latency (ms)"
+    assert cells == [
+        ("10.00", "0.6000", "0.6000", "cheapcheap"),
+        ("20.00", "0.7500", "0.7500", "equalequal"),
+        ("20.00", "0.7100", "0.7500", "aspp"),
+        ("40.00", "0.7300", "0.7500", "large"),
+    ]
+    assert front_table(rows()).columns[0].header == "latency (ms)"
+    assert front_table(rows()[2:]).row_count == 0
