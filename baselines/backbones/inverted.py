@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from baselines.backbones.features import Features, rates_for_output_stride
 from baselines.backbones.shape import Shape, StagePlan, kept, reshaped, stem_width
-from nasseg.graph import Builder
+from nasseg.graph import Builder, PublishedBackbone
 from nasseg.ops import Conv, InvertedResidual
 
 
@@ -22,6 +22,13 @@ class Layers(NamedTuple):
     stages: Sequence[StagePlan]
     stem: Conv = Conv(out_channels=32, stride=2, activation="relu6")
 
+    @property
+    def published(self) -> PublishedBackbone:
+        """The number and the channels of its last block tell it from its relatives."""
+        last = self.stages[-1]
+        block = self.block_name.format(last.first + last.blocks - 1)
+        return PublishedBackbone(name=self.backbone, channels={f"{self.scope}.{block}.conv.2.weight": last.channels})
+
 
 def published_stages(rows: Sequence[tuple[int, int, int, int, int]], first: int) -> list[StagePlan]:
     """Stages from rows of a paper's table: (expansion, channels, blocks, stride, kernel); blocks count from `first`."""
@@ -36,6 +43,7 @@ def inverted_residuals(g: Builder, image: str, layers: Layers, output_stride: in
     """Add the backbone in this shape. A block has the name of the published one whose weights it takes."""
     stages = reshaped(layers.stages, shape, layers.backbone)
     strides = [2, *(stage.stride if n == 0 else 1 for stage in stages for n in range(stage.blocks))]
+    g.backbone = layers.published
     plan = iter(rates_for_output_stride(tuple(strides), output_stride))
     total, _ = next(plan)
     maps = {}

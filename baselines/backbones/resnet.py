@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from baselines.backbones.features import MULTI_GRID, Features, rates_for_output_stride, refuse_multi_grid
 from baselines.backbones.shape import Shape, StagePlan, kept, reshaped, stem_width
-from nasseg.graph import Builder
+from nasseg.graph import Builder, PublishedBackbone
 from nasseg.ops import Activation, BasicBlock, Bottleneck, Conv, MaxPool
 
 
@@ -53,6 +53,17 @@ class _Published(NamedTuple):
     block: type[BasicBlock] | type[Bottleneck]
     repeats: tuple[int, int, int, int]
 
+    def backbone(self, name: str) -> PublishedBackbone:
+        """The depth of each stage and the channels of its last block tell it from its relatives."""
+        last = "conv3" if self.block is Bottleneck else "conv2"
+        channels = {}
+        for place, stage in enumerate(self.stages, 1):
+            end = f"backbone.layer{place}.{stage.blocks - 1}"
+            channels[f"{end}.conv1.weight"] = stage.channels
+            channels[f"{end}.{last}.weight"] = stage.channels * self.outer
+            channels[f"backbone.layer{place}.{stage.blocks}.conv1.weight"] = 0
+        return PublishedBackbone(name=name, channels=channels)
+
     @property
     def outer(self) -> int:
         """How many times wider a block's output is than its k×k convolution."""
@@ -80,6 +91,7 @@ def resnet(
     `multi_grid`, the blocks of `layer4` have its rate times 1, 2 and 4 instead (arXiv 1706.05587, §3.2.1).
     """
     published = PUBLISHED[name]
+    g.backbone = published.backbone(name)
     stages = reshaped(published.stages, shape, name)
     if multi_grid and [stage.blocks for stage in stages[3:]] != [len(MULTI_GRID)]:
         raise ValueError(f"multi_grid is true, but must be false on this shape: its {name} has not all of layer4")

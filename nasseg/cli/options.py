@@ -84,7 +84,10 @@ Storage = Annotated[
     str | None, typer.Option("--storage", help=SearchOptions.model_fields["storage"].description, metavar="URL")
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", help="Backbone weights: a file, or imagenet.", metavar="FILE|imagenet")
+    str | None,
+    typer.Option(
+        "--weights", help=SearchOptions.model_fields["weights"].description, metavar="FILE,…|DIR|imagenet|none"
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

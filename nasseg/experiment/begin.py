@@ -22,11 +22,9 @@ from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable
-from nasseg.train.fit import seeded_network
-from nasseg.train.weights.loading import load_pretrained
 
 CHECKED = 50
-"""Random networks whose operators a latency table must have."""
+"""Random networks whose operators a latency table must have, and whose backbones pretrained weights."""
 REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
 
@@ -44,9 +42,7 @@ def plan_search(problem: Problem) -> SearchConfig:
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
     problem.train.check()
     problem.val.check()
-    if options.weights is not None:
-        first = problem.architecture(next(iter(space.references().values())))
-        load_pretrained(seeded_network(first, 0), options.weights)
+    check_weights(problem)
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
     first = problem.architecture(next(iter(problem.references.values())))
@@ -61,6 +57,22 @@ def plan_search(problem: Problem) -> SearchConfig:
         references=len(problem.references),
     )
     return SearchConfig.of(options, plan)
+
+
+def check_weights(problem: Problem) -> None:
+    """Raise `ValueError` if a reference or, if backbones are not shared, another network found has no given weights.
+
+    The message names the backbone and the files.
+    """
+    if problem.pretrained is None:
+        return
+    space, rng, checked = problem.space, random.Random("backbones to check"), set()
+    drawn = (space.sample(rng) for _ in range(0 if space.shared_stage else CHECKED))
+    for choice in (*space.references().values(), *drawn):
+        architecture = problem.architecture(choice)
+        if architecture.backbone is None or architecture.backbone.name not in checked:
+            problem.starting_network(architecture, seed=0)
+            checked.add(architecture.backbone and architecture.backbone.name)
 
 
 def check_costs(problem: Problem) -> None:

@@ -28,8 +28,11 @@ from nasseg.planning.machine import cores
 from nasseg.planning.objective import Objective
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import find_sampler
-from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, trained_model
+from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, proxy_checkpoint, trained_model
 from nasseg.train.model import load_model
+
+MOST_WAITING = 16
+"""Candidates of a rung whose checkpoints are kept in case they are promoted; others would begin anew."""
 
 
 class Experiment:
@@ -61,6 +64,7 @@ class Experiment:
         self.history = self.record.history
         """The scores of the best candidates, each with the seconds spent until it was found."""
         self._written: dict[Path, object] = {}
+        self._checkpoints = self._needed_checkpoints()
         self.results = self._results()
 
     @classmethod
@@ -111,6 +115,8 @@ class Experiment:
                 ),
             )
         if not stop.is_set():
+            for key, step in self._checkpoints:
+                proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
             self.record.close()
             self._finish()
             on_update(self)
@@ -128,6 +134,11 @@ class Experiment:
         return self.config.budget.wall_seconds(min(cores(), plan.concurrency * plan.threads), gpus)
 
     @property
+    def rung_runs(self) -> str:
+        """The name of a training up to a rung: `proxy` on stored features, `short run` of a whole network on images."""
+        return "proxy" if self.problem.space.shared_stage else "short run"
+
+    @property
     def spent(self) -> float:
         """Share of the budget's time that is spent; 0 for a budget of trials, which the planner counts itself."""
         return self.elapsed_seconds / self.total_seconds
@@ -136,12 +147,25 @@ class Experiment:
         elapsed = self.elapsed_seconds
         self.record.add(result)
         self.record.note_elapsed(elapsed)
+        self._remove_checkpoints(result.job)
         self.results = self._results()
         score = self.results.best_score
         if score is not None and (not self.history or self.history[-1][1] != score):
             self.history.append((elapsed, score))
             self.record.note_best(elapsed, score)
         self._write_best()
+
+    def _needed_checkpoints(self) -> set[tuple[str, int]]:
+        # Begun anew, a trial that inherits would start from what it had itself trained.
+        return self.planner.resumable(None if self.problem.inherits else MOST_WAITING)
+
+    def _remove_checkpoints(self, finished: Job) -> None:
+        """Remove the checkpoints of trials that nothing goes on from."""
+        needed = self._needed_checkpoints()
+        written = {(candidate.key, finished.stop_step) for candidate in finished.candidates}
+        for key, step in (self._checkpoints | written) - needed:
+            proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
+        self._checkpoints = needed
 
     # --- what it found ---------------------------------------------------------------------------------------------
 
@@ -159,7 +183,7 @@ class Experiment:
 
     def architecture(self, trial: Trial) -> Architecture:
         """Build the network of a candidate, with its origin and scores."""
-        scores = {f"proxy, step {step}": o.miou for step, o in trial.proxy.items() if o.miou is not None}
+        scores = {f"{self.rung_runs}, step {step}": o.miou for step, o in trial.proxy.items() if o.miou is not None}
         scores |= {f"end to end, seed {seed}": o.miou for seed, o in trial.full.items() if o.miou is not None}
         provenance = self.context.provenance.model_copy(
             update={"miou": scores, "latency": self.latencies.get(trial.key)}

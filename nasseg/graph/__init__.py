@@ -1,6 +1,6 @@
 """Architectures as data: build, check, hash, cut, load and save."""
 
-from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node
+from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node, PublishedBackbone
 from nasseg.graph.builder import Builder
 from nasseg.graph.files import load, read_model, save, write_atomically
 
@@ -10,6 +10,7 @@ __all__ = [
     "ArchitectureError",
     "Builder",
     "Node",
+    "PublishedBackbone",
     "load",
     "read_model",
     "save",

@@ -40,12 +40,25 @@ class Node(BaseModel):
         return self.name.split(".", 1)[0]
 
 
+class PublishedBackbone(BaseModel):
+    """The published backbone of which a network's stage `backbone` keeps all or a part.
+
+    `channels` tells its weights from those of its relatives: the output channels of a few of their tensors, by the name
+    that each has in the whole backbone, 0 for one that they do not have.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    channels: dict[str, int]
+
+
 class Architecture(BaseModel):
     """A network as data: what a baseline, a point of a search space and `best.json` all are.
 
-    `outputs[0]` gives the logits, at the image's size; `training_outputs` are computed in training only. `space` and
-    `choice` say which point of which search space this is, `provenance` how it was found. Neither they nor any name
-    is part of the identity (`key`).
+    `outputs[0]` gives the logits, at the image's size; `training_outputs` are computed in training only. `backbone`
+    says which pretrained weights are its own, `space` and `choice` which point of which search space this is,
+    `provenance` how it was found. Neither they nor any name is part of the identity (`key`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +68,7 @@ class Architecture(BaseModel):
     nodes: tuple[Node, ...]
     outputs: Annotated[tuple[str, ...], Field(min_length=1)]
     training_outputs: tuple[str, ...] = ()
+    backbone: PublishedBackbone | None = None
     space: str | None = None
     choice: dict[str, JsonValue] | None = None
     provenance: dict[str, JsonValue] | None = None
@@ -216,6 +230,7 @@ class Architecture(BaseModel):
             name=f"{self.name} up to {place}",
             nodes=tuple(node for node in self.nodes if node.name in before),
             outputs=tensors,
+            backbone=self.backbone,
         )
         entries = [Node(name=node.name, op=Input(channels=self.channels(node.name))) for node in border]
         suffix = Architecture(

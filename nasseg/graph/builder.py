@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from nasseg.errors import one_line
-from nasseg.graph.architecture import Architecture, ArchitectureError, Node
+from nasseg.graph.architecture import Architecture, ArchitectureError, Node, PublishedBackbone
 from nasseg.ops import Input, Op
 
 
@@ -19,11 +19,13 @@ class Builder:
         logits = g.add("head.logits", logits1x1(19), x)
         g.build(g.add("head.upsample", Resize(), logits, image))
 
-    The first part of a dotted name is the node's stage.
+    The first part of a dotted name is the node's stage. A function that adds a published backbone sets `backbone`, by
+    which pretrained weights are recognised.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.backbone: PublishedBackbone | None = None
         self._scope: list[str] = []
         self._nodes: list[Node] = []
         self._channels: dict[str, int] = {}
@@ -63,7 +65,11 @@ class Builder:
         """Return the finished architecture; the first output gives the logits. Raises `ArchitectureError`."""
         try:
             return Architecture(
-                name=self.name, nodes=tuple(self._nodes), outputs=outputs, training_outputs=training_outputs
+                name=self.name,
+                nodes=tuple(self._nodes),
+                outputs=outputs,
+                training_outputs=training_outputs,
+                backbone=self.backbone,
             )
         except ValidationError as error:
             raise ArchitectureError(one_line(error, self.name)) from None

@@ -14,14 +14,17 @@ from nasseg.data import Split, open_dataset
 from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
+from nasseg.network import Network
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.options import SearchOptions
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
+from nasseg.train.fit import seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.provenance import DataInfo, Provenance, versions
+from nasseg.train.weights.loading import Pretrained
 
 KEPT_ARCHITECTURES = 256
 """Architectures kept in memory; a candidate is priced, trained and written within this many others."""
@@ -67,6 +70,28 @@ class Problem:
     def references(self) -> dict[str, Choice]:
         """The handcrafted points by label, first the one to beat, scaled to the limits as all points are."""
         return self.fitting.references()
+
+    @cached_property
+    def pretrained(self) -> Pretrained | None:
+        """The pretrained backbones, if any were given; raises `ValueError` if they cannot be read."""
+        source = self.options.weights
+        return None if source is None else Pretrained(source)
+
+    @property
+    def inherits(self) -> bool:
+        """Whether trials start from the weights of earlier ones.
+
+        Pretrained weights take their place, as a backbone that earlier trials trained further would favour later ones.
+        Heads on stored features are cheap to train, and that proxy was validated without inheritance.
+        """
+        return self.options.inherit and self.options.weights is None and self.space.shared_stage is None
+
+    def starting_network(self, architecture: Architecture, seed: int) -> Network:
+        """Build a whole network as its training begins: pretrained as far as weights were given, else random."""
+        network = seeded_network(architecture, seed)
+        if self.pretrained is not None:
+            self.pretrained.load_into(network)
+        return network
 
     def architecture(self, choice: Choice) -> Architecture:
         """Build the network of a choice, which names its space and point."""

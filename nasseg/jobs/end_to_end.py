@@ -8,19 +8,16 @@ from nasseg.network import Network
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.run_folder import trained_model, unfinished_training
 from nasseg.train.evaluate import evaluate
-from nasseg.train.fit import fit, seeded_network
+from nasseg.train.fit import fit
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
-from nasseg.train.weights.loading import load_pretrained
 
 EVALUATION_BATCH = 8
 
 
 def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outcome:
     """Train a candidate on images, from its checkpoint if there is one, score it and save its model."""
-    network = seeded_network(context.architecture(candidate), seed)
-    if context.problem.options.weights is not None:
-        load_pretrained(network, context.problem.options.weights)
+    network = context.problem.starting_network(context.architecture(candidate), seed)
     checkpoint = unfinished_training(context.folder, candidate.key, seed)
     trainer, log = fit(
         network,
@@ -31,6 +28,7 @@ def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outco
         checkpoint=checkpoint,
     )
     if log.status == "nonfinite":
+        checkpoint.unlink(missing_ok=True)
         return context.outcome(candidate, "nonfinite", log.step)
     averaged = trainer.ema_network()
     metrics = score_on_images(context, averaged)

@@ -1,4 +1,4 @@
-"""Short runs that rank candidates: on stored features, or end to end from inherited weights."""
+"""Short runs that rank candidates: on stored features, or end to end from pretrained or inherited weights."""
 
 from __future__ import annotations
 
@@ -24,26 +24,32 @@ class Proxy:
     """The training of candidates from rung to rung.
 
     If the space has a shared stage, only the part after it is trained, on `features`. Otherwise whole networks are
-    trained on images, from the `weights` of earlier ones unless the search does not inherit. On stored features nothing
-    is inherited: a head is cheap to train, and that proxy was validated without inheritance.
+    trained on images, from pretrained weights as finalists are, or else from the `weights` of earlier trials, unless
+    the search does not inherit (`Problem.inherits`).
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         stage = context.problem.space.shared_stage
         self.features = SharedFeatures(context, stage) if stage else None
-        inherits = context.problem.options.inherit and not stage
-        self.weights = WeightStore(context.folder / INHERITED_WEIGHTS_FOLDER) if inherits else None
+        folder = context.folder / INHERITED_WEIGHTS_FOLDER
+        self.weights = WeightStore(folder) if context.problem.inherits else None
 
     def train(self, job: Job) -> tuple[Outcome, ...]:
         """Train the job's candidates side by side, each batch read once for all of them, and score them.
 
-        A candidate whose loss is not finite leaves the others alone.
+        They go on from their checkpoints. Where one was removed, as its candidate seemed to be out of the race, all
+        begin anew, and end as if they had gone on. A candidate whose loss is not finite leaves the others alone.
         """
-        trainers = [self._trainer(candidate, job) for candidate in job.candidates]
+        checkpoints = [proxy_checkpoint(self._context.folder, c.key, job.start_step) for c in job.candidates]
+        start_step = job.start_step if all(path.exists() for path in checkpoints) else 0
+        trainers = [self._trainer(candidate, job.seed) for candidate in job.candidates]
+        if start_step:
+            for trainer, checkpoint in zip(trainers, checkpoints, strict=True):
+                trainer.load_state_dict(load_checkpoint(checkpoint, self._context.problem.device))
         alive = list(trainers)
-        batches = self.training_batches(job.seed, job.start_step)
-        for _ in range(job.start_step, job.stop_step):
+        batches = self.training_batches(job.seed, start_step)
+        for _ in range(start_step, job.stop_step):
             batch = next(batches)
             alive = [trainer for trainer in alive if trainer.run([batch], trainer.step + 1).status != "nonfinite"]
         return tuple(
@@ -75,17 +81,16 @@ class Proxy:
         batches, ignore_index = self.features.evaluation_batches(), context.val.ignore_index
         return evaluate(network, batches, context.problem.classes, ignore_index, context.problem.device)
 
-    def _trainer(self, candidate: Candidate, job: Job) -> Trainer:
+    def _trainer(self, candidate: Candidate, seed: int) -> Trainer:
         context, recipe = self._context, self._context.plan.proxy_recipe
-        network = seeded_network(self.trained_part(context.architecture(candidate)), job.seed)
-        if self.weights and not job.start_step:
+        architecture = context.architecture(candidate)
+        if self.features is None:
+            network = context.problem.starting_network(architecture, seed)
+        else:
+            network = seeded_network(self.trained_part(architecture), seed)
+        if self.weights is not None:
             self.weights.load_into(network)
-        ignore_index = context.train.ignore_index
-        trainer = Trainer(network, recipe, recipe.steps, context.problem.device, job.seed, ignore_index)
-        if job.start_step:
-            checkpoint = proxy_checkpoint(context.folder, candidate.key, job.start_step)
-            trainer.load_state_dict(load_checkpoint(checkpoint, context.problem.device))
-        return trainer
+        return Trainer(network, recipe, recipe.steps, context.problem.device, seed, context.train.ignore_index)
 
     def _finished(self, candidate: Candidate, trainer: Trainer, step: int) -> Outcome:
         metrics = self.score(trainer.ema_network())

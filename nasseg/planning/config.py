@@ -21,10 +21,12 @@ class Plan(PlannerSettings):
     """Everything about a search that follows from its budget and the measured speed, unless given.
 
     Images are scaled by `image_scale` during the search. Features of `views` augmented copies of each image are cached.
-    Proxy training uses masks sampled at `label_stride`, for the loss and for scoring.
+    Proxy training uses masks sampled at `label_stride`, for the loss and for scoring. By the measured speed,
+    `expected_candidates` can be tried in the time; unknown for a budget of trials.
     """
 
     image_scale: Annotated[float, Field(gt=0, le=1)]
+    expected_candidates: int | None = None
     views: int
     label_stride: int = 4
     threads: int

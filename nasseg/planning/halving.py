@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,3 +84,10 @@ class Rung:
             front = ranks == rank
             distances[front] = crowding_distances(points[front])
         return [int(number) for number in numbers[np.lexsort((numbers, -distances, ranks))]]
+
+
+def mean_work(rungs: Sequence[int], reduction: int) -> tuple[float, float]:
+    """Return the steps and the scorings of a candidate on average, as `1 / reduction` go on from each rung."""
+    going_on = [reduction**-rung for rung in range(len(rungs))]
+    steps = sum(share * (stop - start) for share, (start, stop) in zip(going_on, pairwise((0, *rungs)), strict=True))
+    return steps, sum(going_on)

@@ -51,6 +51,10 @@ class Hardware(BaseModel):
         )
 
 
+PASSES_PER_STEP = 3
+"""A training step takes as long as this many inference passes."""
+
+
 class Speed(BaseModel):
     """Seconds of one job's steps at `image_scale`, measured with the threads of one worker."""
 
@@ -58,14 +62,30 @@ class Speed(BaseModel):
 
     image_scale: float
     full_step_seconds: float
-    proxy_step_seconds: float
+    proxy_step_seconds: float | None
+    """On stored features; `None` if there are none, and trials train whole networks."""
     forward_seconds: float
     """Reading one batch and running the whole network on it in inference."""
     relax_step_seconds: float = 0.0
     """Updating a relaxation's weights and its architecture parameters, with reading a batch for each."""
 
+    @property
+    def trial_step_seconds(self) -> float:
+        """A training step of a trial."""
+        return self.full_step_seconds if self.proxy_step_seconds is None else self.proxy_step_seconds
+
+    def scoring_seconds(self, batches: float) -> float:
+        """Estimate scoring a whole network on so many batches of images."""
+        return batches * self.forward_seconds
+
+    def trial_scoring_seconds(self, batches: float) -> float:
+        """Estimate scoring a trial."""
+        if self.proxy_step_seconds is None:
+            return self.scoring_seconds(batches)
+        return batches * self.proxy_step_seconds / PASSES_PER_STEP
+
     def at(self, image_scale: float) -> Speed:
         """Convert to another scale, in proportion to the number of pixels."""
         factor = (image_scale / self.image_scale) ** 2
-        times = {name: value * factor for name, value in self.model_dump().items() if name != "image_scale"}
-        return Speed(image_scale=image_scale, **times)
+        times = {name: value * factor for name, value in self.model_dump(exclude_none=True).items()}
+        return Speed.model_validate({"proxy_step_seconds": None, **times, "image_scale": image_scale})

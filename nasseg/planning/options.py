@@ -56,14 +56,19 @@ class SearchOptions(BaseModel):
     )
     train_split: str = Field(default="train", description="Split that trials train on.")
     val_split: str = Field(default="val", description="Split that trials are scored on.")
-    weights: Annotated[str | None, Shown(metavar="FILE|imagenet")] = Field(
-        default=None, description="Backbone weights: a file, or imagenet."
+    weights: Annotated[str | None, Shown(metavar="FILE,…|DIR|imagenet")] = Field(
+        default=None,
+        description="Pretrained backbones: files joined by commas, a folder of files, or imagenet. Each network takes "
+        "the one of its backbone, or the part of it that it keeps.",
     )
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
         default=None, description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); or random."
     )
-    inherit: bool = Field(default=True, description="Start trials on images from the weights of earlier ones.")
+    inherit: bool = Field(
+        default=True,
+        description="Start trials on images from the weights of earlier ones. With --weights, all start from those.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
 
     objective: Annotated[Aim, COUNTS] = Field(default="score", description="One score, or a front of mIoU and cost.")

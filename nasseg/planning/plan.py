@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
+from nasseg.planning.halving import mean_work
 from nasseg.planning.machine import Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import LEAST_PROXY_SHARE, SPARE_SHARE
@@ -32,8 +34,6 @@ CONTENTION = 1.15
 """How many times longer a step takes beside others on the same machine."""
 PROXY_OVERHEAD_SECONDS = 0.7
 """Of a proxy run, beyond its steps and its scoring."""
-PASSES_PER_STEP = 3
-"""A training step takes as long as this many inference passes."""
 
 FULL_SHARE = 0.5
 """Share of the time for training end to end: first the handcrafted reference, later the finalists."""
@@ -100,6 +100,10 @@ class _Case:
         return batch_size(self.device)
 
     @property
+    def val_batches(self) -> float:
+        return self.val_images / self.batch_size
+
+    @property
     def most_steps(self) -> int:
         return max(MOST_STEPS_OF_FEW_IMAGES, MOST_EPOCHS * self.train_images // self.batch_size)
 
@@ -123,10 +127,11 @@ class _Lengths:
 
     image_scale: float
     full_steps: int
-    first_rung_steps: int
+    rungs: tuple[int, ...]
     relax_steps: int
     proxy_share: float
     relax_share: float
+    expected_candidates: int | None = None
 
 
 def derive_plan(
@@ -151,13 +156,13 @@ def derive_plan(
     case = _Case(options, speed, hardware, size, train_images, val_images, references)
     final, relaxations = _plan_final(case), _count_relaxations(case)
     lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case, final, relaxations)
-    rungs = options.rungs or tuple(lengths.first_rung_steps * REDUCTION**rung for rung in range(case.rungs))
     crop = search_crop(size, lengths.image_scale)
     return Plan(
         image_scale=lengths.image_scale,
-        rungs=rungs,
+        rungs=lengths.rungs,
         full_steps=lengths.full_steps,
         candidates=case.budget.trials,
+        expected_candidates=lengths.expected_candidates,
         finalists=final.finalists,
         seeds=final.seeds,
         proxy_share=lengths.proxy_share,
@@ -167,7 +172,7 @@ def derive_plan(
         concurrency=hardware.workers,
         threads=hardware.threads,
         gpus_per_trial=hardware.gpus_per_trial,
-        proxy_recipe=short(steps=rungs[-1], crop=crop, batch_size=case.batch_size),
+        proxy_recipe=short(steps=lengths.rungs[-1], crop=crop, batch_size=case.batch_size),
         full_recipe=short(steps=lengths.full_steps, crop=crop, batch_size=case.batch_size),
         relaxations=relaxations,
         relax_steps=lengths.relax_steps,
@@ -248,10 +253,11 @@ def _count_relaxations(case: _Case) -> int:
 
 
 def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
+    full_steps = case.options.full_steps or TRIALS_FULL_STEPS
     return _Lengths(
         image_scale=case.options.image_scale or (1.0 if min(case.size) <= TRIALS_SMALL_SIDE_PIXELS else 0.5),
-        full_steps=case.options.full_steps or TRIALS_FULL_STEPS,
-        first_rung_steps=TRIALS_FIRST_RUNG_STEPS,
+        full_steps=full_steps,
+        rungs=_rungs(case, TRIALS_FIRST_RUNG_STEPS, full_steps),
         relax_steps=(case.options.relax_steps or TRIALS_RELAX_STEPS) if relaxations else 0,
         proxy_share=1.0,
         relax_share=1.0,
@@ -265,8 +271,10 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
     full_steps = case.options.full_steps or max(
         SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
     )
-    full_seconds = full_steps * speed.full_step_seconds + _scoring_seconds(case, speed)
-    features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
+    full_seconds = full_steps * speed.full_step_seconds + speed.scoring_seconds(case.val_batches)
+    features_seconds = 0.0
+    if speed.proxy_step_seconds is not None:
+        features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
     rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - features_seconds)
     # While the first reference is trained, other workers train the other references and seeds.
     after_proxies_seconds = (final.rounds - CONTENTION) * full_seconds
@@ -277,13 +285,15 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
         relax_steps = case.options.relax_steps or affordable
         rest_seconds = max(1.0, rest_seconds - relax_steps * step_seconds)
         relax_share = max(LEAST_RELAX_SHARE, _share_before(case, after_proxies_seconds + rest_seconds))
+    rungs = _rungs(case, _first_rung_steps(case, speed, rest_seconds), int(full_steps))
     return _Lengths(
         image_scale=scale,
         full_steps=int(full_steps),
-        first_rung_steps=_first_rung_steps(case, speed, rest_seconds),
+        rungs=rungs,
         relax_steps=relax_steps,
         proxy_share=max(LEAST_PROXY_SHARE, _share_before(case, after_proxies_seconds)),
         relax_share=relax_share,
+        expected_candidates=_expected_candidates(case, speed, rungs, rest_seconds),
     )
 
 
@@ -294,13 +304,8 @@ def _largest_scale(case: _Case, final: _Final) -> float:
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
     speed = case.speed.at(image_scale)
-    seconds = FULL_SHARE * case.usable_seconds / final.rounds - _scoring_seconds(case, speed)
+    seconds = FULL_SHARE * case.usable_seconds / final.rounds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds
-
-
-def _scoring_seconds(case: _Case, speed: Speed) -> float:
-    """Estimate scoring a whole network on all validation images."""
-    return case.val_images / case.batch_size * speed.forward_seconds
 
 
 def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
@@ -309,16 +314,33 @@ def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
     return CONTENTION * math.ceil(relaxations / case.hardware.workers) * mean_seconds
 
 
-def _first_rung_steps(case: _Case, speed: Speed, proxy_seconds: float) -> int:
+def _rungs(case: _Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
+    """Choose the rungs, of whole networks none longer than the final's runs, of which they are the beginnings."""
+    rungs = [first_steps * REDUCTION**rung for rung in range(case.rungs)]
+    if case.speed.proxy_step_seconds is None:
+        rungs = [min(first_steps, full_steps), *(steps for steps in rungs[1:] if steps <= full_steps)]
+    return case.options.rungs or tuple(rungs)
+
+
+def _first_rung_steps(case: _Case, speed: Speed, trials_seconds: float) -> int:
     """Choose the first rung so that `FEWEST_CANDIDATES` can be tried, including their later rungs."""
-    of_first = 1 + (case.rungs - 1) * (REDUCTION - 1) / REDUCTION
-    scorings = sum(1 / REDUCTION**rung for rung in range(case.rungs))
-    scoring_seconds = scorings * case.val_images / case.batch_size * speed.proxy_step_seconds / PASSES_PER_STEP
+    scoring_seconds = speed.trial_scoring_seconds(case.val_batches)
+    steps_each, scorings = mean_work([REDUCTION**rung for rung in range(case.rungs)], REDUCTION)
     candidates_each = FEWEST_CANDIDATES / case.hardware.workers
-    candidate_seconds = proxy_seconds / CONTENTION / candidates_each - PROXY_OVERHEAD_SECONDS
-    steps = int((candidate_seconds - scoring_seconds) / (of_first * speed.proxy_step_seconds))
+    candidate_seconds = trials_seconds / CONTENTION / candidates_each - PROXY_OVERHEAD_SECONDS
+    steps = int((candidate_seconds - scorings * scoring_seconds) / (steps_each * speed.trial_step_seconds))
     fewest, most = FIRST_RUNG_STEPS
     return min(max(steps, fewest), most)
+
+
+def _expected_candidates(case: _Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> int:
+    """Estimate how many candidates can be tried, with the references, which are all trained up to the top rung."""
+    scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
+    steps, scorings = mean_work(rungs, REDUCTION)
+    reference_seconds = rungs[-1] * speed.trial_step_seconds + len(rungs) * scoring_seconds
+    candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
+    for_others = trials_seconds * case.hardware.workers / CONTENTION - case.references * reference_seconds
+    return case.references + max(0, int(for_others / candidate_seconds))
 
 
 def _share_before(case: _Case, seconds: float) -> float:

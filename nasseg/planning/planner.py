@@ -176,6 +176,23 @@ class Planner:
         """Return the best of the top rung, best first, without the references."""
         return tuple(trial.candidate for trial in self._finalists())
 
+    def resumable(self, most_waiting: int | None = None) -> set[tuple[str, int]]:
+        """Return the key and step of each checkpoint from which a candidate goes on or may be promoted.
+
+        With `most_waiting`, only so many of a rung's candidates count, the best, as these are promoted first.
+        """
+        steps = self.settings.rungs
+        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting()[:most_waiting]] + [
+            trial for trial in self._settled if 0 < trial.level < len(steps)
+        ]
+        going_on = {
+            (candidate.key, job.start_step)
+            for job in self.in_flight
+            if job.task == "proxy" and job.start_step
+            for candidate in job.candidates
+        }
+        return going_on | {(trial.key, steps[trial.level - 1]) for trial in waiting}
+
     @property
     def _prepared(self) -> bool:
         if self._space.shared_stage is None:

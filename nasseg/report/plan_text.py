@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nasseg.experiment.experiment import Experiment
 
+FEWEST_CANDIDATES = 10
+"""Expected candidates below which the plan warns."""
 FEWEST_RELAX_STEPS = 100
 """Steps of a relaxation below which the plan warns."""
 
@@ -12,6 +14,11 @@ def plan_text(search: Experiment) -> str:
     """Describe the plan of a search in a few lines, before it starts."""
     plan, config = search.plan, search.config
     candidates = f"{plan.candidates} candidates" if plan.candidates else "as many candidates as the time allows"
+    few = ""
+    if plan.expected_candidates is not None:
+        candidates += f" (about {plan.expected_candidates})"
+        if plan.expected_candidates < FEWEST_CANDIDATES:
+            few = "these are few: give a larger --budget, or fewer --finalists or --seeds\n"
     gradient = ""
     if plan.relax_recipe is not None:
         count, start = plan.relaxations, plan.relax_recipe.first_architecture_step
@@ -23,17 +30,40 @@ def plan_text(search: Experiment) -> str:
         if plan.relax_steps < FEWEST_RELAX_STEPS:
             gradient += "too few steps to learn much: give a larger --budget, or a smaller space (see its options)\n"
     size = search.problem.space.size()
+    runs = "proxy" if search.rung_runs == "proxy" else "short runs"
+    steps = f"step {plan.rungs[0]}"
+    if len(plan.rungs) > 1:
+        steps = f"steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on"
     points = "" if size is None else f" ({size:,} points)"
     return (
         f"space {config.space}{points}, data {config.data}, budget {config.budget}\n"
         f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
         f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {search.problem.device}\n"
         f"{gradient}"
-        f"proxy: {candidates}, compared at steps {', '.join(map(str, plan.rungs))}, the best 1/{plan.reduction} go on\n"
+        f"{runs}, {_how(search)}: {candidates}, compared at {steps}\n"
+        f"{few}"
         f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
         f"{_goal_text(search)}\n"
         f"run folder {search.folder}"
     )
+
+
+def training_text(search: Experiment) -> str:
+    """Describe in a sentence how the candidates of a search were trained."""
+    plan = search.plan
+    return (
+        f"Trained {_how(search)} for {' or '.join(map(str, plan.rungs))} steps; "
+        f"the finalists and the references end to end, {plan.full_steps} steps."
+    )
+
+
+def _how(search: Experiment) -> str:
+    """Tell what trainings up to a rung start from."""
+    if search.problem.space.shared_stage is not None:
+        return "on stored features"
+    if search.config.weights is not None:
+        return "end to end from pretrained weights"
+    return f"end to end from {'the weights of earlier ones' if search.problem.inherits else 'random weights'}"
 
 
 def _goal_text(search: Experiment) -> str:

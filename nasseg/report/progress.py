@@ -16,16 +16,20 @@ PHASES = {
 }
 
 
-def progress(search: Experiment) -> Progress:
-    """Count the candidates of a search, and compare the best with the handcrafted reference."""
+def progress(search: Experiment, before: Progress | None = None) -> Progress:
+    """Count the candidates of a search, and compare the best with the handcrafted reference.
+
+    Between two jobs, the phase of the progress `before` goes on.
+    """
     in_flight, results, budget = search.planner.in_flight, search.results, search.config.budget
     tasks = {job.task for job in in_flight}
-    waiting = "finishing" if search.planner.done else PHASES["proxy"]
+    phases = PHASES if search.rung_runs == "proxy" else {**PHASES, "proxy": "short runs"}
+    waiting = "finishing" if search.planner.done else before.phase if before else phases["proxy"]
     statuses = [status_of(trial, search.plan.rungs[-1]) for trial in results.trials]
     baseline = next(iter(results.references.values()), None)
     timed = budget.trials is None
     shown = Progress(
-        phase=next((text for task, text in PHASES.items() if task in tasks), waiting),
+        phase=next((text for task, text in phases.items() if task in tasks), waiting),
         spent=len(statuses),
         budget=search.total_seconds / 60 if timed else budget.amount,
         unit="min" if timed else "trials",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,8 @@ RowStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
 @dataclass(frozen=True)
 class Row:
     """A candidate with its mIoU by rung (training step) and by seed of the end-to-end training.
+
+    `rung_runs` is the name of the trainings up to a rung: `proxy` on stored features, `short run` of a whole network.
 
     `complete` reached the top rung, `stopped` was left at a lower one, `running` has no outcome yet. The predicted
     latency comes from a table. A candidate that violates a limit is not `feasible`.
@@ -38,6 +40,7 @@ class Row:
     latency: Latency | None = None
     score: float | None = None
     message: str | None = None
+    rung_runs: str = "proxy"
 
     @property
     def name(self) -> str:
@@ -83,10 +86,16 @@ def status_of(trial: Trial, top: int) -> RowStatus:
         return "nonfinite" if broken.status == "nonfinite" else "failed"
     if not outcomes:
         return "running"
-    return "complete" if top in trial.proxy else "stopped"
+    # A reference is trained end to end before it is at any rung.
+    return "complete" if top in trial.proxy or not trial.proxy else "stopped"
 
 
-def make_row(trial: Trial, top: int, score: float | None, latency: Latency | None) -> Row:
+def rung_runs_of(rows: Iterable[Row]) -> str:
+    """Name the trainings up to a rung, which are the same for all rows of a search."""
+    return next((row.rung_runs for row in rows), "proxy")
+
+
+def make_row(trial: Trial, top: int, score: float | None, latency: Latency | None, rung_runs: str = "proxy") -> Row:
     """Make the row of a candidate on the way to the rung at step `top`, with its latency if measured."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     proxy = {step: o.miou for step, o in sorted(trial.proxy.items()) if o.status == "ok" and o.miou is not None}
@@ -108,6 +117,7 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
         latency=latency,
         score=score,
         message=None if broken is None else broken.message,
+        rung_runs=rung_runs,
     )
 
 

@@ -21,7 +21,7 @@ from nasseg.planning.job import Outcome
 from nasseg.report.figures.pictures import Example, Palette
 from nasseg.report.live import LiveProgress, Progress
 from nasseg.report.page.html import Report, write_report
-from nasseg.report.plan_text import plan_text
+from nasseg.report.plan_text import plan_text, training_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.report.rows import Row, make_row, name_of
@@ -97,7 +97,7 @@ class SearchReporter:
 
     def update(self, search: Experiment) -> None:
         """Show what is new; called after every change."""
-        self._progress = progress(search)
+        self._progress = progress(search, self._progress)
         self._live.update(self._progress)
         if search.results is self._shown_results:
             return
@@ -128,7 +128,9 @@ class SearchReporter:
         """Yield all outcomes: the candidate's name, the kind of training, the step or seed, the outcome."""
         for trial in self.search.results.trials:
             name = name_of(trial.candidate)
-            yield from ((name, "proxy", step, outcome) for step, outcome in trial.proxy.items())
+            yield from (
+                (name, f"{self.search.rung_runs}, step", step, outcome) for step, outcome in trial.proxy.items()
+            )
             yield from ((name, "end to end, seed", seed, outcome) for seed, outcome in trial.full.items())
 
     def _log_new(self) -> None:
@@ -175,7 +177,11 @@ class SearchReporter:
             known = len(trial.proxy), len(trial.full), trial.key in search.latencies
             if trial.key not in self._rows or self._rows[trial.key][0] != known:
                 row = make_row(
-                    trial, search.plan.rungs[-1], search.results.score(trial), search.latencies.get(trial.key)
+                    trial,
+                    search.plan.rungs[-1],
+                    search.results.score(trial),
+                    search.latencies.get(trial.key),
+                    search.rung_runs,
                 )
                 self._rows[trial.key] = known, row
         return [self._rows[trial.key][1] for trial in search.results.trials]
@@ -205,6 +211,7 @@ class SearchReporter:
             trust=search.results.trust,
             relaxations=snapshots(search.folder),
             limits=str(search.config.limits),
+            training=training_text(search),
         )
         write_report(search.folder / REPORT_FILE, report)
 
@@ -222,7 +229,8 @@ class SearchReporter:
         if search.results.best is None:
             console.print("no candidate was trained; give a larger --budget")
             return
-        console.print(summary_table(self.compared(), title=f"{len(search.results.trials)} candidates tried"))
+        tried = len(search.results.trials)
+        console.print(summary_table(self.compared(), title=f"{tried} candidate{'s' * (tried > 1)} tried"))
         if search.objective.aim == "pareto":
             console.print(front_table(self.rows))
         if search.problem.pricing.table is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nasseg.graph import write_atomically
 from nasseg.report.figures.front import cost_axis
-from nasseg.report.rows import Row
+from nasseg.report.rows import Row, rung_runs_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,14 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
     table = Table(title=title)
     table.add_column("network", no_wrap=True)
     predicted = any(row.predicted_latency_ms is not None for row in rows)
-    for column in ("mIoU proxy", "mIoU end to end", "params", "MAdds", "latency", *["predicted"] * predicted):
+    for column in (
+        f"mIoU {rung_runs_of(rows)}",
+        "mIoU end to end",
+        "params",
+        "MAdds",
+        "latency",
+        *["predicted"] * predicted,
+    ):
         table.add_column(column, justify="right", overflow="fold")
     for index, row in enumerate(rows):
         table.add_row(

@@ -162,7 +162,7 @@ class RelaxationBoard(_Board):
 
 def _scalars(row: Row) -> set[tuple[str, float, int]]:
     """Collect everything known of a trial, as (tag, value, step)."""
-    scalars = {("mIoU/proxy", miou, step) for step, miou in row.proxy.items()}
+    scalars = {(f"mIoU/{row.rung_runs}", miou, step) for step, miou in row.proxy.items()}
     single = {
         ("mIoU/end to end, mean over seeds", row.full_miou, len(row.full)),
         ("score", row.score, len(row.proxy) + len(row.full)),

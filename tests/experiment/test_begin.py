@@ -2,11 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import nasseg
 from nasseg.cost.latency_table import LatencyTable
-from nasseg.experiment.begin import check_costs, plan_search
-from nasseg.graph import Architecture
+from nasseg.experiment.begin import check_costs, check_weights, plan_search
+from nasseg.graph import Architecture, PublishedBackbone
 from nasseg.jobs.context import Problem
 from nasseg.planning.options import SearchOptions
 from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
@@ -17,6 +19,38 @@ ASKED: dict[str, Any] = {"budget": "2min", "space": SPACE, "data": DATA, "device
 def test_a_plan_is_made_from_the_measured_speed() -> None:
     plan = plan_search(Problem(SearchOptions(**ASKED, finalists=1))).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
+
+
+class TwoBackbones(TinySpace):
+    """Its references have other backbones than some of its points."""
+
+    shared: bool = False
+
+    def architecture(self, choice: Head, classes: int) -> Architecture:
+        name = "small" if choice.kernel < 3 else "large"
+        backbone = PublishedBackbone(name=name, channels={"backbone.body.0.weight": 12 if name == "small" else 13})
+        return super().architecture(choice, classes).replace(backbone=backbone)
+
+    def references(self) -> dict[str, Head]:
+        return {"plain": Head(kernel=1, channels=4)}
+
+
+def test_every_backbone_of_the_space_needs_weights_before_the_search_starts(tmp_path: Path) -> None:
+    space, path = TwoBackbones(), tmp_path / "small.safetensors"
+    network = space.architecture(Head(kernel=1, channels=1), 3).network()
+    save_file({n: t + 0 for n, t in network.state_dict().items() if n.startswith("backbone.stem")}, path)
+    problem = Problem(SearchOptions(**ASKED, weights=str(path)))
+    problem.space = space
+    with pytest.raises(ValueError, match=r"small\.safetensors has no backbone\.body\.0\.weight, but small, "):
+        check_weights(problem)
+    weights = {name: tensor + 0 for name, tensor in network.state_dict().items() if name.startswith("backbone")}
+    save_file(weights | {"backbone.other.weight": torch.ones(1)}, path)
+    problem = Problem(SearchOptions(**ASKED, weights=str(path)))
+    problem.space = space
+    with pytest.raises(ValueError, match=r"with 12 output channels, but large, .* is published with 13"):
+        check_weights(problem)
+    problem.space = TinySpace()
+    check_weights(problem)
 
 
 def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None:

@@ -148,6 +148,22 @@ def test_the_log_has_a_line_for_every_outcome(done: Experiment) -> None:
     assert len(lines) == sum(len(trial.proxy) + len(trial.full) for trial in done.results.trials)
 
 
+def test_checkpoints_go_when_nothing_can_go_on_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.experiment.experiment.MOST_WAITING", 1)
+    search = begin(tmp_path / "run", tiny_config(candidates=9))
+    seen: list[set[str]] = []
+
+    def look(search: Experiment) -> None:
+        there = {path.name for path in (search.folder / "checkpoints").glob("*-proxy*.pt")}
+        assert there <= {f"{key}-proxy{step}.pt" for key, step in search.planner.resumable(1)}
+        seen.append(there)
+
+    search.run(threading.Event(), look)
+    assert max(map(len, seen)) == 1
+    assert [path.suffix for path in (search.folder / "checkpoints").iterdir()] == [".safetensors"] * 6
+    assert sum(len(trial.proxy) == 1 for trial in search.results.trials) >= 4
+
+
 def test_nothing_is_trained_twice(tmp_path: Path, trainings: Counter[Training]) -> None:
     search = finish(begin(tmp_path / "run"))
     assert set(trainings.values()) == {1}

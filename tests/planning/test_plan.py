@@ -63,6 +63,43 @@ def test_ten_minutes_by_hand() -> None:
     assert found.proxy_share == pytest.approx(1 - 0.05 - 3 * 1.15 * (full_steps * 0.4 + 0.8) / 600, abs=5e-3)
 
 
+WHOLE = SPEED.model_copy(update={"proxy_step_seconds": None})
+"""The speed where trials train whole networks."""
+
+
+def test_ten_minutes_of_whole_networks_by_hand() -> None:
+    found = plan("10min", speed=WHOLE, **SETTLED)
+    usable = 0.95 * 600 - 20
+    seconds = 0.5 * usable  # all of the rest: there are no features to compute
+    per_candidate = seconds * 2 / 1.15 / 48 - 0.7
+    scoring = (1 + 1 / 3) * 8 * 0.1
+    assert (per_candidate - scoring) / ((1 + 2 / 3) * 0.4) < 20
+    assert found.rungs == (20, 60)
+    # The references go to the top rung, of others one in three.
+    references = 2 * (60 * 0.4 + 2 * (8 * 0.1 + 0.7))
+    each = (20 + 40 / 3) * 0.4 + 4 / 3 * (8 * 0.1 + 0.7)
+    assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - references) / each) == 29
+
+
+def test_no_short_run_of_a_whole_network_is_longer_than_those_of_the_final() -> None:
+    for full_steps, rungs in ((200, (60, 180)), (180, (60, 180)), (179, (60,)), (30, (30,))):
+        assert plan("40trials", speed=WHOLE, full_steps=full_steps).rungs == rungs
+    for full_steps in (10, 40, 100, 200):
+        assert plan("10min", speed=WHOLE, **SETTLED, full_steps=full_steps).rungs[-1] <= full_steps
+    assert plan("10min", speed=WHOLE, **SETTLED, full_steps=15, rungs=(7, 70)).rungs == (7, 70)
+    assert plan("40trials", full_steps=15).rungs == (60, 180)  # heads on stored features are another matter
+
+
+def test_a_plan_expects_fewer_candidates_where_references_take_their_time() -> None:
+    found = plan("10min", **SETTLED)
+    seconds = 0.5 * (0.95 * 600 - 20) - (4 * 256 + 64) / 8 * 0.1
+    references = 2 * (780 * 0.02 + 2 * (8 * 0.02 / 3 + 0.7))
+    each = (260 + 520 / 3) * 0.02 + 4 / 3 * (8 * 0.02 / 3 + 0.7)
+    assert found.rungs == (260, 780)
+    assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - references) / each) == 45
+    assert plan("40trials").expected_candidates is None
+
+
 def test_more_hours_buy_more_finalists_seeds_and_rungs() -> None:
     found = [plan(budget) for budget in ("30min", "5h", "20h")]
     assert [(p.finalists, p.seeds, len(p.rungs)) for p in found] == [(2, 2, 2), (5, 2, 3), (10, 3, 3)]

@@ -157,6 +157,35 @@ def _proxy_miou(planner: Planner, key: str) -> float:
     return next(miou(t.proxy[90]) for t in planner.trials if t.candidate.key == key)
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("most_waiting", [None, 3])
+def test_every_promotion_starts_from_a_checkpoint_that_was_resumable(
+    concurrency: int, most_waiting: int | None
+) -> None:
+    planner = make(candidates=40, concurrency=concurrency)
+    worker, running, kept = MadeUpWorker(), [], planner.resumable(most_waiting)
+    assert kept == set()
+    promotions = 0
+    while not planner.done:
+        while len(running) < concurrency and (job := planner.next_job(0)) is not None:
+            running.append(job)
+            if job.task == "proxy" and job.start_step:
+                promotions += 1
+                assert {(c.key, job.start_step) for c in job.candidates} <= kept
+                assert {(c.key, job.start_step) for c in job.candidates} <= planner.resumable(most_waiting)
+        if running:
+            planner.tell(worker.run(running.pop(0)))
+            kept = planner.resumable(most_waiting)
+            waiting = kept - {(c.key, job.start_step) for job in running for c in job.candidates}
+            if most_waiting:
+                assert len(waiting) <= 2 * most_waiting + len(REFERENCES)
+    assert promotions >= 40 // 3
+    ends = {(t.key, max(t.proxy)) for t in planner.trials if max(t.proxy) < 90}
+    assert kept <= ends
+    if most_waiting is None:
+        assert kept == ends
+
+
 def test_the_final_is_filled_where_halving_alone_leaves_too_few() -> None:
     planner = make(candidates=4, finalists=2)
     run(planner)

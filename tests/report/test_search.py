@@ -2,6 +2,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nasseg.experiment.experiment import Experiment
+from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.planning.config import SearchConfig
 from nasseg.report.plan_text import plan_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.search import SearchReporter, example_predictions
+from nasseg.train.provenance import Provenance
 from tests.jobs.tiny import DATA, SPACE, gradient_config, tiny_config
 from tests.report.made_up import snapshot
 
@@ -177,11 +180,73 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
     for part in (
         f"space {SPACE} (48 points), data {DATA}, budget 5trials",
         "images at 1 of their size, crops 64x96, batches of 4, 1 jobs at once on cpu",
-        "proxy: 5 candidates, compared at steps 2, 6, the best 1/3 go on",
+        "proxy, on stored features: 5 candidates, compared at steps 2, 6, the best 1/3 go on",
         "end to end: 4 steps, 1 finalists and the references, 2 seeds each",
         "reference plain: ",
     ):
         assert part in text
+
+
+def whole_networks(folder: Path, **options: object) -> Experiment:
+    config = tiny_config(space=f"{SPACE}:shared=false").model_copy(update=options)
+    return experiment(config, folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ({"weights": "file.safetensors"}, "pretrained weights"),
+        ({}, "the weights of earlier ones"),
+        ({"inherit": False}, "random weights"),
+    ],
+)
+def test_the_plan_tells_what_whole_networks_start_from(tmp_path: Path, options: dict[str, object], start: str) -> None:
+    text = plan_text(whole_networks(tmp_path, **options))
+    assert f"short runs, end to end from {start}: 5 candidates, compared at steps 2, 6, the best 1/3 go on" in text
+    assert "proxy" not in text
+
+
+def test_the_plan_tells_how_many_candidates_fit(tmp_path: Path) -> None:
+    config = tiny_config("10min", candidates=None, rungs=(6,))
+    for number, warned in ((9, True), (10, False)):
+        plan = config.plan.model_copy(update={"expected_candidates": number})
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        text = plan_text(experiment(config.model_copy(update={"plan": plan}), folder))
+        assert f"as many candidates as the time allows (about {number}), compared at step 6\n" in text
+        assert ("these are few: give a larger --budget" in text) == warned
+
+
+def test_whole_networks_are_not_called_proxies(tmp_path: Path) -> None:
+    search = whole_networks(tmp_path, inherit=False)
+    reporter = run(search)
+    assert progress(search).phase == "finishing"
+    page = (tmp_path / "report.html").read_text()
+    shown = page[page.index("<body") :]
+    assert "Trained end to end from random weights for 2 or 6 steps; the finalists and the references" in shown
+    assert "Can a short run be trusted?" in shown
+    assert "mIoU short run" in shown
+    assert "short run, top rung" in shown
+    assert "mIoU proxy" not in shown
+    assert "proxy, " not in shown
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert sum(" short run, step 2: mIoU" in line for line in lines) == 5
+    assert not any("proxy" in line for line in lines)
+    row = reporter.rows[0]
+    board = EventAccumulator(str(tmp_path / "tensorboard" / "trials" / row.name))
+    board.Reload()
+    steps = {event.step: event.value for event in board.Scalars("mIoU/short run")}
+    assert steps == {step: pytest.approx(value) for step, value in row.proxy.items()}
+    found = Provenance.read(load(tmp_path / "best.json"))
+    assert found is not None
+    assert {name.split(",")[0] for name in found.miou} == {"short run", "end to end"}
+
+
+def test_between_two_jobs_the_phase_goes_on(tmp_path: Path) -> None:
+    search = whole_networks(tmp_path)
+    first = progress(search)
+    assert first.phase == "short runs"
+    assert progress(search, replace(first, phase="training end to end")).phase == "training end to end"
 
 
 @pytest.mark.parametrize(("steps", "warned"), [(99, True), (100, False)])

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nasseg.pareto import non_dominated
+from nasseg.report.rows import Row, rung_runs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from nasseg.report.rows import Row
 
 
 def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
@@ -34,7 +33,7 @@ def front_figure(rows: Sequence[Row]) -> Figure:
     figure = new_figure(7, 4.6)
     axes = figure.add_axes((0.1, 0.12, 0.87, 0.84))
     series = (
-        ("proxy", "#6f9fd8", "o", [row.proxy_miou if row.status == "complete" else None for row in rows]),
+        (rung_runs_of(rows), "#6f9fd8", "o", [row.proxy_miou if row.status == "complete" else None for row in rows]),
         ("end to end", "#d1495b", "D", [row.full_miou for row in rows]),
     )
     for label, colour, marker, scores in series:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nasseg.experiment.trust import Trust
 from nasseg.graph import Architecture, write_atomically
 from nasseg.report.page.elements import difference, document, drawings, plot, ratio, section, table, tile
-from nasseg.report.rows import Row
+from nasseg.report.rows import Row, rung_runs_of
 from nasseg.report.table import billions_text, cost_texts, full_miou_text, latency_text, millions_text, miou_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Report:
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
     `history` is the best score so far against the budget spent, as (minutes, score). `place` is the part of the best
     architecture that is drawn, `None` for all of it; `graphs` are further drawings of it. `limits` tells the limits on
-    candidates, if any.
+    candidates, if any, and `training` how these were trained.
     """
 
     title: str
@@ -42,6 +42,7 @@ class Report:
     trust: Trust | None = None
     relaxations: Sequence[RelaxationSnapshot] = ()
     limits: str = ""
+    training: str = ""
 
     @property
     def best_row(self) -> Row:
@@ -80,7 +81,7 @@ def page(report: Report) -> str:
     if report.relaxations:
         sections.append(section("The search by gradient", _relaxations(report.relaxations)))
     if report.trust is not None:
-        sections.append(section("Can the proxy be trusted?", _trust(report.trust)))
+        sections.append(section(f"Can a {rung_runs_of(report.rows)} be trusted?", _trust(report.trust)))
     sections += [
         section("IoU by class", _class_table(report)),
         section(f"All {len(report.rows)} candidates", _trial_table(report)),
@@ -94,7 +95,7 @@ def _headline(report: Report) -> str:
     other = None if baseline is None or baseline.key == best.key else baseline
     kind, value, before = "mIoU end to end", best.full_miou, None if other is None else other.full_miou
     if value is None:
-        kind, value, before = "mIoU proxy", best.proxy_miou, None if other is None else other.proxy_miou
+        kind, value, before = f"mIoU {best.rung_runs}", best.proxy_miou, None if other is None else other.proxy_miou
     costs = (
         ("parameters", millions_text(best.params), best.params, None if other is None else other.params),
         ("MAdds", billions_text(best.madds), best.madds, None if other is None else other.madds),
@@ -112,7 +113,7 @@ def _headline(report: Report) -> str:
     kept = f" ({escape(report.limits)}, references excepted)" if report.limits else ""
     return (
         f'<p class="lead">Best: <b>{escape(best.name)}</b>{against}. '
-        f'<span class="faint">{len(report.rows)} candidates{kept}: {found}.</span></p>'
+        f'<span class="faint">{len(report.rows)} candidates{kept}: {found}. {escape(report.training)}</span></p>'
         f'<div class="tiles">{"".join(tiles)}</div>'
     )
 
@@ -128,7 +129,17 @@ STATUS_TEXT = {
 
 def _comparison(report: Report) -> str:
     rows = [report.best_row, *report.references]
-    header = ("network", "mIoU end to end", "seeds", "mIoU proxy", "score", "parameters", "MAdds", "latency", "p95")
+    header = (
+        "network",
+        "mIoU end to end",
+        "seeds",
+        f"mIoU {rung_runs_of(rows)}",
+        "score",
+        "parameters",
+        "MAdds",
+        "latency",
+        "p95",
+    )
     body = [
         (
             escape(row.name),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nasseg.pareto import non_dominated
 from nasseg.report.figures.front import cost_axis
-from nasseg.report.rows import Row
+from nasseg.report.rows import Row, rung_runs_of
 from nasseg.report.table import cost_texts, full_miou_text, miou_text
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ FONT = {"family": "system-ui, sans-serif", "size": 13}
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 SERIES: tuple[tuple[str, str, str, Callable[[Row], float | None], bool], ...] = (
-    ("proxy, lower rungs", GREY, "circle", lambda row: None if row.status == "complete" else row.proxy_miou, False),
-    ("proxy, top rung", BLUE, "circle", lambda row: row.proxy_miou if row.status == "complete" else None, True),
+    ("{}, lower rungs", GREY, "circle", lambda row: None if row.status == "complete" else row.proxy_miou, False),
+    ("{}, top rung", BLUE, "circle", lambda row: row.proxy_miou if row.status == "complete" else None, True),
     ("end to end", RED, "diamond", lambda row: row.full_miou, True),
 )
-"""Label, colour, symbol, score, and whether it has a front."""
+"""Label (with the name of the trainings up to a rung), colour, symbol, score, and whether it has a front."""
 
 
 def front_plot(rows: Sequence[Row], best: str) -> Figure:
@@ -34,7 +34,8 @@ def front_plot(rows: Sequence[Row], best: str) -> Figure:
     name, costs = cost_axis(rows)
     cost_of = {row.key: cost for row, cost in zip(rows, costs, strict=True)}
     figure = go.Figure()
-    for label, colour, symbol, score, lined in SERIES:
+    for text, colour, symbol, score, lined in SERIES:
+        label = text.format(rung_runs_of(rows))
         # The legend shows the first point's symbol, so the named ones come last.
         shown = sorted(
             (row for row in rows if cost_of[row.key] is not None and score(row) is not None),
@@ -92,7 +93,7 @@ def hover_text(row: Row) -> str:
     step = "" if row.step is None else f" at step {row.step}"
     lines = [
         f"<b>{escape(row.name)}</b>",
-        f"mIoU proxy {miou_text(row.proxy_miou)}{step}",
+        f"mIoU {row.rung_runs} {miou_text(row.proxy_miou)}{step}",
         f"mIoU end to end {full_miou_text(row)}",
         "{} params, {} MAdds, {}".format(*cost_texts(row)),
         *map(escape, choice_lines(row.choice)),

@@ -1,6 +1,9 @@
 """Weights from files into networks: a network's own, and a pretrained backbone's with its published names."""
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -13,11 +16,14 @@ from torch import Tensor, nn
 
 from nasseg.network import Network
 from nasseg.train.checkpoint import load_checkpoint
-from nasseg.train.weights.remapping import remapped
+from nasseg.train.weights.remapping import OtherBackbone, remapped
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("classifier.", "fc.")
 """How the names of torchvision's ImageNet heads begin."""
+SHOWN = 3
+"""Tensors that a report names of each kind."""
+SUFFIXES = (".safetensors", ".pth", ".pt")
 EFFICIENTNET_LITE = {
     "_conv_stem": "stem.0",
     "_bn0": "stem.1",
@@ -36,14 +42,14 @@ EFFICIENTNET_LITE = {
 
 
 class Published(NamedTuple):
-    """A checkpoint that torchvision publishes, and a parameter that tells its network of any shape from others."""
+    """A checkpoint that torchvision publishes, and a parameter by which a network that names no backbone is known."""
 
     url: str
     parameter: str
 
 
 IMAGENET = {
-    "mobilenet_v2": Published(
+    "mobilenetv2": Published(
         "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", "features.1.conv.0.0.weight"
     ),
     "vgg16": Published("https://download.pytorch.org/models/vgg16-397923af.pth", "features.28.weight"),
@@ -70,7 +76,7 @@ class WeightsReport(BaseModel):
         return not (self.missing or self.unexpected or self.other_shape)
 
     def __str__(self) -> str:
-        """Tell in one line how many matched, and the names of those that did not."""
+        """Tell in one line how many matched, and the first names of those that did not."""
         parts = [f"{len(self.matched)} tensors matched"]
         for label, names in (
             ("not in the file", self.missing),
@@ -78,7 +84,8 @@ class WeightsReport(BaseModel):
             ("of another shape", self.other_shape),
         ):
             if names:
-                parts.append(f"{len(names)} {label}: {', '.join(names)}")
+                shown = ", ".join([*names[:SHOWN], *["…"] * (len(names) > SHOWN)])
+                parts.append(f"{len(names)} {label}: {shown}")
         return "; ".join(parts)
 
 
@@ -105,48 +112,125 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
+class Pretrained:
+    """Weights of one or several published backbones, of which each network takes those of its own.
+
+    `source` is a file, a folder of files, `imagenet`, or several of these joined by commas. Each file is read once. A
+    network whose architecture does not say which published backbone it has takes the first whose names and shapes fit.
+
+    Raises `ValueError` for a file that cannot be read, or a folder without any.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        names = [name for part in str(source).split(",") for name in _names(part.strip())]
+        self._fetch = cache(fetch)
+        self._weights = {name: None if name == "imagenet" else read_weights(Path(name)) for name in names}
+
+    def load_into(self, network: nn.Module) -> WeightsReport:
+        """Set the weights of a network's stage `backbone`.
+
+        Raises `OtherBackbone` if all weights are of other backbones, and `ValueError` if some cannot be fetched.
+        """
+        # Alone, weights say themselves why they do not fit.
+        refusals = [OtherBackbone] if len(self._weights) > 1 else []
+        for name in self._weights:
+            with suppress(*refusals):
+                return self._load(name, network)
+        raise OtherBackbone(f"none of the weights is of {_backbone(network)}: {', '.join(self._weights)}; add its file")
+
+    def _load(self, name: str, network: nn.Module) -> WeightsReport:
+        weights = self._weights[name]
+        return load_backbone(network, self._fetch(imagenet_url(network)) if weights is None else weights, name)
+
+
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:
-    """Set the weights of a network's stage `backbone` from a file, or from ImageNet with the source `imagenet`.
+    """Set the weights of a network's stage `backbone` from what `Pretrained` takes; raises as that does."""
+    return Pretrained(source).load_into(network)
+
+
+def load_backbone(network: nn.Module, weights: Mapping[str, Tensor], name: str = "the weights") -> WeightsReport:
+    """Set the weights of a network's stage `backbone`.
 
     Names are torchvision's, with or without `backbone.` before them, or those of `EFFICIENTNET_LITE`. ImageNet
     classifiers are left out, but where the backbone has turned their linear layers into convolutions (FCN), these get
     the weights. A backbone that keeps a part of the published one takes that part of the weights (`remapping.py`).
 
-    Raises `ValueError` where nothing matches, where the weights are of another backbone than the one that was
-    re-shaped, or where the file cannot be read or fetched.
+    Raises `ValueError` for a network without that stage, and `OtherBackbone` where nothing matches, or where the
+    weights are too small or not those of the published backbone that the architecture names. A file with exactly the
+    tensors of this backbone, such as a trained model's, is its own whatever was published.
     """
-    weights = imagenet_weights(network) if source == "imagenet" else read_weights(Path(source))
-    return load_backbone(network, weights, name=str(source))
-
-
-def load_backbone(network: nn.Module, weights: dict[str, Tensor], name: str = "the weights") -> WeightsReport:
-    """Set the weights of a network's stage `backbone`; see `load_pretrained`."""
     own = network.state_dict()
+    if not any(key.startswith(BACKBONE) for key in own):
+        raise ValueError(f"{name} cannot be loaded: the network has no stage 'backbone'; leave the weights out")
     wanted = {
         key if key.startswith(BACKBONE) else BACKBONE + key: tensor
         for key, tensor in ((_our_name(name), tensor) for name, tensor in weights.items())
         if BACKBONE + key in own or not key.startswith(CLASSIFIERS)
     }
     if isinstance(network, Network):
+        if not own.keys().isdisjoint(wanted) and not _is_exactly(weights, own):
+            _refuse_relatives(wanted, network, name)
         wanted = remapped(wanted, network.architecture)
     report = _assign(network, wanted, prefix=BACKBONE)
     if not report.matched:
-        raise ValueError(
-            f"Nothing in {name} matches the network's backbone ({report}): use weights of the same backbone, with "
+        raise OtherBackbone(
+            f"Nothing in {name} matches {_backbone(network)}: use weights of the same backbone, with "
             "torchvision's names, or EfficientNet-Lite's (_conv_stem.weight, …)"
         )
     return report
 
 
-def imagenet_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Fetch torchvision's ImageNet weights for a network's backbone, once, into PyTorch's cache.
+def _names(source: str) -> list[str]:
+    """The files of a folder, or what is none itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return [source]
+    files = sorted(str(path) for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds no weights, but must have files that end in {', '.join(SUFFIXES)}")
+    return files
 
-    Raises `ValueError` if there are none for this backbone, or if the file can neither be found nor fetched.
-    """
+
+def _backbone(network: nn.Module) -> str:
+    """The name of a network's backbone, for messages."""
+    known = network.architecture.backbone if isinstance(network, Network) else None
+    return "the network's backbone" if known is None else f"{known.name}, the network's backbone"
+
+
+def _is_exactly(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Tell whether the weights have all tensors of the stage `backbone` by its own names and shapes, and no others."""
+    one, other = (
+        {name: tensor.shape for name, tensor in tensors.items() if name.startswith(BACKBONE)}
+        for tensors in (weights, own)
+    )
+    return one == other
+
+
+def _refuse_relatives(weights: Mapping[str, Tensor], network: Network, name: str) -> None:
+    """Raise `OtherBackbone` for weights without the marks of the published backbone that the architecture names."""
+    backbone = network.architecture.backbone
+    for mark, channels in {} if backbone is None else backbone.channels.items():
+        found = len(weights[mark]) if mark in weights else 0
+        if found != channels:
+            has = f"has {mark} with {found} output channels" if found else f"has no {mark}"
+            rule = f"with {channels}" if channels else "without it"
+            raise OtherBackbone(f"{name} {has}, but {_backbone(network)}, is published {rule}: use weights of that")
+
+
+def imagenet_url(network: nn.Module) -> str:
+    """Find torchvision's ImageNet weights for a network's backbone; raises `OtherBackbone` if there are none."""
+    known = network.architecture.backbone if isinstance(network, Network) else None
     own = network.state_dict()
-    url = next((p.url for p in IMAGENET.values() if BACKBONE + p.parameter in own), None)
-    if url is None:
-        raise ValueError(f"ImageNet weights are published for {', '.join(IMAGENET)}, not for this backbone: use a file")
+    for name, published in IMAGENET.items():
+        if BACKBONE + published.parameter in own if known is None else name == known.name:
+            return published.url
+    raise OtherBackbone(
+        f"ImageNet weights are published for {', '.join(IMAGENET)}, not for {_backbone(network)}: use a file"
+    )
+
+
+def fetch(url: str) -> dict[str, Tensor]:
+    """Fetch a published checkpoint into PyTorch's cache, once; raises `ValueError` if that fails."""
     try:
         weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
@@ -157,6 +241,7 @@ def imagenet_weights(network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+@cache
 def _our_name(name: str) -> str:
     """The name that a tensor has in the backbone, from the one that it was published under."""
     layer, dot, tensor = name.rpartition(".")

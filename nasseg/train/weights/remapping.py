@@ -18,6 +18,11 @@ from torch import Tensor
 from nasseg.graph import Architecture, Node
 from nasseg.ops import Activation, BasicBlock, Bottleneck, Conv, InvertedResidual, MaxPool, Op
 
+
+class OtherBackbone(ValueError):  # noqa: N818 - the weights are no error; they may fit another network
+    """Weights that are not those of a network's backbone."""
+
+
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -56,7 +61,7 @@ def remapped(weights: Mapping[str, Tensor], architecture: Architecture, stage: s
     """The published `weights` in the shapes that the nodes of `stage` have; names are the architecture's.
 
     Tensors without a place in the architecture stay as they are. So does everything where the stage has a node whose
-    operator is not in `LAYERS`. Raises `ValueError` where the weights are of another backbone, or of one that is
+    operator is not in `LAYERS`. Raises `OtherBackbone` where the weights are of another backbone, or of one that is
     narrower.
     """
     nodes = [node for node in architecture.ordered if node.stage == stage]
@@ -162,7 +167,9 @@ def _refuse_other_blocks(weights: Mapping[str, Tensor], nodes: Sequence[Node], l
     places = tuple(f"{node.name}." for node in nodes)
     for name in weights:
         if name.startswith(places) and name not in own and not name.endswith("num_batches_tracked"):
-            raise ValueError(f"{name} of the weights has no place in the network's block: use weights of its backbone")
+            raise OtherBackbone(
+                f"{name} of the weights has no place in the network's block: use weights of its backbone"
+            )
 
 
 class _Choice:
@@ -195,7 +202,7 @@ def _published(weights: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[C
 
     def note(layer: Layer, channels: Channels, size: int) -> None:
         if sizes.setdefault(channels, size) != size or size < channels.kept:
-            raise ValueError(
+            raise OtherBackbone(
                 f"{layer.node} has {channels.kept} channels where the weights have {size}, but channels can only be "
                 "left out, the same in all blocks that are added up: use weights of the network's backbone"
             )
@@ -204,7 +211,7 @@ def _published(weights: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[C
         if layer.weight in weights:
             written, read, *kernel = weights[layer.weight].shape
             if (layer.kernel == 1) != (kernel == [1, 1]):
-                raise ValueError(
+                raise OtherBackbone(
                     f"{layer.weight} of the weights is {'×'.join(map(str, kernel))}, but the network's is "
                     f"{layer.kernel}×{layer.kernel}: use weights of its backbone"
                 )

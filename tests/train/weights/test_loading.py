@@ -10,8 +10,11 @@ from torch import nn
 from baselines.backbones import BACKBONES, Shape, Stage
 from baselines.deeplabv3plus import deeplabv3plus_efficientnet_lite0
 from nasseg.graph import Builder
+from nasseg.network import Network
+from nasseg.ops import Conv
 from nasseg.train.weights import loading as weights
-from nasseg.train.weights.loading import load_backbone, load_pretrained, read_weights
+from nasseg.train.weights.loading import Pretrained, load_backbone, load_pretrained, read_weights
+from nasseg.train.weights.remapping import OtherBackbone
 from tests.train.tiny import tiny_network
 
 
@@ -52,7 +55,7 @@ def test_partial_match_lists_what_did_not() -> None:
 
 
 def test_nothing_matches() -> None:
-    with pytest.raises(ValueError, match="Nothing in the weights matches the network's backbone"):
+    with pytest.raises(ValueError, match=r"^Nothing in the weights matches the network's backbone: use weights of"):
         load_backbone(tiny_network(), {"conv.weight": torch.ones(1)})
 
 
@@ -120,7 +123,7 @@ def test_offline_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_imagenet_for_an_unknown_backbone() -> None:
-    with pytest.raises(ValueError, match=r"published for mobilenet_v2, vgg16, .*not for this backbone"):
+    with pytest.raises(ValueError, match=r"published for mobilenetv2, vgg16, .*not for the network's backbone: use a"):
         load_pretrained(tiny_network(), "imagenet")
 
 
@@ -139,6 +142,7 @@ def test_efficientnet_lite_has_its_published_names() -> None:
         "_blocks.10._bn1.weight": "blocks.10.conv.1.1.weight",
         "_blocks.10._project_conv.weight": "blocks.10.conv.2.weight",
         "_blocks.10._bn2.bias": "blocks.10.conv.3.bias",
+        "_blocks.15._project_conv.weight": "blocks.15.conv.2.weight",
     }
     own = network.state_dict()
     content = {theirs: torch.rand(own[f"backbone.{ours}"].shape) for theirs, ours in pairs.items()}
@@ -164,9 +168,80 @@ def test_imagenet_knows_a_backbone_of_any_shape(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
     g = Builder(name)
     small = Shape(stages=[Stage(blocks=1, width=0.5)] * (2 if name.startswith("resnet") else 3))
-    shape = None if name == "resnet101" else small
-    weights.imagenet_weights(g.build(BACKBONES[name](g, g.input(), 8, shape=shape).output).network())
+    network = g.build(BACKBONES[name](g, g.input(), 8, shape=small).output).network()
+    with pytest.raises(ValueError, match="Nothing in imagenet matches"):
+        load_pretrained(network, "imagenet")
     assert [url.rpartition("/")[2].partition("-")[0].replace("_", "") for url in asked] == [name]
+
+
+NAMES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "mobilenetv2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights of several backbones, each with values of its own, and with something else."""
+    folder = tmp_path_factory.mktemp("weights")
+    for value, name in enumerate(NAMES, 1):
+        state = backbone(name).state_dict()
+        save_file(
+            {key: torch.full_like(tensor, value) for key, tensor in state.items()}, folder / f"{name}.safetensors"
+        )
+    (folder / "README.md").write_text("no weights")
+    return folder
+
+
+def backbone(name: str, shape: Shape | None = None) -> Network:
+    g = Builder(name)
+    return g.build(BACKBONES[name](g, g.input(), 8, shape=shape).output).network()
+
+
+@pytest.mark.parametrize("shape", [None, Shape(stages=[Stage(width=0.5, blocks=1)] * 4)], ids=["published", "small"])
+def test_each_network_takes_the_file_of_its_backbone(folder: Path, shape: Shape | None) -> None:
+    for source in (str(folder), ", ".join(str(folder / f"{name}.safetensors") for name in reversed(NAMES))):
+        pretrained = Pretrained(source)
+        for value, name in enumerate(NAMES, 1):
+            network = backbone(name, shape)
+            assert not pretrained.load_into(network).missing
+            assert {tensor.unique().item() for tensor in network.parameters()} == {value}
+
+
+def test_a_network_that_no_file_fits_is_told_with_backbone_and_files(folder: Path, tmp_path: Path) -> None:
+    lite0, lite2 = (f"{folder}/efficientnet_lite{model}.safetensors" for model in (0, 2))
+    network = backbone("efficientnet_lite1")
+    with pytest.raises(OtherBackbone) as caught:
+        Pretrained(f"{lite0},{lite2}").load_into(network)
+    assert str(caught.value) == (
+        f"none of the weights is of efficientnet_lite1, the network's backbone: {lite0}, {lite2}; add its file"
+    )
+    with pytest.raises(OtherBackbone, match=r"^\S+lite0\.safetensors has no backbone\.blocks\.20\.conv\.2\.weight"):
+        Pretrained(lite0).load_into(network)
+    with pytest.raises(ValueError, match=r"holds no weights, but must have files that end in \.safetensors, "):
+        Pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"missing\.safetensors: no such file"):
+        Pretrained(f"{folder},missing.safetensors")
+
+
+def test_imagenet_stands_beside_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str, **options: Any) -> dict[str, torch.Tensor]:
+        asked.append(url)
+        return {name: torch.full_like(tensor, 7) for name, tensor in backbone("mobilenetv2").state_dict().items()}
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    pretrained = Pretrained(f"imagenet,{folder}/efficientnet_lite0.safetensors")
+    for name, value in (("mobilenetv2", 7), ("efficientnet_lite0", 1), ("mobilenetv2", 7)):
+        network = backbone(name)
+        pretrained.load_into(network)
+        assert {tensor.unique().item() for tensor in network.parameters()} == {value}
+    assert len(asked) == 1
+
+
+def test_a_network_without_a_backbone_says_so(folder: Path) -> None:
+    g = Builder("plain")
+    network = g.build(g.add("head.conv", Conv(out_channels=2), g.input())).network()
+    with pytest.raises(ValueError, match=r"2\.safetensors cannot be loaded: the network has no stage 'backbone'"):
+        load_pretrained(network, folder / "mobilenetv2.safetensors")
 
 
 def test_mobilenetv2_file_fits_exactly(shared: Path) -> None:
@@ -179,7 +254,7 @@ def test_mobilenetv2_file_fits_exactly(shared: Path) -> None:
     report = load_pretrained(network, path)
     assert not report.other_shape
     assert not report.missing
-    assert weights.IMAGENET["mobilenet_v2"].parameter in load_file(path)
-    assert f"backbone.{weights.IMAGENET['mobilenet_v2'].parameter}" in network.state_dict()
+    assert weights.IMAGENET["mobilenetv2"].parameter in load_file(path)
+    assert f"backbone.{weights.IMAGENET['mobilenetv2'].parameter}" in network.state_dict()
     first = load_file(path)["features.0.0.weight"]
     assert torch.equal(network.get_parameter("backbone.features.0.0.weight"), first)

@@ -16,7 +16,7 @@ from baselines.fcn import fcn8s
 from nasseg.graph import Builder
 from nasseg.network import Network
 from nasseg.train.weights.loading import load_backbone, load_pretrained
-from nasseg.train.weights.remapping import remapped
+from nasseg.train.weights.remapping import OtherBackbone, remapped
 
 STAGES = {"mobilenetv2": 7, "efficientnet_lite0": 7, "efficientnet_lite1": 7, "resnet18": 4, "resnet50": 4}
 every_backbone = pytest.mark.parametrize("name", STAGES)
@@ -231,6 +231,13 @@ def test_the_weights_given_stay_as_they_are() -> None:
     assert all(torch.equal(weights[name], before[name]) for name in before)
 
 
+def unnamed(built: Network) -> Network:
+    """The same network without the name of its published backbone, as from an older file."""
+    loaded = built.architecture.replace(backbone=None).network()
+    loaded.load_state_dict(built.state_dict())
+    return loaded
+
+
 @pytest.mark.parametrize(
     ("of", "into", "line"),
     [
@@ -243,12 +250,56 @@ def test_the_weights_given_stay_as_they_are() -> None:
 )
 def test_weights_of_another_backbone_are_refused(of: str, into: str, line: str) -> None:
     with pytest.raises(ValueError, match=rf"^[^\n]*{line}[^\n]*: use weights of (its|the network's) backbone$"):
-        load_backbone(network(into), published(of))
+        load_backbone(unnamed(network(into)), published(of))
+
+
+RELATIVES = (
+    ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    ("mobilenetv2",),
+    ("resnet18", "resnet50", "resnet101"),
+)
+
+
+@pytest.mark.parametrize("relatives", RELATIVES, ids=lambda names: names[0])
+@pytest.mark.parametrize("width", [1.0, 0.25])
+def test_a_network_of_any_shape_takes_the_weights_of_its_backbone_and_of_no_relative(
+    relatives: tuple[str, ...], width: float
+) -> None:
+    """Narrow and short ones fit into all relatives by names and shapes alone."""
+    for into in relatives:
+        shape = Shape(stages=[Stage(width=width, blocks=1)] * (4 if into.startswith("resnet") else 5))
+        for of in relatives:
+            built = network(into, shape)
+            before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+            if of == into:
+                assert not load_backbone(built, published(of)).missing
+                continue
+            with pytest.raises(OtherBackbone, match=rf"^w .*, but {into}, the network's backbone, is published"):
+                load_backbone(built, published(of), "w")
+            assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
+
+
+def test_a_short_narrow_lite0_fits_into_lite2_by_names_and_shapes_alone() -> None:
+    """So shapes are no way to tell; the architecture must name its backbone."""
+    shape = Shape(stages=[Stage(width=0.5, blocks=1)] * 2)
+    small = network("efficientnet_lite0", shape, output_stride=4)
+    assert not load_backbone(unnamed(small), published("efficientnet_lite2")).missing
+    with pytest.raises(OtherBackbone, match=r"has backbone\.blocks\.15\.conv\.2\.weight with 208 output channels"):
+        load_backbone(small, published("efficientnet_lite2"))
+
+
+def test_a_trained_model_gives_its_backbone_to_a_network_of_the_same_shape() -> None:
+    trained = network("mobilenetv2", same("mobilenetv2", width=0.5), seed=4)
+    other = network("mobilenetv2", same("mobilenetv2", width=0.5), seed=5)
+    assert load_backbone(other, trained.state_dict()).complete
+    assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in other.state_dict().items())
 
 
 def test_weights_of_a_narrower_backbone_are_refused() -> None:
     with pytest.raises(ValueError, match=r"backbone\.features\.0 has 32 channels where the weights have 16"):
-        load_backbone(network("mobilenetv2"), network("mobilenetv2", same("mobilenetv2", width=0.5)).state_dict())
+        load_backbone(
+            unnamed(network("mobilenetv2")), network("mobilenetv2", same("mobilenetv2", width=0.5)).state_dict()
+        )
 
 
 def test_backbones_of_other_operators_are_left_to_be_reported() -> None:
