@@ -61,13 +61,18 @@ class Conditions(_Data):
     torch: str = Field(default_factory=lambda: torch.__version__)
     platform: str = Field(default_factory=platform.platform)
 
+    @property
+    def is_one_torch_thread(self) -> bool:
+        """Whether all is computed by the thread that asks for it."""
+        return self.threads == 1 and self.backend in {"eager", "compile"}
+
 
 class LatencyTable(_Data):
     """The times of operators on one device, and the calibration that adds them up.
 
     The latency of a network is the calibrated sum over the nodes of its inference graph. An operator that was not
     measured is interpolated from measured ones of the same kind. `operators_found` counts the distinct operators found
-    in `space`; in a large space only the most frequent are measured. `error` is that of predictions for networks that
+    in `space`; in a large space only some are measured. `error` is that of predictions for networks that
     the calibration had not seen.
     """
 
@@ -143,7 +148,7 @@ class LatencyTable(_Data):
 
     @cached_property
     def _interpolation(self) -> Interpolation:
-        return Interpolation.fit([((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries])
+        return Interpolation(((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries)
 
     def _measured_ms(self, operator: Operator) -> float:
         known = self._ms.get(operator)

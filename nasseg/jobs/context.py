@@ -55,6 +55,11 @@ class Problem:
         table = self.options.latency
         return Pricing(self.size, self.options.limits, None if table is None else LatencyTable.load(table))
 
+    def price_by(self, table: Path) -> None:
+        """Predict latency by the table in this file from now on."""
+        self.options = self.options.model_copy(update={"latency": str(table)})
+        self.__dict__.pop("pricing", None)
+
     def architecture(self, choice: Choice) -> Architecture:
         """Build the network of a choice, which names its space and point."""
         return self._build(choice)
