@@ -67,10 +67,11 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
     MAdds count convolutions, transposed convolutions and matrix products, at batch 1. Nothing is allocated or computed.
     """
     costs = {node.name: cost for node, _, cost in walk(architecture, size)}
-    inference = architecture.inference()
+    needed = architecture.ancestors(architecture.outputs)
     nodes = tuple(
         NodeCost(name=node.name, op=str(node.op), inputs=node.inputs, **costs[node.name].model_dump())
-        for node in inference.ordered
+        for node in architecture.ordered
+        if node.name in needed or isinstance(node.op, Input)
     )
     stages = {
         stage: StageCost(
@@ -78,7 +79,7 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
             weights=sum(node.weights for node in nodes if _stage(node) == stage),
             madds=sum(node.madds for node in nodes if _stage(node) == stage),
         )
-        for stage in inference.stages
+        for stage in dict.fromkeys(_stage(node) for node in nodes if node.inputs)
     }
     return Description(
         name=architecture.name,

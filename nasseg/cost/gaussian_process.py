@@ -11,7 +11,7 @@ LENGTH, NOISE = 2.0, 0.05
 LEAST_NOISE = 0.01
 SWEEPS = 2
 FACTORS = (0.25, 0.5, 2.0, 4.0)
-MOST_POINTS = 150
+MOST_POINTS = 400
 """Points from which scales and noise are found; all of them count in the prediction."""
 
 

@@ -14,6 +14,8 @@ from nasseg.ops import Op
 
 Call = tuple[Op, tuple[Shape, ...]]
 LEAST_MS = 1e-4
+LEAST_WINDOW = -2.0
+"""Base-2 logarithm of the share of a map's side that a window covers; what is less counts as this."""
 VECTOR_WIDTH = 16
 """Channels that kernels process together; the last ones of a map may leave a part of that unused."""
 
@@ -95,6 +97,11 @@ def _features(call: Call) -> Iterator[tuple[str, float]]:
     for name, width in widths.items():
         yield f"{name} channels", math.log2(width)
         yield f"{name} padding", math.log2(math.ceil(width / VECTOR_WIDTH) * VECTOR_WIDTH / width)
+    for side, length in zip(("height", "width"), inputs[0][1:], strict=True):
+        rate = getattr(op, "rate", (1, 1))[side == "width"]
+        window = rate * (getattr(op, "kernel", 1) - 1) + 1
+        yield f"window in {side}", max(math.log2(window / length), LEAST_WINDOW)
+        yield f"window beyond {side}", float(window > length)
     yield "inputs", math.log2(len(inputs))
     yield "input pixels", math.log2(pixels)
     yield "output pixels", math.log2(math.prod(cost.shape[1:]))

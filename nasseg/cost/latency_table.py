@@ -97,7 +97,12 @@ class LatencyTable(_Data):
         """
         operators = operators_of(architecture, self.conditions.size)
         self._check_known(operators)
-        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
+        return self._sum_ms(operators)
+
+    def latency_ms_if_known(self, architecture: Architecture) -> float | None:
+        """Predict as `latency_ms` does; `None` if the table lacks the kind of one of the network's operators."""
+        operators = operators_of(architecture, self.conditions.size)
+        return None if self._without_a_kind(operators) else self._sum_ms(operators)
 
     def op_ms(self, op: Op, inputs: Sequence[Shape]) -> float:
         """Predict what one operator adds to a network's latency, which is the sum of these plus `fixed_ms`.
@@ -150,6 +155,9 @@ class LatencyTable(_Data):
     def _interpolation(self) -> Interpolation:
         return Interpolation(((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries)
 
+    def _sum_ms(self, operators: Sequence[Operator]) -> float:
+        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
+
     def _measured_ms(self, operator: Operator) -> float:
         known = self._ms.get(operator)
         return self._interpolation.ms(operator.op, operator.inputs) if known is None else known
@@ -172,8 +180,12 @@ class LatencyTable(_Data):
 
 def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:
     """List the operators of a network's inference graph, one per node, for images of `size` (height, width)."""
-    nodes = walk(architecture.inference(), size)
-    return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in nodes if not isinstance(node.op, Input)]
+    needed = architecture.ancestors(architecture.outputs)
+    return [
+        Operator.model_construct(op=node.op, inputs=inputs)
+        for node, inputs, _ in walk(architecture, size)
+        if node.name in needed and not isinstance(node.op, Input)
+    ]
 
 
 def dump(data: BaseModel) -> str:
