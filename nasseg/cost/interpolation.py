@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nasseg.cost.calibration import Array, non_negative_least_squares
 from nasseg.cost.describe import Shape, operator_cost
 from nasseg.cost.gaussian_process import GaussianProcess
 from nasseg.ops import Op
+from nasseg.ops.base import Pair, as_pair
 
 Call = tuple[Op, tuple[Shape, ...]]
 LEAST_MS = 1e-4
@@ -97,9 +99,9 @@ def _features(call: Call) -> Iterator[tuple[str, float]]:
     for name, width in widths.items():
         yield f"{name} channels", math.log2(width)
         yield f"{name} padding", math.log2(math.ceil(width / VECTOR_WIDTH) * VECTOR_WIDTH / width)
-    for side, length in zip(("height", "width"), inputs[0][1:], strict=True):
-        rate = getattr(op, "rate", (1, 1))[side == "width"]
-        window = rate * (getattr(op, "kernel", 1) - 1) + 1
+    kernels, rates = (cast("Pair", as_pair(getattr(op, name, 1))) for name in ("kernel", "rate"))
+    for side, length, kernel, rate in zip(("height", "width"), inputs[0][1:], kernels, rates, strict=True):
+        window = rate * (kernel - 1) + 1
         yield f"window in {side}", max(math.log2(window / length), LEAST_WINDOW)
         yield f"window beyond {side}", float(window > length)
     yield "inputs", math.log2(len(inputs))
