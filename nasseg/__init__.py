@@ -44,9 +44,11 @@ def search(out: Path, options: SearchOptions) -> Architecture:
     import threading
 
     from nasseg.experiment.begin import begin
+    from nasseg.report.profile import ProfileBars
     from nasseg.report.search import SearchReporter
 
-    run = begin(out, options)
+    with ProfileBars() as bars:
+        run = begin(out, options, bars)
     with SearchReporter(run) as reporter:
         run.run(threading.Event(), reporter.update)
     if run.results.best is None:

@@ -104,7 +104,7 @@ def made_up_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sear
     """Searches end at once, with U-Net in `best.json`, and tell what they were asked for."""
     asked: list[SearchOptions] = []
 
-    def begin(out: Path, options: SearchOptions) -> Any:
+    def begin(out: Path, options: SearchOptions, watcher: object) -> Any:
         asked.append(options)
         out.mkdir(parents=True)
         save(nasseg.baseline("unet", 2), out / "best.json")

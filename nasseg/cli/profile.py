@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +11,6 @@ from nasseg.cli.options import INTERRUPTED, Config, Device, Json, parse_size, pr
 
 if TYPE_CHECKING:
     from nasseg.cost.latency_table import Entry, LatencyTable
-    from nasseg.graph import Architecture
-    from nasseg.space import Space
 
 SHOWN = 5
 
@@ -44,11 +39,13 @@ def profile(
     import torch
 
     from nasseg import plugins
+    from nasseg.cost import design
     from nasseg.cost import profile as engine
     from nasseg.cost.backends import choose_backend
     from nasseg.cost.latency import default_dtype, device_name
     from nasseg.cost.latency_table import Conditions
     from nasseg.cost.load import BUSY_LOAD, OthersLoad
+    from nasseg.report.profile import ProfileBars
     from nasseg.train.device import choose_device
 
     pixels, target, seconds = parse_size(size), choose_device(device), _parse_seconds(limit)
@@ -71,17 +68,17 @@ def profile(
     say(f"looking for the operators of {space} …")
     others = OthersLoad(target)
     try:
-        with _progress_bars() as show:
+        with ProfileBars() as bars:
             table = engine.profile(
                 space,
-                points_of(points, classes),
-                samples(points, classes, networks),
+                design.points_of(points, classes),
+                design.samples(points, classes, networks),
                 conditions,
                 target,
                 out,
                 limit_seconds=seconds,
                 resume=resume,
-                on_progress=show,
+                on_progress=bars.show,
             )
     except KeyboardInterrupt:
         say("stopped; what was measured is saved. Continue with the same command and --resume")
@@ -93,32 +90,6 @@ def profile(
         print_json(_summary(table))
     else:
         _print(table)
-
-
-@contextmanager
-def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {what: bars.add_task(what, total=None) for what in ("operators", "networks")}
-        yield lambda what, done, of: bars.update(tasks[what], completed=done, total=of)
-
-
-def points_of(space: Space[Any], classes: int) -> Iterator[Architecture]:
-    """Yield points that soon cover a space's operators: the references, then endless random ones."""
-    for choice in space.references().values():
-        yield space.architecture(choice, classes)
-    rng = random.Random("operators")
-    while True:
-        yield space.architecture(space.sample(rng), classes)
-
-
-def samples(space: Space[Any], classes: int, count: int, seed: str = "calibration") -> list[Architecture]:
-    """Build random networks, which depend on `seed`."""
-    rng = random.Random(seed)
-    return [space.architecture(space.sample(rng), classes) for _ in range(count)]
 
 
 def _check_out(out: Path, partial: Path, resume: bool) -> None:

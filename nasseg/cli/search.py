@@ -72,10 +72,12 @@ def _continue(out: Path | None, named: Mapping[str, str | None]) -> Experiment:
 
 def _begin(out: Path, given: Mapping[str, object]) -> Experiment:
     from nasseg.experiment.begin import begin
+    from nasseg.report.profile import ProfileBars
 
     options = SearchOptions.parse(given)
     say("checking the data and measuring the machine's speed …")
-    return begin(out, options)
+    with ProfileBars() as bars:
+        return begin(out, options, bars)
 
 
 def _named_again(config: SearchConfig) -> str:

@@ -6,8 +6,8 @@ from functools import cache
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from nasseg.cost.counting import CountingMode
 from nasseg.graph import Architecture
 from nasseg.graph.architecture import Node
 from nasseg.ops import Input, Op
@@ -67,10 +67,11 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
     MAdds count convolutions, transposed convolutions and matrix products, at batch 1. Nothing is allocated or computed.
     """
     costs = {node.name: cost for node, _, cost in walk(architecture, size)}
-    inference = architecture.inference()
+    needed = architecture.ancestors(architecture.outputs)
     nodes = tuple(
         NodeCost(name=node.name, op=str(node.op), inputs=node.inputs, **costs[node.name].model_dump())
-        for node in inference.ordered
+        for node in architecture.ordered
+        if node.name in needed or isinstance(node.op, Input)
     )
     stages = {
         stage: StageCost(
@@ -78,7 +79,7 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
             weights=sum(node.weights for node in nodes if _stage(node) == stage),
             madds=sum(node.madds for node in nodes if _stage(node) == stage),
         )
-        for stage in inference.stages
+        for stage in dict.fromkeys(_stage(node) for node in nodes if node.inputs)
     }
     return Description(
         name=architecture.name,
@@ -114,11 +115,9 @@ def walk(architecture: Architecture, size: tuple[int, int]) -> Iterator[tuple[No
 @cache
 def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
     """Count the cost of one operator on inputs of these shapes, on PyTorch's meta device; the result is cached."""
-    with torch.device("meta"):
+    with torch.device("meta"), torch.inference_mode(), CountingMode() as counter:
         module = op.build([channels for channels, _, _ in input_shapes]).eval()
-        inputs = [torch.empty(1, *shape) for shape in input_shapes]
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            output = module(*inputs)
+        output = module(*(torch.empty(1, *shape) for shape in input_shapes))
     channels, height, width = output.shape[1:]
     return OperatorCost(
         params=sum(parameter.numel() for parameter in module.parameters()),
@@ -127,7 +126,7 @@ def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
             for layer in module.modules()
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
         ),
-        madds=counter.get_total_flops() // 2,
+        madds=counter.madds,
         shape=(channels, height, width),
     )
 

@@ -61,13 +61,18 @@ class Conditions(_Data):
     torch: str = Field(default_factory=lambda: torch.__version__)
     platform: str = Field(default_factory=platform.platform)
 
+    @property
+    def is_one_torch_thread(self) -> bool:
+        """Whether all is computed by the thread that asks for it."""
+        return self.threads == 1 and self.backend in {"eager", "compile"}
+
 
 class LatencyTable(_Data):
     """The times of operators on one device, and the calibration that adds them up.
 
     The latency of a network is the calibrated sum over the nodes of its inference graph. An operator that was not
     measured is interpolated from measured ones of the same kind. `operators_found` counts the distinct operators found
-    in `space`; in a large space only the most frequent are measured. `error` is that of predictions for networks that
+    in `space`; in a large space only some are measured. `error` is that of predictions for networks that
     the calibration had not seen.
     """
 
@@ -92,7 +97,12 @@ class LatencyTable(_Data):
         """
         operators = operators_of(architecture, self.conditions.size)
         self._check_known(operators)
-        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
+        return self._sum_ms(operators)
+
+    def latency_ms_if_known(self, architecture: Architecture) -> float | None:
+        """Predict as `latency_ms` does; `None` if the table lacks the kind of one of the network's operators."""
+        operators = operators_of(architecture, self.conditions.size)
+        return None if self._without_a_kind(operators) else self._sum_ms(operators)
 
     def op_ms(self, op: Op, inputs: Sequence[Shape]) -> float:
         """Predict what one operator adds to a network's latency, which is the sum of these plus `fixed_ms`.
@@ -143,7 +153,10 @@ class LatencyTable(_Data):
 
     @cached_property
     def _interpolation(self) -> Interpolation:
-        return Interpolation.fit([((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries])
+        return Interpolation(((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries)
+
+    def _sum_ms(self, operators: Sequence[Operator]) -> float:
+        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
 
     def _measured_ms(self, operator: Operator) -> float:
         known = self._ms.get(operator)
@@ -167,8 +180,12 @@ class LatencyTable(_Data):
 
 def operators_of(architecture: Architecture, size: tuple[int, int]) -> list[Operator]:
     """List the operators of a network's inference graph, one per node, for images of `size` (height, width)."""
-    nodes = walk(architecture.inference(), size)
-    return [Operator(op=node.op, inputs=inputs) for node, inputs, _ in nodes if not isinstance(node.op, Input)]
+    needed = architecture.ancestors(architecture.outputs)
+    return [
+        Operator.model_construct(op=node.op, inputs=inputs)
+        for node, inputs, _ in walk(architecture, size)
+        if node.name in needed and not isinstance(node.op, Input)
+    ]
 
 
 def dump(data: BaseModel) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.calibration import Calibration, MeasuredNetwork, PredictionError
 from nasseg.cost.describe import Shape, operator_cost
+from nasseg.cost.design import find_operators, spread
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.memory import peak_memory_bytes
@@ -26,10 +26,8 @@ from nasseg.graph.identity import digest
 from nasseg.network import Network
 
 PARTIAL_FORMAT: Final = "nasseg.latency-partial/1"
-PATIENCE = 200
-"""Points in a row without a new operator after which all are considered found."""
-MOST_OPERATORS = 1000
-"""If there are more, only the most frequent are measured."""
+MOST_OPERATORS = 800
+"""If there are more, only so many are measured, spread over all kinds and sizes."""
 PASSES = 3
 """Passes over everything; the lowest median counts, as whatever else runs on a machine only adds time."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
@@ -78,12 +76,13 @@ def profile(
 ) -> LatencyTable:
     """Measure the operators of `points` and the whole `networks`, write the table to `out`, and return it.
 
-    `points` are read until no new operator turns up for a while, or they end. Measurements are kept in `OUT.partial`,
-    from which `resume` continues. `limit_seconds` is roughly what all measurements may take; the less, the wider the
-    intervals. Raises `ValueError` if `resume` finds another profile.
+    `points` are read until no new operator turns up for a while, or there are many. Measurements are kept in
+    `OUT.partial`, from which `resume` continues. `limit_seconds` is roughly what all measurements may take; the less,
+    the wider the intervals. Raises `ValueError` if `resume` finds another profile.
     """
     found = find_operators(points, conditions.size)
-    plan = digest([[operator.model_dump(mode="json") for operator in found], [network.key for network in networks]])
+    operators = spread(found, MOST_OPERATORS)
+    plan = digest([[operator.model_dump(mode="json") for operator in operators], [network.key for network in networks]])
     state = PartialProfile(space=space, conditions=conditions, plan=plan, operators_found=len(found))
     if resume:
         state = _continued(state, partial_file(out))
@@ -93,7 +92,6 @@ def profile(
         write_atomically(partial_file(out), dump(saved))
         return saved
 
-    operators = found[:MOST_OPERATORS]
     schedule = [o for seed in range(PASSES) for o in random.Random(seed).sample(operators, len(operators))]
     groups = _operator_groups(schedule[len(state.entries) :], conditions)
     on_progress("operators", len(state.entries), len(schedule))
@@ -127,19 +125,6 @@ def time_networks(
     return _lowest([timing.median_ms for _, timings in timed for timing in timings], len(networks))
 
 
-def find_operators(points: Iterable[Architecture], size: tuple[int, int]) -> list[Operator]:
-    """List the distinct operators of `points`, the most frequent first; reads until no new one turns up for a while."""
-    frequency: Counter[Operator] = Counter()
-    without_new = 0
-    for point in points:
-        known = len(frequency)
-        frequency.update(operators_of(point, size))
-        without_new = 0 if len(frequency) > known else without_new + 1
-        if without_new == PATIENCE:
-            break
-    return [operator for operator, _ in frequency.most_common()]
-
-
 def partial_file(out: Path) -> Path:
     """Name the file that keeps an unfinished profile."""
     return out.with_name(f"{out.name}.partial")
@@ -153,12 +138,14 @@ def _timed(
     limit_seconds: float,
 ) -> Iterator[tuple[Sequence[T], list[Timing]]]:
     """Time each group, sharing out the time evenly."""
+    # One thread's own time leaves out the waits for a core that other programs take; alone, it is the time that passes.
+    clock = time.thread_time if device.type == "cpu" and conditions.is_one_torch_thread else time.perf_counter
     deadline = time.monotonic() + limit_seconds
     for index, group in enumerate(groups):
         with torch.inference_mode():
             runs = {str(place): run for place, run in enumerate(prepare(group, conditions, device))}
             seconds = max(LEAST_SECONDS, (deadline - time.monotonic()) / (len(groups) - index))
-            timings = time_interleaved(runs, device, stop=StopRule(limit_seconds=seconds))
+            timings = time_interleaved(runs, device, stop=StopRule(limit_seconds=seconds), clock=clock)
         yield group, list(timings.values())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nasseg import plugins
 from nasseg.experiment.experiment import Experiment
+from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
@@ -29,10 +30,11 @@ REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
 
 
-def plan_search(problem: Problem) -> SearchConfig:
+def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
     """Check the options of a search, time the machine, and make the plan.
 
-    Raises `ValueError` for anything that would fail later: data, space, weights, sampler, budget.
+    A target latency without a table is by this machine's, which is measured now if there is none. Raises `ValueError`
+    for anything that would fail later: data, space, weights, sampler, budget.
     """
     options, space = problem.options, problem.space
     by_gradient = options.strategy == "gradient"
@@ -43,6 +45,8 @@ def plan_search(problem: Problem) -> SearchConfig:
     problem.train.check()
     problem.val.check()
     check_weights(problem)
+    if options.limits.latency_ms is not None and options.latency is None:
+        problem.price_by(table_of_this_machine(problem, hardware, watcher))
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
     first = problem.architecture(next(iter(problem.references.values())))
@@ -56,7 +60,7 @@ def plan_search(problem: Problem) -> SearchConfig:
         val_images=len(problem.val),
         references=len(problem.references),
     )
-    return SearchConfig.of(options, plan)
+    return SearchConfig.of(problem.options, plan)
 
 
 def check_weights(problem: Problem) -> None:
@@ -93,13 +97,11 @@ def check_costs(problem: Problem) -> None:
             table.check(problem.size, table.conditions.dtype, [problem.architecture(choice) for choice in choices])
         except ValueError as error:
             raise ValueError(f"{options.latency}: {error}: {profile}") from None
-    elif options.limits.latency_ms is not None:
-        raise ValueError(f"target_latency needs a latency table, from the target device; make it with {profile}")
     require_reachable(options.limits, space, lambda choice: problem.pricing.costs(problem.architecture(choice)))
     require_fit(problem.fitting, options.limits)
 
 
-def begin(out: Path, options: SearchOptions) -> Experiment:
+def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Experiment:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
     Raises `ValueError` for anything that would fail later, and then leaves nothing behind.
@@ -107,7 +109,7 @@ def begin(out: Path, options: SearchOptions) -> Experiment:
     check_new(out)
     find_sampler(str(options.sampler))
     problem = Problem(options)
-    config = plan_search(problem)
+    config = plan_search(problem, watcher)
     with new_folder(out):
         config.save(out)
         if config.latency is not None:

@@ -60,6 +60,11 @@ class Problem:
         table = self.options.latency
         return Pricing(self.size, self.options.limits, None if table is None else LatencyTable.load(table))
 
+    def price_by(self, table: Path) -> None:
+        """Predict latency by the table in this file from now on."""
+        self.options = self.options.model_copy(update={"latency": str(table)})
+        self.__dict__.pop("pricing", None)
+
     @cached_property
     def fitting(self) -> Fitting[Any]:
         """The way that points are brought to the limits: scaled, except for a front, whose points differ in cost."""

@@ -35,9 +35,8 @@ class Pricing:
 
     def _count(self, architecture: Architecture) -> Costs:
         description = architecture.describe(self.size)
-        latency_ms = memory_bytes = None
-        if self.table is not None and not self.table.missing(architecture):
-            latency_ms = self.table.latency_ms(architecture)
+        latency_ms = None if self.table is None else self.table.latency_ms_if_known(architecture)
+        memory_bytes = None
         if self.limits.memory_bytes is not None:
             under = self.table.conditions.model_dump(include={"batch", "dtype"}) if self.table is not None else {}
             memory_bytes = peak_memory_bytes(architecture, self.size, **under)
@@ -50,8 +49,8 @@ class Pricing:
 
         Operators that the table lacks count as another violated limit, as the network's cost is unknown.
         """
-        if self.table is not None and (missing := self.table.missing(architecture)):
-            return {"operators not in the latency table": float(len(missing))}
+        if self.table is not None and self.costs(architecture).latency_ms is None:
+            return {"operators not in the latency table": float(len(self.table.missing(architecture)))}
         return self.limits.constraints(self.costs(architecture)) if self.limits.given else {}
 
     def op_cost(self, op: Op, inputs: Sequence[Shape]) -> float:

@@ -79,7 +79,7 @@ class SearchOptions(BaseModel):
         default=None, description="Table from nasseg profile: cost is latency, not MAdds."
     )
     target_latency: Annotated[str | None, COUNTS] = Field(
-        default=None, description="Highest latency by the table, like 20ms."
+        default=None, description="Highest latency, like 20ms, by the table or on this machine."
     )
     max_params: Annotated[str | None, COUNTS] = Field(default=None, description="Most parameters, like 3M.")
     max_madds: Annotated[str | None, COUNTS] = Field(default=None, description="Most MAdds, like 2G.")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nasseg.cli.profile import points_of, samples
 from nasseg.cost import profile as module
 from nasseg.cost.backends import BACKENDS, Backend
+from nasseg.cost.design import FEWEST_OF_A_KIND, find_operators, points_of, samples
 from nasseg.cost.latency_table import LatencyTable, Operator, operators_of
-from nasseg.cost.profile import PASSES, find_operators, partial_file, profile, time_networks
+from nasseg.cost.profile import PASSES, partial_file, profile, time_networks
 from nasseg.cost.timing import Timing
 from nasseg.network import Network
 from nasseg.ops import Conv
@@ -41,7 +41,7 @@ class Device:
         self.disturbance: Callable[[int], float] = lambda group: 1.0
         self.stop_at: int | None = None
 
-    def time(self, runs: Mapping[str, Callable[[], float]], device: torch.device, stop: Any) -> dict[str, Timing]:
+    def time(self, runs: Mapping[str, Callable[[], float]], device: torch.device, **how: Any) -> dict[str, Timing]:
         if len(self.groups) == self.stop_at:
             raise KeyboardInterrupt
         factor = self.disturbance(len(self.groups))
@@ -72,10 +72,9 @@ def run(out: Path, **options: Any) -> LatencyTable:
 
 
 def test_every_operator_of_the_space_is_found() -> None:
-    found = find_operators(points_of(SPACE, 3), SIZE)
+    found = list(find_operators(points_of(SPACE, 3), SIZE))
     convolutions = {operator.op for operator in found if operator.inputs == ((12, 1, 2),)}
     assert convolutions >= {Conv(out_channels=width, kernel=k) for width in range(1, 17) for k in (1, 3, 5)}
-    assert found[0].op == Conv(out_channels=8, stride=2)  # the stem, which every point has
     everywhere = {operator for network in NETWORKS for operator in operators_of(network, SIZE)}
     assert everywhere <= set(found)
 
@@ -151,12 +150,12 @@ def test_only_the_same_profile_goes_on(device: Device, tmp_path: Path) -> None:
         run(out, resume=True)
 
 
-def test_of_too_many_operators_the_most_frequent_are_measured(
+def test_of_too_many_operators_some_are_measured_and_the_others_predicted(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_OPERATORS", 40)
     table = run(tmp_path / "table.json")
-    assert len(table.entries) == 40 < table.operators_found
+    assert len(table.entries) <= 40 + FEWEST_OF_A_KIND < table.operators_found
     assert Operator(op=Conv(out_channels=8, stride=2), inputs=((3, *SIZE),)) in {e.operator for e in table.entries}
     unseen = samples(SPACE, 3, 20, seed="unseen")
     error = [abs(table.latency_ms(network) / true_ms(Network(network)) - 1) for network in unseen]

@@ -85,7 +85,6 @@ def test_a_folder_in_use_is_refused_before_anything_else(tmp_path: Path) -> None
         ({"objective": "beauty"}, "objective is 'beauty'"),
         ({"max_params": "few"}, "max_params is 'few', but must be a number above 0"),
         ({"max_params": "1"}, "max_params is 0.000 M parameters, but the smallest network found in the space has"),
-        ({"target_latency": "20ms"}, "target_latency needs a latency table"),
         ({"latency": "/nowhere.json"}, "/nowhere.json: no such file; give a table of nasseg profile"),
     ],
 )
@@ -141,12 +140,6 @@ def test_a_table_that_fits_is_taken(latency: Path) -> None:
 def test_what_does_not_fit_is_refused_with_the_way_out(latency: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check(latency, **options)
-
-
-def test_a_target_needs_a_table() -> None:
-    with pytest.raises(ValueError, match="target_latency needs a latency table") as caught:
-        check(None, target_latency="10ms")
-    assert f"nasseg profile --space {SPACE} --size 64x96 --classes 3 --out TABLE.json" in str(caught.value)
 
 
 def test_the_fastest_of_the_space_is_told(latency: Path) -> None:
