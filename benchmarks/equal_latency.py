@@ -31,6 +31,7 @@ from nasseg.planning.fitting import Fitting
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.data import evaluation_batches, open_dataset
+from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
 from nasseg.graph import load, save, write_atomically
@@ -126,7 +127,8 @@ def train(args):
     settings = known["settings"]
     (args.work / "results").mkdir(exist_ok=True)
     dataset = open_dataset(settings["data"])
-    splits = [Resized(dataset.split(settings[name]), settings["image_scale"]) for name in ("train_split", "test_split")]
+    scale = settings["image_scale"]
+    splits = [InMemory(Resized(dataset.split(settings[name]), scale)) for name in ("train_split", "test_split")]
     networks = known["networks"]
     jobs = [(seed, name) for name, row in networks.items() for seed in range(row["seeds"])]
     for seed, name in sorted(jobs, key=lambda job: (job[0], list(networks).index(job[1]))):

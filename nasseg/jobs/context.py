@@ -11,6 +11,7 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.data import Split, open_dataset
+from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
@@ -121,8 +122,8 @@ class Context:
 
     def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
         self.problem, self.plan, self.folder = problem, plan, folder
-        self.train = Resized(problem.train, plan.image_scale)
-        self.val = Resized(problem.val, plan.image_scale)
+        self.train = InMemory(Resized(problem.train, plan.image_scale))
+        self.val = InMemory(Resized(problem.val, plan.image_scale))
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
