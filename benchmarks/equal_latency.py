@@ -26,7 +26,6 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from nasseg.planning.fitting import Fitting
 
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
@@ -35,6 +34,7 @@ from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
 from nasseg.graph import load, save, write_atomically
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 from nasseg.planning.plan import search_crop
