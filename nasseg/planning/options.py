@@ -61,7 +61,8 @@ class SearchOptions(BaseModel):
     )
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
-        default=None, description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); or random."
+        default=None,
+        description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); gp; evolution; or random.",
     )
     inherit: bool = Field(default=True, description="Start trials on images from the weights of earlier ones.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
