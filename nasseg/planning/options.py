@@ -63,7 +63,8 @@ class SearchOptions(BaseModel):
     )
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
-        default=None, description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); or random."
+        default=None,
+        description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); gp; evolution; or random.",
     )
     inherit: bool = Field(
         default=True,

@@ -24,7 +24,7 @@ Refused = Callable[..., str]
         (("--space", "hexagons"), "unknown search space 'hexagons'; known: auto_deeplab, dpc"),
         (("--space", "dpc:arms=3"), "unknown option 'arms'; known: branches, backbone"),
         (("--space", "nothing.here:Space"), "nothing.here:Space cannot be imported"),
-        (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, tpe, nsga2"),
+        (("--sampler", "dice"), "unknown sampler 'dice'; known: random, neighbourhood, evolution, tpe, nsga2, gp"),
         (("--rungs", "60,20"), "rungs are '60,20', but must be rising numbers of steps, like 60,180"),
         (("--finalists", "0"), "Invalid value for '--finalists'"),
         (("--rungs", "few"), "rungs are 'few', but must be rising numbers of steps"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from nasseg import plugins
 from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.samplers.evolution import EvolutionSampler
 from nasseg.planning.samplers.neighbourhood import NeighbourhoodSampler
 from nasseg.planning.samplers.uniform import RandomSampler
 from nasseg.space import Space
@@ -24,11 +25,19 @@ def _nsga2(space: Space[Any]) -> Sampler:
     return nsga2(space)
 
 
+def _gp(space: Space[Any]) -> Sampler:
+    from nasseg.planning.samplers.gaussian_process import GaussianProcessSampler
+
+    return GaussianProcessSampler(space)
+
+
 SAMPLERS: dict[str, Callable[[Space[Any]], Sampler]] = {
     "random": RandomSampler,
     "neighbourhood": NeighbourhoodSampler,
+    "evolution": EvolutionSampler,
     "tpe": _tpe,
     "nsga2": _nsga2,
+    "gp": _gp,
 }
 """The built-in samplers by name; each is called with the space."""
 

@@ -37,7 +37,7 @@ class OptunaSampler:
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Propose the next choice, given all trials, in their order."""
-        view = View([self._freeze(tried) for tried in history])
+        view = View(self.shown(history))
         objectives = max((len(tried.values) for tried in history if tried.values), default=1)
         with warnings.catch_warnings():
             # TPE's grouping is marked as experimental.
@@ -47,6 +47,10 @@ class OptunaSampler:
             trial = study.ask()
             choice: Choice = self._space.choose(lambda decision: _suggest(trial, decision))
         return choice
+
+    def shown(self, history: Sequence[Trial]) -> list[FrozenTrial]:
+        """Return the trials that Optuna sees in place of `history`."""
+        return [self._freeze(tried) for tried in history]
 
     def _freeze(self, tried: Trial) -> FrozenTrial:
         known = tried.key, tried.level, tried.final

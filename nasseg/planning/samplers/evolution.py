@@ -1,0 +1,40 @@
+"""Regularised evolution: tournaments among the latest trials, and one decision mutated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from nasseg.pareto import non_dominated_ranks
+from nasseg.planning.candidates import Trial
+from nasseg.space import Choice, Space
+
+
+class EvolutionSampler:
+    """A neighbour of the best of a few trials, drawn from the latest ones; the oldest die, however good they are.
+
+    Until the population is complete, samples are uniform. Of several trials, the best is one at the highest rung that
+    no other there dominates.
+
+    Source: Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019, algorithm 1, with
+    its share of a quarter of the population in a tournament (25 of 100); the population is smaller, as searches are.
+    """
+
+    def __init__(self, space: Space[Any], population: int = 16, tournament: int = 4) -> None:
+        self._space, self._population, self._tournament = space, population, tournament
+
+    def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
+        """Draw a uniform sample or mutate the winner of a tournament."""
+        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.candidate.feasible]
+        choice: Choice
+        if len(scored) < self._population:
+            choice = self._space.sample(rng)
+            return choice
+        drawn = rng.sample(scored[-self._population :], self._tournament)
+        highest = max(tried.level for tried, _ in drawn)
+        furthest = [(tried, values) for tried, values in drawn if tried.level == highest]
+        ranks = non_dominated_ranks([values for _, values in furthest])
+        parent = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
+        choice = rng.choice(list(self._space.neighbours(parent.choice)))
+        return choice
