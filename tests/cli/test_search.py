@@ -78,7 +78,7 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
 ) -> None:
     asked: list[tuple[Path, SearchOptions]] = []
 
-    def begin(out: Path, options: SearchOptions) -> None:
+    def begin(out: Path, options: SearchOptions, watcher: object) -> None:
         asked.append((out, options))
         raise ValueError("asked")
 
