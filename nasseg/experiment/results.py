@@ -34,8 +34,13 @@ class Results:
 
     @cached_property
     def references(self) -> dict[str, Trial]:
-        """The handcrafted references by name, the baseline first."""
-        return {trial.candidate.label: trial for trial in self.trials if trial.candidate.label}
+        """The handcrafted references by name, first the baseline: the best of those trained furthest, most often."""
+
+        def standing(trial: Trial) -> tuple[int, int, float]:
+            return len(trial.full), max(trial.proxy, default=0), self.score(trial) or 0.0
+
+        furthest_first = sorted(self.trials, key=standing, reverse=True)
+        return {trial.candidate.label: trial for trial in furthest_first if trial.candidate.label}
 
     @cached_property
     def ranked(self) -> list[Trial]:

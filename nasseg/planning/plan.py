@@ -16,7 +16,7 @@ from nasseg.planning.config import Plan
 from nasseg.planning.halving import mean_work
 from nasseg.planning.machine import Hardware, Speed
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.planner import LEAST_PROXY_SHARE, SPARE_SHARE
+from nasseg.planning.planner import FINAL_REFERENCES, LEAST_PROXY_SHARE, SPARE_SHARE
 from nasseg.space.relaxation import RelaxationOptions
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
@@ -238,7 +238,8 @@ def _plan_final(case: _Case) -> _Final:
     else:
         finalists, seeds = 10, 3
     finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
-    side_by_side = math.ceil((finalists + case.references) * seeds / case.hardware.workers)
+    contenders = finalists + min(FINAL_REFERENCES, case.references)
+    side_by_side = math.ceil(contenders * seeds / case.hardware.workers)
     return _Final(finalists, seeds, CONTENTION * side_by_side)
 
 
@@ -334,13 +335,14 @@ def _first_rung_steps(case: _Case, speed: Speed, trials_seconds: float) -> int:
 
 
 def _expected_candidates(case: _Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> int:
-    """Estimate how many candidates can be tried, with the references, which are all trained up to the top rung."""
+    """Estimate how many candidates can be tried, with the references, of which few are all trained to the top rung."""
     scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
     steps, scorings = mean_work(rungs, REDUCTION)
     reference_seconds = rungs[-1] * speed.trial_step_seconds + len(rungs) * scoring_seconds
     candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
-    for_others = trials_seconds * case.hardware.workers / CONTENTION - case.references * reference_seconds
-    return case.references + max(0, int(for_others / candidate_seconds))
+    settled = case.references if case.references <= FINAL_REFERENCES else 0
+    for_others = trials_seconds * case.hardware.workers / CONTENTION - settled * reference_seconds
+    return settled + max(0, int(for_others / candidate_seconds))
 
 
 def _share_before(case: _Case, seconds: float) -> float:

@@ -20,6 +20,8 @@ LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
 """Share of the budget left for what a plan does not foresee."""
+FINAL_REFERENCES = 2
+"""References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 
 
 class Planner:
@@ -28,7 +30,8 @@ class Planner:
     The first reference is trained end to end, which gives the score to beat. If the space has a shared stage, this also
     gives the features that all share, and proxies wait for it. Candidates are tried by proxy, the references first,
     with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. Finally the best of the
-    top rung and the references are trained end to end, with several seeds.
+    top rung and the best references are trained end to end, with several seeds. Up to `FINAL_REFERENCES` references
+    reach the top rung in any case; if there are more, they are promoted like other candidates.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; then the sampler continues from there.
@@ -86,7 +89,7 @@ class Planner:
             else:
                 self._candidates.reject(trial.choice, trial.candidate)
         self._references = [self._candidates.add_reference(label, c) for label, c in fitting.references().items()]
-        self._settled = list(self._references)
+        self._settled = self._references[:] if len(self._references) <= FINAL_REFERENCES else []
         # If all failed, they are tried again.
         results = list(relaxed)
         for result in results if any(result.message is None for result in results) else ():
@@ -205,7 +208,7 @@ class Planner:
         settings = self.settings
         if not self._longest_full_seconds or math.isinf(self._total_seconds):
             return spent
-        contenders = settings.finalists + len(self._references)
+        contenders = settings.finalists + min(FINAL_REFERENCES, len(self._references))
         trained = sum(len(trial.full) for trial in self.trials)
         rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
         final = rounds * self._longest_full_seconds / self._total_seconds
@@ -259,11 +262,13 @@ class Planner:
     def _full_job(self) -> Job | None:
         """Hand out the next end-to-end run: one seed of all before the next seed of any.
 
-        The references wait neither for the finalists to be found nor for the first reference's run.
+        The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
-        references = [trial for trial in self._references if not trial.failed]
         finding = self._proxies_in_flight or not self._relaxing.is_over
-        contenders = references if finding else [*self._finalists(), *references]
+        if finding:
+            contenders = [trial for trial in self._settled if trial in self._references and not trial.failed]
+        else:
+            contenders = [*self._finalists(), *self._final_references()]
         for seed in range(self.settings.seeds):
             for trial in contenders:
                 if seed not in trial.full and (trial.key, seed) not in self._fulls_in_flight:
@@ -318,6 +323,14 @@ class Planner:
     def _finalists(self) -> list[Trial]:
         best = [self.trials[number] for number in self._rungs[-1].ranking()]
         return [trial for trial in best if trial not in self._references][: self.settings.finalists]
+
+    def _final_references(self) -> list[Trial]:
+        """Return the references of the final: those that got furthest, of these the best."""
+        fit = [trial for trial in self._references if not trial.failed]
+        if len(fit) <= FINAL_REFERENCES:
+            return fit
+        places = {number: place for rung in self._rungs for place, number in enumerate(rung.ranking())}
+        return sorted(fit, key=lambda trial: (-trial.level, places.get(trial.number, 0)))[:FINAL_REFERENCES]
 
     def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
         ok = outcome.status == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nasseg.experiment.experiment import Experiment
+from nasseg.planning.planner import FINAL_REFERENCES
 
 FEWEST_CANDIDATES = 10
 """Expected candidates below which the plan warns."""
@@ -42,7 +43,8 @@ def plan_text(search: Experiment) -> str:
         f"{gradient}"
         f"{runs}, {_how(search)}: {candidates}, compared at {steps}\n"
         f"{few}"
-        f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and the references, {plan.seeds} seeds each\n"
+        f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and {_references(search)}, "
+        f"{plan.seeds} seeds each\n"
         f"{_goal_text(search)}\n"
         f"run folder {search.folder}"
     )
@@ -53,8 +55,13 @@ def training_text(search: Experiment) -> str:
     plan = search.plan
     return (
         f"Trained {_how(search)} for {' or '.join(map(str, plan.rungs))} steps; "
-        f"the finalists and the references end to end, {plan.full_steps} steps."
+        f"the finalists and {_references(search)} end to end, {plan.full_steps} steps."
     )
+
+
+def _references(search: Experiment) -> str:
+    count = len(search.problem.references)
+    return "the references" if count <= FINAL_REFERENCES else f"the best {FINAL_REFERENCES} of {count} references"
 
 
 def _how(search: Experiment) -> str:

@@ -58,6 +58,17 @@ def test_one_that_breaks_a_limit_cannot_win_but_is_a_reference() -> None:
     assert found.references == {"plain": beyond}
 
 
+def test_the_baseline_is_the_best_reference_of_those_trained_furthest_most_often() -> None:
+    trained = {
+        "once": made({2: 0.1}, {0: 0.9}, "a", label="once"),
+        "worse": made({6: 0.3}, {0: 0.4, 1: 0.4}, "b", label="worse"),
+        "better": made({6: 0.2}, {0: 0.5, 1: 0.5}, "c", label="better"),
+        "short": made({2: 0.9}, {}, "d", label="short"),
+        "longer": made({2: 0.1, 6: 0.2}, {}, "e", label="longer"),
+    }
+    assert list(results(*trained.values()).references) == ["better", "worse", "once", "longer", "short"]
+
+
 def test_without_scores_there_is_no_best() -> None:
     found = results(made({}, {}), made({2: LOST}, {}))
     assert (found.best, found.best_score, found.ranked, found.front) == (None, None, [], [])

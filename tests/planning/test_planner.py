@@ -138,6 +138,41 @@ def test_only_references_are_trained_until_the_features_are_there_and_they_go_fi
     assert {c.label for job in jobs[:6] for c in job.candidates} == {"aspp", "published"}
 
 
+class ManyReferences(CellSpace):
+    """Four references, more than the final trains, and whole networks as trials."""
+
+    shared_stage: ClassVar[None] = None
+
+    def references(self) -> dict[str, Cell]:
+        return {f"all{op}": Cell(branches=(op,) * self.branches) for op in (4, 1, 3, 0)}
+
+
+def test_many_references_race_first_and_the_best_of_them_reach_the_final() -> None:
+    space = ManyReferences()
+    planner = make(space, finalists=2, seeds=2)
+    jobs = run(planner)
+    references = [key_of(choice) for choice in space.references().values()]
+    assert proxies(jobs, 10)[:4] == references
+    assert len(proxies(jobs, 30)) < 20 // 2, "not all of them are promoted in any case"
+    trials = {trial.key: trial for trial in planner.trials}
+    ranked = sorted(references, key=lambda key: (trials[key].level, trials[key].values), reverse=True)
+    full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task == "full")
+    first, *_ = references
+    expected = {(key, seed) for key in ranked[:2] for seed in range(2)} - {(first, 0)}
+    assert {run for run in full if run[0] in references} == expected
+    assert [job.candidates[0].key for job in jobs if job.task == "prepare"] == [first]
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1, 3, 7, 20, 33])
+def test_a_race_of_references_goes_on_after_a_stop(stopped_after: int) -> None:
+    unbroken, stopped = (make(ManyReferences(), seeds=2) for _ in range(2))
+    run(unbroken)
+    run(stopped, jobs=stopped_after)
+    resumed = make(ManyReferences(), seeds=2, history=stopped.trials)
+    run(resumed)
+    assert outcomes(resumed) == outcomes(unbroken)
+
+
 def test_a_whole_search_tries_all_promotes_the_best_and_trains_the_final() -> None:
     planner = make(finalists=2, seeds=2)
     jobs = run(planner)
