@@ -9,10 +9,9 @@ latency. Regret is the best mIoU in the band less the best found, in points.
 The first ten networks are the same for all methods of a start: drawn uniformly from the band ("uniform"), or each the
 one with the most parameters of ten drawn ("large", `LargeStart`). Then the method goes on; each is taken once:
 
-- the built-in samplers propose an encoding, and the nearest untried network in the band is taken, which stands for
-  fitting a proposal into the band;
-- "draws" takes the untried network with the most expected improvement under Optuna's Gaussian process, which so need
-  not be fitted; "draws+params" has a linear function of the logarithm of the parameters as the process's mean;
+- most samplers propose an encoding, and the nearest untried network in the band is taken, which stands for fitting a
+  proposal into the band;
+- "gp" weighs untried networks of the band, so that its proposals are taken as they are;
 - "params" learns nothing: the one with the most parameters of ten drawn, to the end.
 
 A band has 82 to 229 networks, so 40 trainings see a good part of it, which flatters what goes by parameters alone.
@@ -30,20 +29,17 @@ from random import Random
 
 import numpy as np
 import optuna
-import torch
-from optuna._gp import gp, prior
 
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Candidate
 from nasseg.planning.samplers import SAMPLERS
+from nasseg.planning.samplers.base import Region
 from nasseg.planning.samplers.large_start import STARTS, LargeStart
 from nasseg.space import Choice, Space
 
 BANDS_GFLOPS = ((0.3, 0.5), (0.5, 1.0), (1.5, 2.0), (2.5, 3.0), (3.5, 4.0))
 BUDGETS = (10, 20, 40)
-LEAST_STD = 1e-9
-OF_THE_TABLE = ("draws", "draws+params", "params")
-METHODS = ("random", "neighbourhood", "evolution", "tpe", "gp", *OF_THE_TABLE)
+METHODS = ("random", "neighbourhood", "evolution", "tpe", "gp", "params")
 
 
 class Encoding(Choice):
@@ -86,48 +82,21 @@ class Band:
         self.choices = [Encoding(values=arch) for arch in archs[inside].tolist()]
         self.space = Encodings(options=self.options, members=tuple(choice.values for choice in self.choices))
 
-    def most_parameters(self, untried, rng):
-        """Take the network that `LargeStart` proposes."""
-        choices = {self.choices[network]: network for network in untried}
-        start = LargeStart(
-            SAMPLERS["random"](self.space),
+    def region(self, untried):
+        """Return the untried networks as the region of a sampler: a point is taken to the nearest."""
+        params = dict(zip(self.choices, self.params, strict=True))
+        return Region(
+            self.space,
             draw=lambda rng: self.choices[rng.choice(untried)],
-            params=lambda choice: self.params[choices[choice]],
+            fit=lambda choice: self.choices[self.nearest(choice, untried)],
+            params=params.__getitem__,
         )
-        return choices[start.propose([], rng)]
 
     def nearest(self, choice, untried):
         pairs = zip(choice.values, self.options, strict=True)
         wanted = [options.index(value) / (len(options) - 1) for value, options in pairs]
-        return min(untried, key=lambda network: ((self.at[network] - wanted) ** 2).sum())
-
-    def most_improvement(self, tried, untried, by_params):
-        """Fit the process to what the parameters leave unexplained, or to mIoU itself, and maximise its improvement."""
-        miou, log_params = self.miou[tried], np.log(self.params)
-        slope, offset = np.polyfit(log_params[tried], miou, 1) if by_params else (0.0, 0.0)
-        mean = slope * log_params + offset
-        rest = miou - mean[tried]
-        scale = max(rest.std(), LEAST_STD)
-        process = gp.fit_kernel_params(
-            X=self.at[tried],
-            Y=(rest - rest.mean()) / scale,
-            is_categorical=np.zeros(self.at.shape[1], dtype=bool),
-            log_prior=prior.default_log_prior,
-            minimum_noise=prior.DEFAULT_MINIMUM_NOISE_VAR,
-            gpr_cache=None,
-            deterministic_objective=False,
-        )
-        with torch.no_grad():
-            centre, variance = process.posterior(torch.from_numpy(self.at[untried]))
-        std = scale * variance.sqrt().clamp_min(LEAST_STD)
-        better = scale * centre + torch.from_numpy(mean[untried]) + rest.mean() - miou.max()
-        return untried[int(expected_improvement(better, std).argmax())]
-
-
-def expected_improvement(better, std):
-    """Compute E[max(0, N(better, std²))]."""
-    normal, z = torch.distributions.Normal(0.0, 1.0), better / std
-    return better * normal.cdf(z) + std * normal.log_prob(z).exp()
+        at = self.at[untried]
+        return untried[int(((at - wanted) ** 2).sum(axis=1).argmin())]
 
 
 def trial(band, network, number):
@@ -138,19 +107,17 @@ def trial(band, network, number):
 
 def search(band, method, start, repetition):
     """Search once; returns the networks in the order in which they were tried."""
-    sampler = SAMPLERS[method](band.space) if method not in OF_THE_TABLE else None
     tried, untried = [], list(range(len(band.miou)))
     while len(tried) < max(BUDGETS):
         rng, starting = Random(f"{repetition}/{len(tried)}"), len(tried) < STARTS
+        region, history = band.region(untried), [trial(band, network, number) for number, network in enumerate(tried)]
         if (start == "large" and starting) or (method == "params" and not starting):
-            network = band.most_parameters(untried, rng)
+            choice = LargeStart(SAMPLERS["random"](region), region).propose([], rng)
         elif starting or method == "random":
-            network = rng.choice(untried)
-        elif sampler is None:
-            network = band.most_improvement(tried, untried, by_params=method == "draws+params")
+            choice = region.draw(rng)
         else:
-            history = [trial(band, network, number) for number, network in enumerate(tried)]
-            network = band.nearest(sampler.propose(history, rng), untried)
+            choice = SAMPLERS[method](region).propose(history, rng)
+        network = band.nearest(choice, untried)
         tried.append(network)
         untried.remove(network)
     return tried
@@ -172,7 +139,6 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--starts", nargs="+", default=["uniform", "large"], choices=["uniform", "large"])
     args = parser.parse_args()
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     bands = [Band(args.table, low, high) for low, high in BANDS_GFLOPS]
 
@@ -196,7 +162,7 @@ def main():
             rows.append({"method": method, "start": start, "seconds": seconds, "regret": found.tolist()})
     setting = {"bands_gflops": BANDS_GFLOPS, "budgets": BUDGETS, "starts": STARTS, "repetitions": args.repetitions}
     machine = {"device": "cpu", "machine": platform.machine(), "threads": 1}
-    versions = {"optuna": optuna.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    versions = {"optuna": optuna.__version__, "python": platform.python_version()}
     print(json.dumps({**setting, **machine, "versions": versions, "results": rows}))
 
 

@@ -4,10 +4,10 @@ Run from the repository's root:
 
     python -m examples.own_sampler
 
-To search with yours by `--sampler evolution`, give it as an entry point in your package's `pyproject.toml`:
+To search with yours by `--sampler aging`, give it as an entry point in your package's `pyproject.toml`:
 
     [project.entry-points."nasseg.samplers"]
-    evolution = "examples.own_sampler:Evolution"
+    aging = "examples.own_sampler:Evolution"
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,9 @@ from typing import Any
 
 from examples.own_space import TwoRates
 from nasseg.planning.candidates import Trial
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate
+from nasseg.planning.samplers.base import Region
 from nasseg.space import Choice, Space
 
 POPULATION, TOURNAMENT = 16, 4
@@ -25,8 +27,8 @@ POPULATION, TOURNAMENT = 16, 4
 class Evolution:
     """A sampler that mutates the best of a few recent trials (Real et al., arXiv 1802.01548)."""
 
-    def __init__(self, space: Space[Any]) -> None:
-        self.space = space
+    def __init__(self, region: Region) -> None:
+        self.space = region.space
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Draw uniformly until there is a population, then a neighbour; the only memory is `history`."""
@@ -41,13 +43,17 @@ class Evolution:
 
 if __name__ == "__main__":
     space: Space[Any] = TwoRates()
+
+    def params(choice: Choice) -> float:
+        """Count the parameters of a network."""
+        return float(space.architecture(choice, 19).describe((64, 64)).params)
+
+    sampler = Evolution(Region.of(Fitting(space, constraints=lambda _: {}), params))
     rng, history = Random(0), list[Trial]()
     for _ in range(3 * POPULATION):
-        choice = Evolution(space).propose(history, rng)
-        network = space.architecture(choice, 19)
-        candidate = Candidate(key=network.key, choice=choice.model_dump(mode="json"))
-        score = -float(network.describe((64, 64)).params)
-        history.append(Trial(candidate, choice, level=1, values=(score,), final=True))
+        choice = sampler.propose(history, rng)
+        candidate = Candidate(key=space.architecture(choice, 19).key, choice=choice.model_dump(mode="json"))
+        history.append(Trial(candidate, choice, level=1, values=(-params(choice),), final=True))
     for name, part in {"first": history[:POPULATION], "last": history[-POPULATION:]}.items():
         mean = -sum(trial.values[0] for trial in part if trial.values) / POPULATION
         print(f"{name} {POPULATION}: {mean / 1e6:.2f} M parameters on average")

@@ -1,6 +1,9 @@
-"""Regression by a Gaussian process with a length scale for each feature (Rasmussen and Williams, 2006, §2.2, §5.1)."""
+"""Regression by a Gaussian process (Rasmussen and Williams, 2006, §2.2, §5.1)."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,62 +18,97 @@ MOST_POINTS = 400
 """Points from which scales and noise are found; all of them count in the prediction."""
 
 
-class GaussianProcess:
-    """A fit of `values` (N,) at `points` (N, features), with the squared-exponential kernel.
+def squared_exponential(distances: Array) -> Array:
+    """Correlate values at these distances in units of the length scale: smooth functions."""
+    correlation: Array = np.exp(-0.5 * distances**2)
+    return correlation
 
-    Length scales, deviation and noise are found by coordinate ascent of the marginal likelihood, which is deterministic
-    and needs no gradient.
+
+def matern(distances: Array) -> Array:
+    """Correlate values by the Matérn kernel with ν = 5/2 (equation 4.17): functions with bends."""
+    scaled = math.sqrt(5) * distances
+    correlation: Array = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    return correlation
+
+
+class GaussianProcess:
+    """A fit of `values` (N,) at `points` (N, features).
+
+    `kernel` gives the correlation of values from distances. Each feature has a length scale of its own, unless one is
+    `shared` by all, as few points with many features ask for. Length `scales` and, before them, deviation and noise are
+    found by coordinate ascent of the marginal likelihood, which is deterministic and needs no gradient.
     """
 
-    def __init__(self, points: Array, values: Array) -> None:
+    def __init__(
+        self,
+        points: Array,
+        values: Array,
+        kernel: Callable[[Array], Array] = squared_exponential,
+        *,
+        shared: bool = False,
+    ) -> None:
+        self._kernel = kernel
         self._offset = float(values.mean())
         rest = values - self._offset
         step = max(1, -(-len(values) // MOST_POINTS))
-        self._scales = _best_scales(points[::step], rest[::step])
-        self._lengths = self._scales[2:]
+        self.scales = _best_scales(points[::step], rest[::step], kernel, shared)
+        self._lengths = self.scales[2:]
         self._points = points / self._lengths
-        self._weights = _solved(self._covariance(self._points, self._points), self._scales[1], rest)[0]
+        self._weights = _solved(self._covariance(self._points, self._points), self.scales[1], rest)[0]
 
-    def mean(self, point: Array) -> float:
-        """Predict the value at a point (features,)."""
-        covariance = self._covariance((point / self._lengths)[None], self._points)
-        return self._offset + float(covariance[0] @ self._weights)
+    def mean(self, points: Array) -> Array:
+        """Predict the values (M,) at points (M, features)."""
+        mean: Array = self._offset + self._covariance(points / self._lengths, self._points) @ self._weights
+        return mean
+
+    def deviation(self, points: Array, pending: Array) -> Array:
+        """Compute the standard deviations (M,) at points (M, features), had the `pending` ones (P, features) values.
+
+        Which values does not matter. Noise does not count.
+        """
+        known = np.concatenate([self._points, pending / self._lengths])
+        towards = self._covariance(points / self._lengths, known)
+        solved, _ = _solved(self._covariance(known, known), self.scales[1], towards.T)
+        variance = self.scales[0] ** 2 - (towards * solved.T).sum(1)
+        deviation: Array = np.sqrt(np.maximum(variance, 0))
+        return deviation
 
     def _covariance(self, first: Array, second: Array) -> Array:
-        covariance: Array = self._scales[0] ** 2 * _correlation(first, second)
+        covariance: Array = self.scales[0] ** 2 * self._kernel(_distances(first, second))
         return covariance
 
 
-def _best_scales(points: Array, values: Array) -> Array:
+def _best_scales(points: Array, values: Array, kernel: Callable[[Array], Array], shared: bool) -> Array:
     """Find the deviation, the noise, then the length scales under which the values are likeliest."""
     scales = np.array([max(float(values.std()), NOISE), NOISE, *np.full(points.shape[1], LENGTH)])
-    likelihood = _log_likelihood(scales, points, values)
+    likelihood = _log_likelihood(scales, points, values, kernel)
     moving = [place for place, column in enumerate(points.T, start=2) if np.ptp(column) > 0]
-    for places in [[0], [1], moving, *([[0], [1], *([place] for place in moving)] * SWEEPS)]:
+    each = [moving] if shared else [[place] for place in moving]
+    for places in [[0], [1], moving, *([[0], [1], *each] * SWEEPS)]:
         for factor in FACTORS:
             tried = scales.copy()
             tried[places] *= factor
             tried[1] = max(tried[1], LEAST_NOISE)
-            found = _log_likelihood(tried, points, values)
+            found = _log_likelihood(tried, points, values, kernel)
             if found > likelihood:
                 scales, likelihood = tried, found
     return scales
 
 
-def _log_likelihood(scales: Array, points: Array, values: Array) -> float:
+def _log_likelihood(scales: Array, points: Array, values: Array, kernel: Callable[[Array], Array]) -> float:
     scaled = points / scales[2:]
-    solved, log_determinant = _solved(scales[0] ** 2 * _correlation(scaled, scaled), scales[1], values)
+    solved, log_determinant = _solved(scales[0] ** 2 * kernel(_distances(scaled, scaled)), scales[1], values)
     return -0.5 * float(values @ solved) - 0.5 * log_determinant
 
 
 def _solved(covariance: Array, noise: float, values: Array) -> tuple[Array, float]:
-    """Solve (covariance + noise² · 1) x = values; returns x and the matrix's log determinant."""
+    """Solve (covariance + noise² · 1) x = values (N,) or (N, M); returns x and the matrix's log determinant."""
     lower = np.linalg.cholesky(covariance + noise**2 * np.eye(len(values)))
     solved = np.linalg.solve(lower.T, np.linalg.solve(lower, values))
     return solved, 2 * float(np.log(np.diag(lower)).sum())
 
 
-def _correlation(first: Array, second: Array) -> Array:
+def _distances(first: Array, second: Array) -> Array:
     squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    correlation: Array = np.exp(-0.5 * np.maximum(squares, 0))
-    return correlation
+    distances: Array = np.sqrt(np.maximum(squares, 0))
+    return distances

@@ -64,7 +64,8 @@ class _Fit:
         self._ratios = GaussianProcess(points, np.log(times / self._rough_ms(terms)))
 
     def ms(self, call: Call) -> float:
-        return float(self._rough_ms(_terms(call)) * math.exp(self._ratios.mean(self._point(call))))
+        log_ratio = float(self._ratios.mean(self._point(call)[None])[0])
+        return float(self._rough_ms(_terms(call)) * math.exp(log_ratio))
 
     def _rough_ms(self, terms: Array) -> Array:
         rough_ms: Array = np.maximum(terms @ self._coefficients, LEAST_MS)

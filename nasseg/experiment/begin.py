@@ -60,7 +60,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         val_images=len(problem.val),
         references=len(problem.references),
     )
-    return SearchConfig.of(problem.options, plan)
+    return SearchConfig.of(problem.options.model_copy(update={"sampler": problem.sampler}), plan)
 
 
 def check_weights(problem: Problem) -> None:
@@ -107,8 +107,8 @@ def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Exper
     Raises `ValueError` for anything that would fail later, and then leaves nothing behind.
     """
     check_new(out)
-    find_sampler(str(options.sampler))
     problem = Problem(options)
+    find_sampler(problem.sampler)
     config = plan_search(problem, watcher)
     with new_folder(out):
         config.save(out)

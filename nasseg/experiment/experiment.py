@@ -47,7 +47,7 @@ class Experiment:
         self.record = self._open_record()
         self.planner = Planner(
             self.problem.space,
-            find_sampler(config.sampler)(self.problem.space),
+            find_sampler(config.sampler)(self.problem.region),
             self.plan,
             seed=config.seed,
             total_seconds=self.total_seconds,

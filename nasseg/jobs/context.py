@@ -20,6 +20,7 @@ from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.options import SearchOptions
+from nasseg.planning.samplers.base import Region
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
 from nasseg.train.fit import seeded_network
@@ -71,6 +72,27 @@ class Problem:
         """The way that points are brought to the limits: scaled, except for a front, whose points differ in cost."""
         scales = self.options.objective == "score"
         return Fitting(self.space, lambda choice: self.candidate(choice).constraints, scales)
+
+    @cached_property
+    def region(self) -> Region:
+        """The region in which samplers propose."""
+
+        def params(choice: Choice) -> float:
+            return float(self.pricing.costs(self.architecture(choice)).params or 0)
+
+        return Region.of(self.fitting, params)
+
+    @property
+    def sampler(self) -> str:
+        """The name of the sampler, unless given the one that did best in searches of this kind."""
+        options = self.options
+        if options.sampler is not None:
+            return options.sampler
+        if options.objective == "pareto":
+            return "nsga2"
+        if options.strategy == "gradient":
+            return "neighbourhood"
+        return "gp" if self.fitting.by_dial and options.limits.given else "tpe"
 
     @cached_property
     def references(self) -> dict[str, Choice]:

@@ -13,6 +13,9 @@ from nasseg.ops import Op
 from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 
+MOST_KNOWN = 10_000
+"""Networks whose costs are kept; a proposal may price hundreds."""
+
 
 @dataclass(frozen=True)
 class Pricing:
@@ -30,6 +33,8 @@ class Pricing:
     def costs(self, architecture: Architecture) -> Costs:
         """Compute the costs of a network; the latency is `None` if the table lacks one of its operators."""
         if architecture.key not in self._known:
+            if len(self._known) == MOST_KNOWN:
+                del self._known[next(iter(self._known))]
             self._known[architecture.key] = self._count(architecture)
         return self._known[architecture.key]
 

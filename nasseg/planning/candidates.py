@@ -26,8 +26,9 @@ class Trial:
 
     `proxy` holds its outcomes by the step they reached, `full` its end-to-end outcomes by seed. `level` is the number
     of rungs it has finished and `values` the objectives at the last of them, to be maximised: 0 and `None` during the
-    first rung. It is `final` once no rung is left for it: at the top rung, or without values, because it failed or, at
-    level 0, because it violates a limit and is not trained.
+    first rung; `below` holds the values at the rungs below that, the lowest first. It is `final` once no rung is left
+    for it: at the top rung, or without values, because it failed or, at level 0, because it violates a limit and is not
+    trained.
     """
 
     candidate: Candidate
@@ -37,6 +38,7 @@ class Trial:
     full: dict[int, Outcome] = field(default_factory=dict)
     level: int = 0
     values: tuple[float, ...] | None = None
+    below: tuple[tuple[float, ...], ...] = ()
     final: bool = False
 
     @property

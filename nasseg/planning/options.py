@@ -41,8 +41,8 @@ GRADIENT = Shown("Search by gradient")
 class SearchOptions(BaseModel):
     """All options of a search.
 
-    An option left at `None` is derived: the sampler from strategy and objective, the rest from the budget and the
-    measured speed. Limits are kept as written; `rungs` may also be text, as on the command line: `"60,180"`.
+    An option left at `None` is derived: the sampler from strategy, objective and space, the rest from the budget and
+    the measured speed. Limits are kept as written; `rungs` may also be text, as on the command line: `"60,180"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -64,7 +64,8 @@ class SearchOptions(BaseModel):
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
         default=None,
-        description="tpe; nsga2 (default for a front); neighbourhood (default by gradient); gp; evolution; or random.",
+        description="gp (default for a score within limits, in a space with a dial); nsga2 (default for a front); "
+        "neighbourhood (default by gradient); tpe (else); evolution; or random.",
     )
     inherit: bool = Field(
         default=True,
@@ -141,8 +142,6 @@ class SearchOptions(BaseModel):
             resolved["budget"] = Budget.parse(resolved["budget"])
         if resolved.get("rungs") is not None:
             resolved["rungs"] = _parse_rungs(resolved["rungs"])
-        if resolved.get("sampler") is None:
-            resolved["sampler"] = _default_sampler(given.get("strategy"), given.get("objective"))
         return resolved
 
     @model_validator(mode="after")
@@ -177,9 +176,3 @@ def _parse_rungs(given: Any) -> tuple[int, ...]:
     if not is_rising:
         raise ValueError(f"rungs are {given!r}, but must be rising numbers of steps, like 60,180")
     return steps
-
-
-def _default_sampler(strategy: object, objective: object) -> str:
-    if objective == "pareto":
-        return "nsga2"
-    return "neighbourhood" if strategy == "gradient" else "tpe"

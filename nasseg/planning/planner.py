@@ -335,6 +335,7 @@ class Planner:
     def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
         ok = outcome.status == "ok"
         trial.proxy[step] = outcome
+        trial.below += () if trial.values is None else (trial.values,)
         trial.level = self.settings.rungs.index(step) + 1
         trial.values = self._values(outcome) if ok else None
         trial.final = not ok or trial.level == len(self._rungs)

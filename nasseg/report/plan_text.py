@@ -41,7 +41,7 @@ def plan_text(search: Experiment) -> str:
         f"images at {plan.image_scale:g} of their size, crops {'x'.join(map(str, plan.full_recipe.crop))}, "
         f"batches of {plan.full_recipe.batch_size}, {plan.concurrency} jobs at once on {search.problem.device}\n"
         f"{gradient}"
-        f"{runs}, {_how(search)}: {candidates}, compared at {steps}\n"
+        f"{runs}, {_how(search)}: {candidates}, compared at {steps}, sampler {config.sampler}\n"
         f"{few}"
         f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and {_references(search)}, "
         f"{plan.seeds} seeds each\n"

@@ -6,20 +6,21 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from nasseg.planning.candidates import Trial
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate
 from nasseg.planning.samplers import ENTRY_POINTS, samplers
-from nasseg.planning.samplers.base import Sampler
-from nasseg.space import Space
+from nasseg.planning.samplers.base import Region, Sampler
+from nasseg.space import Choice
 from nasseg.testing.branches import Branches, BranchSpace
 from nasseg.testing.suite import Suite, elsewhere, how_to_register
 
-Make = Callable[[Space[Any]], Sampler]
+Make = Callable[[Region], Sampler]
 SPACE = BranchSpace()
 RUNGS = 3
 HISTORIES = ("empty", "running", "failed", "infeasible", "promoted", "several objectives")
@@ -28,6 +29,14 @@ HISTORIES = ("empty", "running", "failed", "infeasible", "promoted", "several ob
 def quality(choice: Branches) -> float:
     """Score a choice: at most 0, and higher the nearer all rates are to 3."""
     return -float(sum(abs(rate - 3) for rate in choice.rates))
+
+
+def params(choice: Choice) -> float:
+    """Make up the parameters of a network."""
+    return float(1 + sum(SPACE.parse(choice.model_dump(mode="json")).rates))
+
+
+REGION = Region.of(Fitting(SPACE, constraints=lambda _: {}), params)
 
 
 def trial(
@@ -77,11 +86,11 @@ def global_generators() -> tuple[object, str]:
 
 def fresh_proposals(make: Make) -> list[dict[str, object]]:
     """Let a new sampler propose after a history."""
-    return proposals(make(SPACE), history())
+    return proposals(make(REGION), history())
 
 
 class SamplerConformance(Suite):
-    """Checks of a sampler: a class or function that takes the space.
+    """Checks of a sampler: a class or function that takes the `Region` to propose in.
 
     class TestEvolution(SamplerConformance):
         sampler = Evolution
@@ -97,7 +106,7 @@ class SamplerConformance(Suite):
     @pytest.mark.parametrize("kind", HISTORIES)
     def test_it_proposes_points_of_the_space_whatever_was_tried(self, sampler: Make, kind: str) -> None:
         """Fix: allow for no values, several, those of choices that violate a limit, and an empty history."""
-        for proposal in proposals(sampler(SPACE), history(kind)):
+        for proposal in proposals(sampler(REGION), history(kind)):
             assert SPACE.parse(proposal).model_dump(mode="json") == proposal
 
     @pytest.mark.parametrize("kind", HISTORIES)
@@ -105,12 +114,12 @@ class SamplerConformance(Suite):
         """Fix: work on a copy of the history."""
         tried = history(kind)
         before = [asdict(one) for one in tried]
-        proposals(sampler(SPACE), tried)
+        proposals(sampler(REGION), tried)
         assert [asdict(one) for one in tried] == before
 
     def test_it_keeps_no_state(self, sampler: Make) -> None:
         """Fix: derive all from the history, so that a resumed search proposes the same as an uninterrupted one."""
-        tried, used = history(), sampler(SPACE)
+        tried, used = history(), sampler(REGION)
         for count in range(0, len(tried), 8):
             used.propose(tried[:count], Random(count))
         assert proposals(used, tried) == fresh_proposals(sampler)
@@ -120,13 +129,13 @@ class SamplerConformance(Suite):
         found = fresh_proposals(sampler)
         assert found == fresh_proposals(sampler), "the same history and generator give another proposal"
         # After a history, a model may leave nothing to chance.
-        first = proposals(sampler(SPACE), history("empty"))
+        first = proposals(sampler(REGION), history("empty"))
         assert any(proposal != first[0] for proposal in first), "another generator gives the same proposal"
 
     def test_no_other_generator_is_used(self, sampler: Make) -> None:
         """Fix: draw from the generator that `propose` is given, not from those of `random` and `numpy`."""
         before = global_generators()
-        proposals(sampler(SPACE), history())
+        proposals(sampler(REGION), history())
         assert global_generators() == before, "it draws from a global generator, or seeds it"
 
     def test_another_process_proposes_the_same(self, sampler: Make) -> None:

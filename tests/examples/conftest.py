@@ -10,7 +10,7 @@ small = examples.own_baseline:small
 [nasseg.datasets]
 squares = examples.own_dataset:Squares
 [nasseg.samplers]
-evolution = examples.own_sampler:Evolution
+aging = examples.own_sampler:Evolution
 """
 
 

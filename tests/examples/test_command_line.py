@@ -19,7 +19,7 @@ def test_what_is_installed_is_listed(what: str, name: str, capsys: pytest.Captur
 
 def test_a_search_takes_a_data_set_and_a_sampler_by_name(tmp_path: Path) -> None:
     config = tiny_config("3trials").model_copy(
-        update={"data": "squares:8", "sampler": "evolution", "plan": tiny_plan(candidates=3)}
+        update={"data": "squares:8", "sampler": "aging", "plan": tiny_plan(candidates=3)}
     )
     config.save(tmp_path)
     search = Experiment(config, Context.open(config, tmp_path))

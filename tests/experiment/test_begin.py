@@ -162,5 +162,22 @@ def test_a_limit_that_nothing_can_be_scaled_to_is_refused_and_the_plan_is_for_sc
     assert list(problem.references) == ["plain-below", "wide"]
 
 
+@pytest.mark.parametrize(
+    ("options", "sampler"),
+    [
+        ({}, "tpe"),
+        ({"max_params": "3K"}, "gp"),
+        ({"max_params": "3K", "space": SPACE}, "tpe"),
+        ({"max_params": "3K", "strategy": "gradient"}, "neighbourhood"),
+        ({"max_params": "3K", "objective": "pareto"}, "nsga2"),
+        ({"strategy": "gradient", "objective": "pareto"}, "nsga2"),
+        ({"max_params": "3K", "sampler": "random"}, "random"),
+    ],
+)
+def test_the_sampler_follows_from_what_is_searched_unless_it_is_given(options: dict[str, Any], sampler: str) -> None:
+    problem = Problem(SearchOptions(**{**ASKED, "space": "tests.jobs.tiny:ScaledTinySpace", **options}))
+    assert problem.sampler == sampler
+
+
 def _network(kernel: int, channels: int) -> Architecture:
     return TinySpace().architecture(Head(kernel=kernel, channels=channels), 13)

@@ -30,6 +30,22 @@ def test_costs_are_those_of_graph_and_table() -> None:
     assert costs.memory_bytes == peak_memory_bytes(NETWORK, SIZE)
 
 
+def test_costs_of_the_latest_networks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.jobs.pricing.MOST_KNOWN", 2)
+    counted: list[str] = []
+    describe = Architecture.describe
+
+    def spy(self: Architecture, size: tuple[int, int]) -> Any:
+        counted.append(self.key)
+        return describe(self, size)
+
+    monkeypatch.setattr(Architecture, "describe", spy)
+    pricing, (a, b, c) = Pricing(SIZE), (network(4, channels) for channels in (8, 12, 16))
+    for architecture in (a, b, a, c, b, a):
+        pricing.costs(architecture)
+    assert counted == [a.key, b.key, c.key, a.key]
+
+
 def test_constraints_are_those_of_the_limits() -> None:
     params = NETWORK.describe(SIZE).params
     assert Pricing(SIZE).constraints(NETWORK) == {}

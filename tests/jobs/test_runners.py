@@ -13,7 +13,7 @@ from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.planner import Planner, PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
-from tests.planning.made_up import CellSpace, MadeUpWorker, candidate_of
+from tests.planning.made_up import CellSpace, MadeUpWorker, candidate_of, region_of
 
 SPACE = CellSpace(branches=3, operators=5)
 
@@ -21,7 +21,11 @@ SPACE = CellSpace(branches=3, operators=5)
 def planner() -> Planner:
     plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
     return Planner(
-        SPACE, SAMPLERS["tpe"](SPACE), plan, describe=candidate_of, values=lambda outcome: (outcome.miou or 0.0,)
+        SPACE,
+        SAMPLERS["tpe"](region_of(SPACE)),
+        plan,
+        describe=candidate_of,
+        values=lambda outcome: (outcome.miou or 0.0,),
     )
 
 

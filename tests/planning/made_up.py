@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nasseg.graph import Architecture, Builder
 from nasseg.ops import Conv, Resize, logits1x1
+from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome
 from nasseg.planning.limits import Limits
+from nasseg.planning.samplers.base import Region
 from nasseg.space import Choice, Decide, Space
 
 
@@ -111,6 +113,14 @@ class ScaledSpace(Space[ScaledCell]):
             return Candidate(key=key, choice=choice.model_dump(mode="json"), constraints=constraints)
 
         return describe
+
+
+def region_of(
+    space: Space[Any],
+    constraints: Callable[[Any], Mapping[str, float]] = lambda _: {},
+    params: Callable[[Any], float] = lambda choice: float(1 + sum(choice.branches)),
+) -> Region:
+    return Region.of(Fitting(space, constraints), params)
 
 
 def key_of(choice: Cell) -> str:

@@ -2,7 +2,7 @@ from random import Random
 
 from nasseg.planning.samplers.large_start import DRAWS, STARTS, LargeStart
 from nasseg.planning.samplers.uniform import RandomSampler
-from tests.planning.made_up import Cell
+from tests.planning.made_up import Cell, region_of
 from tests.planning.test_samplers import SPACE, tried_choice
 
 
@@ -10,12 +10,13 @@ def params(choice: Cell) -> float:
     return float(sum(choice.branches))
 
 
-SAMPLER = LargeStart(RandomSampler(SPACE), SPACE.sample, params)  # type: ignore[arg-type]
+REGION = region_of(SPACE, params=params)
+SAMPLER = LargeStart(RandomSampler(REGION), REGION)
 
 
 def test_the_first_are_the_largest_of_the_draws() -> None:
     rng = Random(3)
-    draws = [SPACE.sample(rng) for _ in range(DRAWS)]
+    draws = [REGION.draw(rng) for _ in range(DRAWS)]
     assert SAMPLER.propose([], Random(3)) == max(draws, key=params)
 
 

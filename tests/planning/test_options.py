@@ -10,7 +10,7 @@ from nasseg.planning.options import SearchOptions
 def test_a_search_needs_no_options() -> None:
     options = SearchOptions()
     assert (options.budget, options.space, options.data) == (Budget(amount=30, unit="min"), "dpc", "streets")
-    assert (options.sampler, options.rungs, options.finalists) == ("tpe", None, None)
+    assert (options.sampler, options.rungs, options.finalists) == (None, None, None)
 
 
 def test_options_are_taken_as_they_are_written() -> None:
@@ -22,22 +22,6 @@ def test_options_are_taken_as_they_are_written() -> None:
 def test_every_option_is_explained() -> None:
     explained = {name: field.description or "" for name, field in SearchOptions.model_fields.items()}
     assert [name for name, text in explained.items() if not text.endswith(".")] == []
-
-
-@pytest.mark.parametrize(
-    ("given", "sampler"),
-    [
-        ({}, "tpe"),
-        ({"objective": "pareto"}, "nsga2"),
-        ({"strategy": "gradient"}, "neighbourhood"),
-        ({"strategy": "gradient", "objective": "pareto"}, "nsga2"),
-        ({"objective": "pareto", "sampler": "random"}, "random"),
-    ],
-)
-def test_the_sampler_follows_from_strategy_and_objective_unless_it_is_given(
-    given: dict[str, Any], sampler: str
-) -> None:
-    assert SearchOptions(**given).sampler == sampler
 
 
 def test_limits_are_kept_as_they_were_written() -> None:

@@ -12,9 +12,10 @@ from nasseg.planning.samplers import SAMPLERS
 from nasseg.planning.samplers.neighbourhood import NeighbourhoodSampler
 from nasseg.planning.samplers.optuna import OptunaSampler, as_trial
 from nasseg.testing import SamplerConformance
-from tests.planning.made_up import Cell, CellSpace, key_of
+from tests.planning.made_up import Cell, CellSpace, key_of, region_of
 
 SPACE = CellSpace(branches=3, operators=7)
+REGION = region_of(SPACE)
 
 
 def tried_choice(
@@ -48,7 +49,7 @@ class TestSamplers(SamplerConformance):
 @pytest.mark.parametrize("name", ["neighbourhood", "tpe", "nsga2"])
 def test_learns_from_what_was_tried(name: str) -> None:
     tried = history(150)
-    sampler = SAMPLERS[name](SPACE)
+    sampler = SAMPLERS[name](REGION)
     proposed = [quality(sampler.propose(tried, Random(seed))) for seed in range(60)]
     uniform = [quality(SPACE.sample(Random(seed))) for seed in range(60)]
     assert sum(proposed) / 60 > sum(uniform) / 60 + 1
@@ -63,7 +64,7 @@ def test_neighbours_are_those_of_the_best_of_the_highest_rung() -> None:
         tried_choice(Cell(branches=(0, 0, 0)), 3, None, True),
         tried_choice(Cell(branches=(5, 5, 5)), 3, (0.9,), True, (0.1,)),
     ]
-    sampler = NeighbourhoodSampler(SPACE, uniform_share=0)
+    sampler = NeighbourhoodSampler(REGION, uniform_share=0)
     neighbours = set(SPACE.neighbours(best))
     assert {sampler.propose(tried, Random(seed)) for seed in range(50)} <= neighbours
 
@@ -108,7 +109,7 @@ def test_learns_a_front(name: str) -> None:
         tried_choice(t.choice, t.level, (quality(t.choice), -float(sum(6 - op for op in t.choice.branches))), t.final)
         for t in history(300)
     ]
-    sampler = SAMPLERS[name](SPACE)
+    sampler = SAMPLERS[name](REGION)
     low = [sum(op < 2 for op in sampler.propose(tried, Random(seed)).branches) for seed in range(60)]
     uniform = [sum(op < 2 for op in SPACE.sample(Random(seed)).branches) for seed in range(60)]
     assert sum(low) < 0.75 * sum(uniform)
@@ -122,7 +123,7 @@ def test_tpe_learns_what_breaks_limits() -> None:
         over = (sum(choice.branches) - 7) / 7
         feasible = over <= 0
         tried.append(tried_choice(choice, 3 if feasible else 0, (1.0,) if feasible else None, True, (over,)))
-    sampler = SAMPLERS["tpe"](SPACE)
+    sampler = SAMPLERS["tpe"](REGION)
     proposed = sum(sum(sampler.propose(tried, Random(seed)).branches) > 7 for seed in range(60))
     uniform = sum(sum(SPACE.sample(Random(seed)).branches) > 7 for seed in range(60))
     assert proposed < uniform / 2

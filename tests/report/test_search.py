@@ -180,7 +180,7 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
     for part in (
         f"space {SPACE} (48 points), data {DATA}, budget 5trials",
         "images at 1 of their size, crops 64x96, batches of 4, 1 jobs at once on cpu",
-        "proxy, on stored features: 5 candidates, compared at steps 2, 6, the best 1/3 go on",
+        "proxy, on stored features: 5 candidates, compared at steps 2, 6, the best 1/3 go on, sampler random",
         "end to end: 4 steps, 1 finalists and the references, 2 seeds each",
         "reference plain: ",
     ):
@@ -213,7 +213,7 @@ def test_the_plan_tells_how_many_candidates_fit(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         text = plan_text(experiment(config.model_copy(update={"plan": plan}), folder))
-        assert f"as many candidates as the time allows (about {number}), compared at step 6\n" in text
+        assert f"as many candidates as the time allows (about {number}), compared at step 6, sampler random\n" in text
         assert ("these are few: give a larger --budget" in text) == warned
 
 

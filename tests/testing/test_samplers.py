@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from nasseg.planning.candidates import Trial
-from nasseg.space import Choice, Space
+from nasseg.planning.samplers.base import Region
+from nasseg.space import Choice
 from nasseg.testing import SamplerConformance, SpaceConformance
 from nasseg.testing.branches import Branches, BranchSpace
 
@@ -22,8 +23,8 @@ class TestBranchSpace(SpaceConformance):
 class Uniform:
     """What is right: uniform samples."""
 
-    def __init__(self, space: Space[Any]) -> None:
-        self.space, self.calls = space, 0
+    def __init__(self, region: Region) -> None:
+        self.space, self.calls = region.space, 0
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         choice: Choice = self.space.sample(rng)
@@ -69,7 +70,7 @@ class NeedsValues(Uniform):
         return max(history, key=lambda trial: trial.values[0]).choice  # type: ignore[index]
 
 
-Wrong = Callable[[Callable[[Space[Any]], Any]], None]
+Wrong = Callable[[Callable[[Region], Any]], None]
 CHECKS: dict[type[Uniform], Wrong] = {
     WithState: SUITE.test_it_keeps_no_state,
     IgnoresGenerator: SUITE.test_the_generator_decides,

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from nasseg import plugins
-from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.samplers.base import Region, Sampler
 from nasseg.planning.samplers.evolution import EvolutionSampler
+from nasseg.planning.samplers.large_start import LargeStart
 from nasseg.planning.samplers.neighbourhood import NeighbourhoodSampler
 from nasseg.planning.samplers.uniform import RandomSampler
-from nasseg.space import Space
+
+MakeSampler = Callable[[Region], Sampler]
 
 
-def _tpe(space: Space[Any]) -> Sampler:
+def _tpe(region: Region) -> Sampler:
     from nasseg.planning.samplers.optuna import tpe
 
-    return tpe(space)
+    return tpe(region.space)
 
 
-def _nsga2(space: Space[Any]) -> Sampler:
+def _nsga2(region: Region) -> Sampler:
     from nasseg.planning.samplers.optuna import nsga2
 
-    return nsga2(space)
+    return nsga2(region.space)
 
 
-def _gp(space: Space[Any]) -> Sampler:
+def _gp(region: Region) -> Sampler:
     from nasseg.planning.samplers.gaussian_process import GaussianProcessSampler
 
-    return GaussianProcessSampler(space)
+    return LargeStart(GaussianProcessSampler(region), region)
 
 
-SAMPLERS: dict[str, Callable[[Space[Any]], Sampler]] = {
+SAMPLERS: dict[str, MakeSampler] = {
     "random": RandomSampler,
     "neighbourhood": NeighbourhoodSampler,
     "evolution": EvolutionSampler,
@@ -39,19 +40,19 @@ SAMPLERS: dict[str, Callable[[Space[Any]], Sampler]] = {
     "nsga2": _nsga2,
     "gp": _gp,
 }
-"""The built-in samplers by name; each is called with the space."""
+"""The built-in samplers by name; each is called with the region that it may propose in."""
 
 ENTRY_POINTS = "nasseg.samplers"
 """Group of entry points in which installed packages register samplers of their own, called in the same way."""
 
 
-def samplers() -> dict[str, Callable[[Space[Any]], Sampler]]:
+def samplers() -> dict[str, MakeSampler]:
     """Return every sampler by name: the built-in ones, then those of installed packages."""
     installed = {name: plugins.loaded(ENTRY_POINTS, name) for name in plugins.names(ENTRY_POINTS)}
     return SAMPLERS | installed | SAMPLERS
 
 
-def find_sampler(name: str) -> Callable[[Space[Any]], Sampler]:
+def find_sampler(name: str) -> MakeSampler:
     """Find a sampler by name; raises `ValueError` for an unknown one, listing the known ones."""
     known = SAMPLERS if name in SAMPLERS else samplers()
     if name not in known:

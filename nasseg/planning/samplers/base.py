@@ -6,12 +6,42 @@ same proposals as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
+
+from typing_extensions import Self
 
 from nasseg.planning.candidates import Trial
-from nasseg.space import Choice
+from nasseg.planning.fitting import Fitting
+from nasseg.space import Choice, Space
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a sampler may propose: the points of `space` within the limits of a search.
+
+    A sampler may propose any point of the space, as the planner takes it to the limits; one that weighs points against
+    each other does better to weigh them as they will be trained. `draw` draws such a point, and `fit` takes a point to
+    the limits, or returns `None` if its shape cannot reach them. `params` counts the parameters of its network.
+    """
+
+    space: Space[Any]
+    draw: Callable[[Random], Choice]
+    fit: Callable[[Choice], Choice | None]
+    params: Callable[[Choice], float]
+
+    @classmethod
+    def of(cls, fitting: Fitting[Any], params: Callable[[Choice], float]) -> Self:
+        """Return the region to which `fitting` takes points."""
+
+        def fit(choice: Choice) -> Choice | None:
+            fitted = fitting.fit(choice)
+            found: Choice = fitted.choice
+            return found if fitted.in_band else None
+
+        return cls(fitting.space, lambda rng: fitting.draw(rng).choice, fit, params)
 
 
 class Sampler(Protocol):

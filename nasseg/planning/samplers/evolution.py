@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
-from nasseg.space import Choice, Space
+from nasseg.planning.samplers.base import Region
+from nasseg.space import Choice
 
 
 class EvolutionSampler:
@@ -21,8 +21,8 @@ class EvolutionSampler:
     its share of a quarter of the population in a tournament (25 of 100); the population is smaller, as searches are.
     """
 
-    def __init__(self, space: Space[Any], population: int = 16, tournament: int = 4) -> None:
-        self._space, self._population, self._tournament = space, population, tournament
+    def __init__(self, region: Region, population: int = 16, tournament: int = 4) -> None:
+        self._space, self._population, self._tournament = region.space, population, tournament
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Draw a uniform sample or mutate the winner of a tournament."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 
 from nasseg.planning.candidates import Trial
-from nasseg.planning.samplers.base import Sampler
+from nasseg.planning.samplers.base import Region, Sampler
 from nasseg.space import Choice
 
 STARTS = 10
@@ -20,13 +20,13 @@ class LargeStart:
     wide ones at low (`benchmarks/samplers.py`). Without a band of latency, these would be the slowest networks.
     """
 
-    def __init__(self, sampler: Sampler, draw: Callable[[Random], Choice], params: Callable[[Choice], float]) -> None:
-        """Take the sampler that takes over, `draw`, which draws a choice in the band, and the parameters of one."""
-        self._sampler, self._draw, self._params = sampler, draw, params
+    def __init__(self, sampler: Sampler, region: Region) -> None:
+        """Take the sampler that takes over, and the region that the start draws from."""
+        self._sampler, self._region = sampler, region
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Propose the draw with the most parameters, or what the other sampler does; references do not count."""
         trained = sum(tried.candidate.feasible and tried.candidate.label is None for tried in history)
         if trained >= STARTS:
             return self._sampler.propose(history, rng)
-        return max((self._draw(rng) for _ in range(DRAWS)), key=self._params)
+        return max((self._region.draw(rng) for _ in range(DRAWS)), key=self._region.params)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
-from nasseg.space import Choice, Space
+from nasseg.planning.samplers.base import Region
+from nasseg.space import Choice
 
 
 class NeighbourhoodSampler:
@@ -19,8 +19,8 @@ class NeighbourhoodSampler:
     the shares of the mixture.
     """
 
-    def __init__(self, space: Space[Any], uniform_share: float = 0.5) -> None:
-        self._space = space
+    def __init__(self, region: Region, uniform_share: float = 0.5) -> None:
+        self._space = region.space
         self._uniform_share = uniform_share
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 from nasseg.planning.candidates import Trial
-from nasseg.space import Choice, Space
+from nasseg.planning.samplers.base import Region
+from nasseg.space import Choice
 
 
 class RandomSampler:
     """A sampler that draws uniformly from the space."""
 
-    def __init__(self, space: Space[Any]) -> None:
-        self._space = space
+    def __init__(self, region: Region) -> None:
+        self._space = region.space
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Draw a uniform sample."""
