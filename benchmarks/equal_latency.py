@@ -67,7 +67,9 @@ def main():
     plan_parser.add_argument("--random", type=int, default=5)
     plan_parser.add_argument("--random-seeds", type=int, default=1)
     plan_parser.add_argument("--found", action="append", default=[], metavar="SHARE=FILE")
-    for command in (plan_parser, commands.add_parser("train"), commands.add_parser("page")):
+    train_parser = commands.add_parser("train")
+    train_parser.add_argument("--only", action="append", help="part of the names of the networks to train now")
+    for command in (plan_parser, train_parser, commands.add_parser("page")):
         command.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
     {"plan": plan, "train": train, "page": page}[args.command](args)
@@ -130,7 +132,8 @@ def train(args):
     scale = settings["image_scale"]
     splits = [InMemory(Resized(dataset.split(settings[name]), scale)) for name in ("train_split", "test_split")]
     networks = known["networks"]
-    jobs = [(seed, name) for name, row in networks.items() for seed in range(row["seeds"])]
+    now = [name for name in networks if not args.only or any(part in name for part in args.only)]
+    jobs = [(seed, name) for name in now for seed in range(networks[name]["seeds"])]
     for seed, name in sorted(jobs, key=lambda job: (job[0], list(networks).index(job[1]))):
         result = args.work / "results" / f"{name}-{seed}.json"
         if result.exists():
