@@ -164,7 +164,8 @@ def trained(args, settings, dataset, splits, name, seed):
     checkpoint = args.work / "results" / f"{name}-{seed}.pt"
     trainer, log = fit(network, made, train_split, device=CPU, seed=seed, checkpoint=checkpoint)
     batches = (batch for batch, _ in evaluation_batches(test_split, made.batch_size, CPU))
-    metrics = evaluate(trainer.ema_network(), batches, len(dataset.classes), dataset.ignore_index, CPU)
+    network, classes = trainer.ema_network(), len(dataset.classes)
+    metrics = evaluate(network, batches, classes, dataset.ignore_index, CPU, boundary=True)
     checkpoint.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
     return {"status": log.status, "miou": metrics.miou, "boundary_miou": metrics.boundary_miou, "seconds": seconds}
