@@ -171,7 +171,7 @@ class SearchReporter:
 
     @property
     def rows(self) -> list[Row]:
-        """One row per candidate, in the order of trial."""
+        """One row per candidate: the references, the baseline first, then the others in the order of trial."""
         search = self.search
         for trial in search.results.trials:
             known = len(trial.proxy), len(trial.full), trial.key in search.latencies
@@ -184,7 +184,9 @@ class SearchReporter:
                     search.rung_runs,
                 )
                 self._rows[trial.key] = known, row
-        return [self._rows[trial.key][1] for trial in search.results.trials]
+        first = [trial.key for trial in search.results.references.values()]
+        others = [trial.key for trial in search.results.trials if trial.candidate.label is None]
+        return [self._rows[key][1] for key in (*first, *others)]
 
     @property
     def baseline(self) -> Row | None:

@@ -14,6 +14,9 @@ from nasseg.report.page.elements import difference, document, drawings, plot, ra
 from nasseg.report.rows import Row, rung_runs_of
 from nasseg.report.table import billions_text, cost_texts, full_miou_text, latency_text, millions_text, miou_text
 
+COMPARED_BY_CLASS = 4
+"""References beside the best network in the table of classes, as far as a page is wide."""
+
 if TYPE_CHECKING:
     from nasseg.space.weighted_graph import WeightedGraph
     from nasseg.train.relaxation.trainer import RelaxationSnapshot
@@ -213,7 +216,8 @@ def _correlation(value: float | None) -> str:
 
 
 def _class_table(report: Report) -> str:
-    rows = [row for row in (report.best_row, *report.references) if len(row.class_iou) == len(report.classes)]
+    compared = (report.best_row, *report.references[:COMPARED_BY_CLASS])
+    rows = [row for row in compared if len(row.class_iou) == len(report.classes)]
     body = []
     for index, name in enumerate(report.classes):
         ious = [row.class_iou[index] for row in rows]

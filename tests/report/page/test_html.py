@@ -155,3 +155,12 @@ def test_the_file_is_written(tmp_path: Path) -> None:
 def test_choices_of_any_space_read_well() -> None:
     choice = {"depth": 3, "branches": [{"op": "pool", "grid": [2, 4], "rate": None}], "cells": ["a", "b"]}
     assert choice_lines(choice) == ["depth: 3", "branches[0]: op pool, grid 2×4", "cells[0]: a", "cells[1]: b"]
+
+
+def test_a_table_of_classes_is_no_wider_than_the_page() -> None:
+    reference = next(row for row in ALL if row.label is not None)
+    many = [replace(reference, key=f"reference{i}", label=f"head{i}") for i in range(7)]
+    found = tables(page(replace(REPORT, rows=[*many, ALL[1]])))
+    assert len(found[0]) == 1 + 1 + 7, "all references are compared"
+    by_class = next(table for table in found if table[0][0] == "class")
+    assert by_class[0] == ["class", "b" * 10, "head0", "head1", "head2", "head3"]
