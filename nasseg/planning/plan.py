@@ -45,8 +45,12 @@ MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
 """No run is longer than both of these."""
 
 FEWEST_CANDIDATES = 48
-FIRST_RUNG_STEPS = (20, 300)
-"""Fewest and most steps of the first rung; any budget beyond that goes into more candidates."""
+FIRST_RUNG_STEPS, WHOLE_FIRST_RUNG_STEPS = (20, 300), (120, 300)
+"""Fewest and most steps of the first rung, of heads on stored features and of whole networks.
+
+Any budget beyond that goes into more candidates. After 60 steps, whole networks of equal latency hardly rank as after
+400 (Spearman 0.52); after 120 they do (0.90; `benchmarks/short_runs.py`).
+"""
 
 RELAX_SHARE = 0.5
 """Share of the rest for relaxations, in a search by gradient; trials continue from their results with what remains."""
@@ -330,7 +334,7 @@ def _first_rung_steps(case: _Case, speed: Speed, trials_seconds: float) -> int:
     candidates_each = FEWEST_CANDIDATES / case.hardware.workers
     candidate_seconds = trials_seconds / CONTENTION / candidates_each - PROXY_OVERHEAD_SECONDS
     steps = int((candidate_seconds - scorings * scoring_seconds) / (steps_each * speed.trial_step_seconds))
-    fewest, most = FIRST_RUNG_STEPS
+    fewest, most = WHOLE_FIRST_RUNG_STEPS if speed.proxy_step_seconds is None else FIRST_RUNG_STEPS
     return min(max(steps, fewest), most)
 
 

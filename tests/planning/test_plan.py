@@ -73,12 +73,20 @@ def test_ten_minutes_of_whole_networks_by_hand() -> None:
     seconds = 0.5 * usable  # all of the rest: there are no features to compute
     per_candidate = seconds * 2 / 1.15 / 48 - 0.7
     scoring = (1 + 1 / 3) * 8 * 0.1
-    assert (per_candidate - scoring) / ((1 + 2 / 3) * 0.4) < 20
-    assert found.rungs == (20, 60)
+    assert (per_candidate - scoring) / ((1 + 2 / 3) * 0.4) < 120
+    assert found.rungs == (120,)  # the next, 360, would be longer than the final's runs
+    each = 120 * 0.4 + 8 * 0.1 + 0.7
+    assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - 2 * each) / each) == 9
+
+
+def test_an_hour_of_whole_networks_by_hand() -> None:
+    found = plan("1h", speed=WHOLE, **SETTLED)
+    assert found.rungs == (120, 360)
+    seconds = 0.5 * (0.95 * 3600 - 20)
     # The references go to the top rung, of others one in three.
-    references = 2 * (60 * 0.4 + 2 * (8 * 0.1 + 0.7))
-    each = (20 + 40 / 3) * 0.4 + 4 / 3 * (8 * 0.1 + 0.7)
-    assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - references) / each) == 29
+    references = 2 * (360 * 0.4 + 2 * (8 * 0.1 + 0.7))
+    each = (120 + 240 / 3) * 0.4 + 4 / 3 * (8 * 0.1 + 0.7)
+    assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - references) / each)
 
 
 def test_no_short_run_of_a_whole_network_is_longer_than_those_of_the_final() -> None:
