@@ -6,7 +6,7 @@ To throw away what is beyond a limit would waste most draws and favour small net
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Generic
@@ -23,6 +23,8 @@ DRAWS = 100
 WALKS = 3
 STEPS = 200
 """Shapes examined on each walk."""
+SHAPES_CHECKED = 50
+"""Random shapes, besides the references, of which one must reach the band for a search to begin."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,22 @@ def require_fit(fitting: Fitting[C], limits: Limits) -> None:
     """
     if not fitting.by_dial or not limits.given:
         return
-    if any(fitting.fit(choice).in_band for choice in fitting.space.references().values()):
-        return
-    nearest = fitting.draw(Random("limits"))
+    rng = Random("limits")
+    shapes = [*fitting.space.references().values(), *(fitting.space.sample(rng) for _ in range(SHAPES_CHECKED))]
+    nearest = min(_until_in_band(map(fitting.fit, shapes)), key=_distance)
     if not nearest.in_band:
         share = nearest.miss + (1 if nearest.miss > 0 else BAND)
         raise ValueError(
             f"no network was found that takes up {BAND:.0%} to 100% of the limits ({limits}); the nearest takes up "
             f"{share:.0%}; set them by that, or search another space"
         )
+
+
+def _until_in_band(fits: Iterable[Fit[C]]) -> Iterator[Fit[C]]:
+    for fitted in fits:
+        yield fitted
+        if fitted.in_band:
+            return
 
 
 def _distance(fitted: Fit[C]) -> float:

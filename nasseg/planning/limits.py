@@ -15,7 +15,7 @@ from nasseg.space.space import C, Space
 
 SAMPLES = 100
 """Random networks from which the search for the least cost starts."""
-TRIES = 3000
+TRIES = 1000
 """Networks examined on the descent from there."""
 
 
