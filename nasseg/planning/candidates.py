@@ -82,6 +82,12 @@ def mean(values: Sequence[float]) -> float | None:
     return statistics.mean(values) if len(values) > 1 else next(iter(values), None)
 
 
+def furthest_first(trials: Sequence[Trial], rankings: Sequence[Sequence[int]]) -> list[Trial]:
+    """Sort by the rung reached, then by the place in its ranking, which lists the numbers of trials from the best."""
+    places = {number: place for ranking in rankings for place, number in enumerate(ranking)}
+    return sorted(trials, key=lambda trial: (-trial.level, places.get(trial.number, 0)))
+
+
 class Candidates:
     """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
 

@@ -46,11 +46,7 @@ MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
 
 FEWEST_CANDIDATES = 48
 FIRST_RUNG_STEPS, WHOLE_FIRST_RUNG_STEPS = (20, 300), (120, 300)
-"""Fewest and most steps of the first rung, of heads on stored features and of whole networks.
-
-Any budget beyond that goes into more candidates. After 60 steps, whole networks of equal latency hardly rank as after
-400 (Spearman 0.52); after 120 they do (0.90; `benchmarks/short_runs.py`).
-"""
+"""Fewest and most steps of the first rung, of heads on features and of whole networks (`benchmarks/short_runs.py`)."""
 
 RELAX_SHARE = 0.5
 """Share of the rest for relaxations, in a search by gradient; trials continue from their results with what remains."""

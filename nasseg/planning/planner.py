@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Trial
+from nasseg.planning.candidates import Candidates, Trial, furthest_first
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Rung
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
@@ -30,8 +30,7 @@ class Planner:
     The first reference is trained end to end, which gives the score to beat. If the space has a shared stage, this also
     gives the features that all share, and proxies wait for it. Candidates are tried by proxy, the references first,
     with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. Finally the best of the
-    top rung and the best references are trained end to end, with several seeds. Up to `FINAL_REFERENCES` references
-    reach the top rung in any case; if there are more, they are promoted like other candidates.
+    top rung and the best references are trained end to end, with several seeds.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; then the sampler continues from there.
@@ -265,10 +264,8 @@ class Planner:
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
         finding = self._proxies_in_flight or not self._relaxing.is_over
-        if finding:
-            contenders = [trial for trial in self._settled if trial in self._references and not trial.failed]
-        else:
-            contenders = [*self._finalists(), *self._final_references()]
+        settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
+        contenders = settled if finding else [*self._finalists(), *self._final_references()]
         for seed in range(self.settings.seeds):
             for trial in contenders:
                 if seed not in trial.full and (trial.key, seed) not in self._fulls_in_flight:
@@ -325,12 +322,9 @@ class Planner:
         return [trial for trial in best if trial not in self._references][: self.settings.finalists]
 
     def _final_references(self) -> list[Trial]:
-        """Return the references of the final: those that got furthest, of these the best."""
-        fit = [trial for trial in self._references if not trial.failed]
-        if len(fit) <= FINAL_REFERENCES:
-            return fit
-        places = {number: place for rung in self._rungs for place, number in enumerate(rung.ranking())}
-        return sorted(fit, key=lambda trial: (-trial.level, places.get(trial.number, 0)))[:FINAL_REFERENCES]
+        trained, rankings = [t for t in self._references if not t.failed], [rung.ranking() for rung in self._rungs]
+        many = len(trained) > FINAL_REFERENCES
+        return furthest_first(trained, rankings)[:FINAL_REFERENCES] if many else trained
 
     def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
         ok = outcome.status == "ok"
