@@ -1,15 +1,16 @@
 """Whether the space holds better networks than the handcrafted ones at equal latency, and whether a search finds them.
 
-    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py plan --work WORK --data folder:PATH --weights FILE \
-        --latency TABLE.json --share 0.5 --share 0.25 --found 0.25=runs/search/best.json
-    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py train --work WORK     # in any number of processes, at any time
+    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py plan --work WORK --data folder:PATH --latency TABLE.json \
+        --share 0.5 --share 0.25 --found 0.25=runs/search/best.json
+    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py train --work WORK --data folder:PATH --weights FILE
     python benchmarks/equal_latency.py page --work WORK
 
 A band is [0.92, 1] of a latency: that of DeepLabV3+ on MobileNetV2 by the table, times `--share`. `plan` writes the
 networks of each band: every handcrafted head on the same pretrained backbone, all widths scaled to the band; as many
 random points of the space (`--random`), scaled likewise; and what searches have found (`--found`). It can be repeated
 to add networks. `train` trains each with `--seeds` seeds (random points with `--random-seeds`), all by one recipe from
-the pretrained weights, and scores it on `--test-split`: one result a file. It passes over what another process trains.
+the pretrained weights, and scores it on `--test-split`: one result a file. It passes over what another process trains,
+so it runs in any number of processes, at any time, and on other machines: WORK holds no paths.
 
 `page` prints, band by band, the gain of the space (the median of the random points minus the best handcrafted head) and
 that of the search (found minus the median of the random points). The winner's curse is in the search's own report. With
@@ -22,6 +23,7 @@ import json
 import random
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,7 +35,7 @@ from nasseg.data import evaluation_batches, open_dataset
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
-from nasseg.graph import load, save, write_atomically
+from nasseg.graph import load, write_atomically
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
@@ -52,12 +54,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     plan_parser = commands.add_parser("plan")
-    plan_parser.add_argument("--data", required=True)
     plan_parser.add_argument("--train-split", default="train+val")
     plan_parser.add_argument("--test-split", default="test")
     plan_parser.add_argument("--image-scale", type=float, default=0.5)
     plan_parser.add_argument("--space", default="encoder_decoder")
-    plan_parser.add_argument("--weights", required=True)
     plan_parser.add_argument("--latency", required=True, help="table for images of the scaled size")
     plan_parser.add_argument("--share", type=float, action="append", required=True)
     plan_parser.add_argument("--recipe", default="short")
@@ -68,6 +68,9 @@ def main():
     plan_parser.add_argument("--random-seeds", type=int, default=1)
     plan_parser.add_argument("--found", action="append", default=[], metavar="SHARE=FILE")
     train_parser = commands.add_parser("train")
+    train_parser.add_argument("--weights", required=True)
+    for command in (plan_parser, train_parser):
+        command.add_argument("--data", required=True)
     train_parser.add_argument("--only", action="append", help="part of the names of the networks to train now")
     for command in (plan_parser, train_parser, commands.add_parser("page")):
         command.add_argument("--work", type=Path, required=True)
@@ -79,47 +82,47 @@ def plan(args):
     """Write the networks of every band, and the settings of their trainings."""
     settings = {
         name: getattr(args, name)
-        for name in ("data", "train_split", "test_split", "image_scale", "space", "weights", "recipe", "steps")
-    } | {"batch_size": args.batch_size}
+        for name in ("train_split", "test_split", "image_scale", "space", "recipe", "steps", "batch_size")
+    }
     file = args.work / "plan.json"
     known = json.loads(file.read_text()) if file.exists() else {"settings": settings, "networks": {}}
     if known["settings"] != settings:
         raise SystemExit(f"{file} has other settings; give the same, or another --work")
-    (args.work / "networks").mkdir(parents=True, exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     classes, table = len(open_dataset(args.data).classes), LatencyTable.load(args.latency)
     space = find_space(args.space)
     full_ms = table.latency_ms(plugins.baseline("deeplabv3plus-mobilenetv2", classes))
 
-    def add(band, group, name, architecture, seeds):
-        name = f"{band}-{group}-{name}"
-        save(architecture, network_file(args, name))
-        row = {"band": band, "group": group, "seeds": seeds, "predicted_ms": table.latency_ms(architecture)}
-        known["networks"][name] = {**row, "params": architecture.describe(table.conditions.size).params}
-        print(f"{name:48}{row['predicted_ms']:8.2f} ms {known['networks'][name]['params'] / 1e6:7.3f} M", flush=True)
+    def add(band, group, name, choice, seeds):
+        name, architecture = f"{band}-{group}-{name}", space.architecture(choice, classes)
+        known["networks"][name] = {
+            "band": band,
+            "group": group,
+            "seeds": seeds,
+            "predicted_ms": table.latency_ms(architecture),
+            "params": architecture.describe(table.conditions.size).params,
+            "key": architecture.key,
+            "choice": choice.model_dump(mode="json"),
+        }
+        row = known["networks"][name]
+        print(f"{name:48}{row['predicted_ms']:8.2f} ms {row['params'] / 1e6:7.3f} M", flush=True)
 
-    def build(choice):
-        architecture = space.architecture(choice, classes)
-        return architecture.replace(space=args.space, choice=choice.model_dump(mode="json"))
+    def constraints(limits, choice):
+        return limits.constraints(Costs(latency_ms=table.latency_ms(space.architecture(choice, classes))))
 
     for share in args.share:
         limits = Limits(latency_ms=share * full_ms)
-        fitting = Fitting(
-            space, lambda c, limits=limits: limits.constraints(Costs(latency_ms=table.latency_ms(build(c))))
-        )
+        fitting = Fitting(space, partial(constraints, limits))
         if args.seeds:
             for label, choice in fitting.references().items():
-                add(f"{share:g}", HANDCRAFTED, label, build(choice), args.seeds)
+                add(f"{share:g}", HANDCRAFTED, label, choice, args.seeds)
         for number in range(args.random):
             fitted = fitting.draw(random.Random(f"{share}/{number}"))
-            add(f"{share:g}", RANDOM, str(number), build(fitted.choice), args.random_seeds)
+            add(f"{share:g}", RANDOM, str(number), fitted.choice, args.random_seeds)
     for found in args.found:
         share, path = found.split("=", 1)
-        add(share, FOUND, Path(path).parent.name, load(path), args.seeds)
+        add(share, FOUND, Path(path).parent.name, space.parse(load(path).choice), args.seeds)
     write_atomically(file, json.dumps(known, indent=1))
-
-
-def latency(table, architecture):
-    return Costs(latency_ms=table.latency_ms(architecture))
 
 
 def train(args):
@@ -128,7 +131,7 @@ def train(args):
     known = json.loads((args.work / "plan.json").read_text())
     settings = known["settings"]
     (args.work / "results").mkdir(exist_ok=True)
-    dataset = open_dataset(settings["data"])
+    dataset = open_dataset(args.data)
     scale = settings["image_scale"]
     splits = [InMemory(Resized(dataset.split(settings[name]), scale)) for name in ("train_split", "test_split")]
     networks = known["networks"]
@@ -141,15 +144,19 @@ def train(args):
         try:
             with FileLock(result.with_suffix(".lock"), timeout=0):
                 if not result.exists():
-                    outcome = trained(args, settings, dataset, splits, name, seed)
-                    write_atomically(result, json.dumps({**networks[name], "name": name, "seed": seed, **outcome}))
+                    outcome = trained(args, settings, dataset, splits, name, networks[name], seed)
+                    write_atomically(result, json.dumps({"name": name, "seed": seed, **outcome}))
                     print(f"{name} seed {seed}: {outcome['miou']:.4f} in {outcome['seconds']:.0f} s", flush=True)
         except Timeout:
             continue
 
 
-def trained(args, settings, dataset, splits, name, seed):
+def trained(args, settings, dataset, splits, name, row, seed):
     """Train one network with one seed, from its checkpoint if there is one, and score it."""
+    space = find_space(settings["space"])
+    architecture = space.architecture(space.parse(row["choice"]), len(dataset.classes))
+    if architecture.key != row["key"]:
+        raise SystemExit(f"{name} is another network by now; plan it again in another --work")
     start = time.perf_counter()
     train_split, test_split = splits
     height, width = dataset.split(settings["train_split"])[0].mask.shape
@@ -159,8 +166,8 @@ def trained(args, settings, dataset, splits, name, seed):
         batch_size=settings["batch_size"],
         crop=search_crop((height, width), settings["image_scale"]),
     )
-    network = seeded_network(load(network_file(args, name)), seed)
-    load_pretrained(network, settings["weights"])
+    network = seeded_network(architecture, seed)
+    load_pretrained(network, args.weights)
     checkpoint = args.work / "results" / f"{name}-{seed}.pt"
     trainer, log = fit(network, made, train_split, device=CPU, seed=seed, checkpoint=checkpoint)
     batches = (batch for batch, _ in evaluation_batches(test_split, made.batch_size, CPU))
@@ -174,7 +181,8 @@ def trained(args, settings, dataset, splits, name, seed):
 def page(args):
     """Print the table of each band, and the gains."""
     known = json.loads((args.work / "plan.json").read_text())
-    results = [json.loads(file.read_text()) for file in sorted((args.work / "results").glob("*.json"))]
+    runs = [json.loads(file.read_text()) for file in sorted((args.work / "results").glob("*.json"))]
+    results = [known["networks"][run["name"]] | run for run in runs]
     summary = {band: of_band(band, results) for band in sorted({row["band"] for row in known["networks"].values()})}
     print(json.dumps({"benchmark": "equal_latency", **known["settings"], "bands": summary}))
 
@@ -211,11 +219,7 @@ def of_band(band, results):
 
 
 def mean(runs, field):
-    return statistics.mean(run[field] for run in runs)
-
-
-def network_file(args, name):
-    return args.work / "networks" / f"{name}.json"
+    return statistics.mean(float("nan") if run[field] is None else run[field] for run in runs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How early short runs rank networks at equal latency as longer ones do, and what the warm-up has to do with it.
 
-    OMP_NUM_THREADS=1 python benchmarks/short_runs.py train --work WORK        # in any number of processes
+    OMP_NUM_THREADS=1 python benchmarks/short_runs.py train --work WORK --data folder:PATH --weights FILE
     python benchmarks/short_runs.py page --work WORK
 
 WORK is the folder of `benchmarks/equal_latency.py` in which random networks of a band were trained: their mIoU is the
@@ -21,8 +21,9 @@ from filelock import FileLock, Timeout
 from nasseg.data import evaluation_batches, open_dataset, training_batches
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
-from nasseg.graph import load, write_atomically
+from nasseg.graph import write_atomically
 from nasseg.planning.plan import search_crop
+from nasseg.plugins import space as find_space
 from nasseg.rank_correlation import kendall, spearman
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import seeded_network
@@ -37,6 +38,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("train", "page"))
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", help="to train")
+    parser.add_argument("--weights", help="to train")
     parser.add_argument("--total", type=int, default=540)
     parser.add_argument("--at", type=int, nargs="+", default=[60, 120, 180])
     parser.add_argument("--short-warmup", type=int, default=10)
@@ -57,7 +60,7 @@ def train(args, folder, ways):
     torch.set_num_threads(1)
     plan = json.loads((args.work / "plan.json").read_text())
     settings = plan["settings"]
-    dataset = open_dataset(settings["data"])
+    dataset, space = open_dataset(args.data), find_space(settings["space"])
     scale = settings["image_scale"]
     splits = [InMemory(Resized(dataset.split(settings[name]), scale)) for name in ("train_split", "test_split")]
     height, width = dataset.split(settings["train_split"])[0].mask.shape
@@ -69,7 +72,8 @@ def train(args, folder, ways):
             try:
                 with FileLock(result.with_suffix(".lock"), timeout=0):
                     if not result.exists():
-                        architecture = load(args.work / "networks" / f"{name}.json")
+                        choice = space.parse(plan["networks"][name]["choice"])
+                        architecture = space.architecture(choice, len(dataset.classes))
                         scores = scored(args, settings, splits, crop, architecture, how)
                         write_atomically(result, json.dumps({"name": name, "way": way, "miou": scores}))
                         print(name, way, scores, flush=True)
@@ -83,7 +87,7 @@ def scored(args, settings, splits, crop, architecture, how):
     warmup = {name: value for name, value in how.items() if name == "warmup_steps"}
     made = short(how["total"], crop=crop, batch_size=settings["batch_size"], **warmup)
     network = seeded_network(architecture, args.seed)
-    load_pretrained(network, settings["weights"])
+    load_pretrained(network, args.weights)
     trainer = Trainer(network, made, how["total"], CPU, args.seed, train_split.ignore_index)
     batches = training_batches(train_split, made.augment, made.batch_size, args.seed)
     scores = {}
