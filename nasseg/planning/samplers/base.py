@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Self
 
+from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
 from nasseg.planning.fitting import Fitting
 from nasseg.space import Choice, Space
@@ -42,6 +43,19 @@ class Region:
             return found if fitted.in_band else None
 
         return cls(fitting.space, lambda rng: fitting.draw(rng).choice, fit, params)
+
+
+def with_values(history: Sequence[Trial]) -> list[Trial]:
+    """List the trials that keep all limits and have finished a rung, in their order."""
+    return [tried for tried in history if tried.values is not None and tried.candidate.feasible]
+
+
+def draw_best(trials: Sequence[Trial], rng: Random) -> Trial:
+    """Draw one of the best of trials with values: of those at the highest rung, one that no other there dominates."""
+    highest = max(tried.level for tried in trials)
+    furthest = [tried for tried in trials if tried.level == highest]
+    ranks = non_dominated_ranks([tried.values or () for tried in furthest])
+    return rng.choice([tried for tried, rank in zip(furthest, ranks, strict=True) if rank == 0])
 
 
 class Sampler(Protocol):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
-from nasseg.planning.samplers.base import Region
+from nasseg.planning.samplers.base import Region, draw_best, with_values
 from nasseg.space import Choice
 
 
@@ -26,15 +25,11 @@ class EvolutionSampler:
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Draw a uniform sample or mutate the winner of a tournament."""
-        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.candidate.feasible]
+        scored = with_values(history)
         choice: Choice
         if len(scored) < self._population:
             choice = self._space.sample(rng)
             return choice
         drawn = rng.sample(scored[-self._population :], self._tournament)
-        highest = max(tried.level for tried, _ in drawn)
-        furthest = [(tried, values) for tried, values in drawn if tried.level == highest]
-        ranks = non_dominated_ranks([values for _, values in furthest])
-        parent = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
-        choice = rng.choice(list(self._space.neighbours(parent.choice)))
+        choice = rng.choice(list(self._space.neighbours(draw_best(drawn, rng).choice)))
         return choice

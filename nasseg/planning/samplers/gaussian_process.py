@@ -12,7 +12,7 @@ import numpy as np
 from nasseg.cost.calibration import Array
 from nasseg.cost.gaussian_process import GaussianProcess, matern
 from nasseg.planning.candidates import Trial
-from nasseg.planning.samplers.base import Region
+from nasseg.planning.samplers.base import Region, with_values
 from nasseg.space import Choice, Space
 from nasseg.space.decisions import Decision
 
@@ -48,7 +48,7 @@ class GaussianProcessSampler:
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Propose the point of most expected improvement, or a random one while few trials have values."""
-        scored = [tried for tried in history if tried.values is not None and tried.candidate.feasible][-MOST_TRIALS:]
+        scored = with_values(history)[-MOST_TRIALS:]
         if len(scored) < LEAST_TRIALS:
             return self._region.draw(rng)
         values = scalarised(at_top(scored), rng)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
-from nasseg.planning.samplers.base import Region
+from nasseg.planning.samplers.base import Region, draw_best, with_values
 from nasseg.space import Choice
 
 
@@ -25,14 +24,10 @@ class NeighbourhoodSampler:
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
         """Draw a uniform sample or a neighbour of the best."""
-        scored = [(tried, tried.values) for tried in history if tried.values is not None and tried.candidate.feasible]
+        scored = with_values(history)
         choice: Choice
         if not scored or rng.random() < self._uniform_share:
             choice = self._space.sample(rng)
         else:
-            highest = max(tried.level for tried, _ in scored)
-            furthest = [(tried, values) for tried, values in scored if tried.level == highest]
-            ranks = non_dominated_ranks([values for _, values in furthest])
-            best = rng.choice([tried for (tried, _), rank in zip(furthest, ranks, strict=True) if rank == 0])
-            choice = rng.choice(list(self._space.neighbours(best.choice)))
+            choice = rng.choice(list(self._space.neighbours(draw_best(scored, rng).choice)))
         return choice
