@@ -117,18 +117,15 @@ class Space(BaseModel, ABC, Generic[C]):
 
     def dial_of(self, choice: C) -> tuple[Decision, int]:
         """Return the dial's decision at a point, with the position of the option taken; raises as `dialled` does."""
-        taken = next((made for made in self.made(choice) if made[0].name == self.dial), None)
-        if taken is None:
-            raise ValueError(f"dial is {self.dial!r}, but must be a decision of every point: name one that is")
-        return taken
+        return self._dial_in(self.made(choice))
 
     def dialled(self, choice: C, position: int) -> C:
         """Return the point with the dial's option at `position`, and all else kept.
 
         Raises `ValueError` if the space has no dial.
         """
-        dial, _ = self.dial_of(choice)
         made = self.made(choice)
+        dial, _ = self._dial_in(made)
         return self._choice([(decision, position if decision == dial else taken) for decision, taken in made])
 
     def sample(self, rng: random.Random) -> C:
@@ -174,6 +171,12 @@ class Space(BaseModel, ABC, Generic[C]):
         if choice != found:
             raise ValueError(f"choice: {difference(found.model_dump(mode='json'), choice.model_dump(mode='json'))}")
         return choice
+
+    def _dial_in(self, made: Made) -> tuple[Decision, int]:
+        taken = next((one for one in made if one[0].name == self.dial), None)
+        if taken is None:
+            raise ValueError(f"dial is {self.dial!r}, but must be a decision of every point: name one that is")
+        return taken
 
     def _choice(self, made: Made) -> C:
         return self._choice_type().model_validate(as_json(made))
