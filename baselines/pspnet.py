@@ -1,11 +1,10 @@
 """PSPNet (Zhao et al., arXiv 1612.01105): pyramid pooling over four grids, and an auxiliary loss in training."""
 
 from baselines.backbones.resnet import resnet50_layers
+from baselines.encoder_decoder.contexts import PSP_GRIDS, pools_by_grid
 from baselines.heads import auxiliary_head, classifier, conv3x3
 from nasseg.graph import Architecture, Builder
-from nasseg.ops import Concat, Dropout, PyramidPool
-
-GRIDS = (1, 2, 3, 6)
+from nasseg.ops import Concat, Dropout
 
 
 def pspnet_resnet50(num_classes: int = 19) -> Architecture:
@@ -17,9 +16,9 @@ def pspnet_resnet50(num_classes: int = 19) -> Architecture:
     image = g.input()
     layers = resnet50_layers(g, image, 8)
     features = layers.layer4
-    width = g.channels(features) // len(GRIDS)
+    width = g.channels(features) // len(PSP_GRIDS)
     with g.scope("cell"):
-        pools = [g.add(f"pool{grid}", PyramidPool(out_channels=width, grid=(grid, grid)), features) for grid in GRIDS]
+        pools = pools_by_grid(g, features, width, PSP_GRIDS)
         joined = g.add("concat", Concat(), features, *pools)
         x = g.add("projection", conv3x3(512, separable=False), joined)
         x = g.add("dropout", Dropout(probability=0.1), x)

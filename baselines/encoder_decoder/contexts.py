@@ -45,19 +45,18 @@ def image_pooling(g: Builder, features: str, width: int, output_stride: int) -> 
 def pyramid_pooling(g: Builder, features: str, width: int, output_stride: int) -> str:
     """Add PSPNet's pyramid pooling (arXiv 1612.01105, §3.2): four grids, concatenated with the map; 3×3 convolution."""
     channels = max(8, width // len(PSP_GRIDS))
-    pools = [
-        g.add(f"pool{grid}", PyramidPool(out_channels=channels, grid=(grid, grid)), features) for grid in PSP_GRIDS
-    ]
+    pools = pools_by_grid(g, features, channels, PSP_GRIDS)
     return g.add("projection", conv3x3(width, separable=False), g.add("concat", Concat(), features, *pools))
 
 
 def simple_pyramid_pooling(g: Builder, features: str, width: int, output_stride: int) -> str:
     """Add PP-LiteSeg's SPPM (arXiv 2204.02681, §3.4): three grids, added up; 3×3 convolution."""
-    pools = _pools(g, features, width, SPPM_GRIDS)
+    pools = pools_by_grid(g, features, width, SPPM_GRIDS)
     return g.add("projection", conv3x3(width, separable=False), g.add("sum", Add(), *pools))
 
 
-def _pools(g: Builder, features: str, width: int, grids: Sequence[int]) -> list[str]:
+def pools_by_grid(g: Builder, features: str, width: int, grids: Sequence[int]) -> list[str]:
+    """Add a projected pool of `width` channels for each grid."""
     return [g.add(f"pool{grid}", PyramidPool(out_channels=width, grid=(grid, grid)), features) for grid in grids]
 
 

@@ -16,6 +16,13 @@ CONVOLUTIONS: dict[Convolution, Callable[[int], Op]] = {
     "conv3x3": lambda width: conv3x3(width, separable=False),
     "separable3x3": lambda width: conv3x3(width, separable=True),
 }
+JOINS: dict[Fusion, tuple[str, Op]] = {
+    "add": ("sum", Add()),
+    "concat": ("concat", Concat()),
+    "spatial_attention": ("fusion", AttentionFusion(attention="spatial")),
+    "channel_attention": ("fusion", AttentionFusion(attention="channel")),
+}
+"""Fusions by one operator on the deeper map, upsampled, and the lateral one, with the node's name."""
 SQUEEZE = 4
 """Channels to each of those in the middle of feature fusion's attention."""
 
@@ -39,8 +46,10 @@ def _level(g: Builder, x: str, tap: str, level: Level, design: Design) -> str:
         if g.channels(x) != width:
             x = g.add("project", conv1x1(width), x)
     up = g.add("upsample", Resize(), x, lateral)
-    x = FUSIONS[level.fusion](g, up, lateral, width)
-    if level.fusion == "feature_fusion" or design.refine == "none":
+    if level.fusion == "feature_fusion":
+        return feature_fusion(g, up, lateral, width)
+    x = g.add(*JOINS[level.fusion], up, lateral)
+    if design.refine == "none":
         return x
     for number in range(1, design.repeats + 1):
         x = g.add(f"conv{number}", CONVOLUTIONS[design.refine](width), x)
@@ -56,22 +65,6 @@ def _lateral(g: Builder, tap: str, level: Level, width: int) -> str:
         return g.add("conv", CONVOLUTIONS[level.lateral](width), tap)
 
 
-def _concat(g: Builder, up: str, lateral: str, width: int) -> str:
-    return g.add("concat", Concat(), up, lateral)
-
-
-def _add(g: Builder, up: str, lateral: str, width: int) -> str:
-    return g.add("sum", Add(), up, lateral)
-
-
-def _spatial_attention(g: Builder, up: str, lateral: str, width: int) -> str:
-    return g.add("fusion", AttentionFusion(attention="spatial"), up, lateral)
-
-
-def _channel_attention(g: Builder, up: str, lateral: str, width: int) -> str:
-    return g.add("fusion", AttentionFusion(attention="channel"), up, lateral)
-
-
 def feature_fusion(g: Builder, up: str, lateral: str, width: int) -> str:
     """Add BiSeNet's feature fusion (arXiv 1808.00897, §3.2): concatenated, projected, and x + x · attention."""
     x = g.add("projection", conv1x1(width), g.add("concat", Concat(), lateral, up))
@@ -79,15 +72,6 @@ def feature_fusion(g: Builder, up: str, lateral: str, width: int) -> str:
     attention = g.add("squeeze", Conv(out_channels=max(1, width // SQUEEZE), kernel=1, norm="none"), attention)
     attention = g.add("excite", Conv(out_channels=width, kernel=1, norm="none", activation="none"), attention)
     return g.add("sum", Add(), x, g.add("gate", Gate(), x, attention))
-
-
-FUSIONS: dict[Fusion, Callable[[Builder, str, str, int], str]] = {
-    "add": _add,
-    "concat": _concat,
-    "spatial_attention": _spatial_attention,
-    "channel_attention": _channel_attention,
-    "feature_fusion": feature_fusion,
-}
 
 
 def _sum(g: Builder, outputs: list[str]) -> str:
