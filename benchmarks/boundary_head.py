@@ -21,6 +21,7 @@ import torch
 from nasseg import plugins
 from nasseg.data import evaluation_batches, open_dataset
 from nasseg.data.resized import Resized
+from nasseg.graph import write_atomically
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import OWN_RECIPES, recipe
@@ -96,9 +97,7 @@ def kept(file, result):
     """What `result()` gives, from `file` if it was there before."""
     if not file.exists():
         print(f"{file.stem} …", flush=True)
-        temporary = file.with_suffix(".part")
-        temporary.write_text(json.dumps(result()))
-        temporary.rename(file)
+        write_atomically(file, json.dumps(result()))
     return json.loads(file.read_text())
 
 

@@ -28,6 +28,7 @@ from nasseg import plugins
 from nasseg.data import Augment, Batch, evaluation_batches, open_dataset, training_batches
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
+from nasseg.graph import write_atomically
 from nasseg.network import Network
 from nasseg.rank_correlation import kendall, spearman
 from nasseg.train.device import mixed_precision_dtype
@@ -134,9 +135,7 @@ def kept(file, result):
     """What `result()` gives, from `file` if it was there before."""
     if not file.exists():
         print(f"{file.stem} …", flush=True)
-        temporary = file.with_suffix(".part")
-        temporary.write_text(json.dumps(result()))
-        temporary.rename(file)
+        write_atomically(file, json.dumps(result()))
     return json.loads(file.read_text())
 
 
