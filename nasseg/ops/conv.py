@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from nasseg.ops.base import Channels, OutChannelsOp, Pair, as_pair
+from nasseg.ops.depthwise import convolve
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
 
 
@@ -40,9 +41,14 @@ def conv_layer(
     padding: Padding = "centred",
 ) -> nn.Conv2d:
     """A convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
-    layer = _TensorFlowConv2d if padding == "tensorflow" and stride > 1 else nn.Conv2d
     half = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
+    layer = _TensorFlowConv2d if padding == "tensorflow" and stride > 1 else _CentredConv2d
     return layer(in_channels, channels, kernel, stride, half, dilation=rate, groups=groups, bias=bias)
+
+
+class _CentredConv2d(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return convolve(self, input, self.padding)  # type: ignore[arg-type] # a pair, as `conv_layer` gave it
 
 
 class _TensorFlowConv2d(nn.Conv2d):
@@ -54,7 +60,7 @@ class _TensorFlowConv2d(nn.Conv2d):
             max(rate * (kernel - 1) + 1 - stride + -size % stride, 0) for size, kernel, stride, rate in sides
         )
         padded = F.pad(input, (right // 2, right - right // 2, down // 2, down - down // 2))
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return convolve(self, padded, (0, 0))
 
 
 class Conv(OutChannelsOp):

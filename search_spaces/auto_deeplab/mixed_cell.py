@@ -134,7 +134,7 @@ def side_by_side(chain: nn.Module, copies: int) -> nn.Module:
                 wide.append(_Repeat(copies))
             inputs = 1 if shared else copies
             conv = skip_init(  # type: ignore[no-untyped-call]
-                nn.Conv2d,
+                type(layer),
                 layer.in_channels * inputs,
                 layer.out_channels * copies,
                 layer.kernel_size,
