@@ -5,6 +5,8 @@ from __future__ import annotations
 from nasseg.data.dataset import Sample, Split
 
 LIMIT_BYTES = 1 << 30
+BYTES_PER_PIXEL = 4
+"""Of a sample: three colours and the mask."""
 
 
 class InMemory(Split):

@@ -10,6 +10,7 @@ from typing import Any
 from nasseg import plugins
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
+from nasseg.graph import Architecture
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
@@ -18,7 +19,8 @@ from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import derive_plan, relaxation_options
+from nasseg.planning.plan import derive_plan
+from nasseg.planning.relaxations import relaxation_options
 from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
 from nasseg.space import Space
@@ -26,6 +28,8 @@ from nasseg.space.relaxation import Relaxable
 
 CHECKED = 50
 """Random networks whose operators a latency table must have, and whose backbones pretrained weights."""
+TIMED = 4
+"""Networks whose training steps are timed, where they differ."""
 REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
 
@@ -49,8 +53,9 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
-    first = problem.architecture(next(iter(problem.references.values())))
-    speed = measure_speed(space, first, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
+    speed = measure_speed(
+        space, _typical(problem), problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
+    )
     plan = derive_plan(
         options,
         speed,
@@ -61,6 +66,15 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         references=len(problem.references),
     )
     return SearchConfig.of(problem.options.model_copy(update={"sampler": problem.sampler}), plan)
+
+
+def _typical(problem: Problem) -> list[Architecture]:
+    """The networks whose speed is measured: the first reference and, if whole networks are trained, some others."""
+    choices = list(problem.references.values())[:1]
+    if problem.space.shared_stage is None:
+        rng = random.Random("networks to time")
+        choices += [problem.fitting.draw(rng).choice for _ in range(TIMED - 1)]
+    return [problem.architecture(choice) for choice in choices]
 
 
 def check_weights(problem: Problem) -> None:

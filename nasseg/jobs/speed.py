@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import mean
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ import torch
 from nasseg.data import Augment, Batch, Split, training_batches
 from nasseg.data.resized import Resized, scaled
 from nasseg.graph import Architecture
-from nasseg.planning.machine import Speed
-from nasseg.planning.plan import LABEL_STRIDE, batch_size, relax_recipe, search_crop
+from nasseg.planning.machine import Speed, batch_size
+from nasseg.planning.plan import LABEL_STRIDE, search_crop
+from nasseg.planning.relaxations import relax_recipe
 from nasseg.space import Space
 from nasseg.space.relaxation import Relaxable, RelaxationOptions
 from nasseg.train.fit import seeded_network
@@ -23,47 +25,63 @@ from nasseg.train.trainer import Trainer
 
 def measure_speed(
     space: Space[Any],
-    architecture: Architecture,
+    architectures: Sequence[Architecture],
     split: Split,
     image_scale: float,
     device: torch.device,
     threads: int,
     relaxation: RelaxationOptions | None = None,
 ) -> Speed:
-    """Time training steps of a network of the space on crops of `split`'s images at `image_scale`.
+    """Time training steps of networks of the space on crops of `split`'s images at `image_scale`; their mean counts.
 
-    With options of a `relaxation`, also time its steps.
+    Steps at half the scale tell what does not grow with the images. With options of a `relaxation`, time its steps too.
     """
-    height, width = split[0].mask.shape
-    crop = search_crop((height, width), image_scale)
     torch.set_num_threads(threads)
-    batches = training_batches(
-        Resized(split, image_scale), Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device
+    scales = (image_scale, image_scale / 2)
+    times, fewer = (_times(space, architectures, Resized(split, scale), scale, device, relaxation) for scale in scales)
+    pixels, few = (height * width for height, width in (_crop(split, scale) for scale in scales))
+    overheads = {}
+    for name, seconds in times.items() if few < pixels else ():
+        growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels
+        overheads[name] = max(0.0, seconds - growing)
+    overheads["reading_seconds"] = times["reading_seconds"]
+    return Speed.model_validate(
+        {"proxy_step_seconds": None, **times, "image_scale": image_scale, "overheads": overheads}
     )
+
+
+def _crop(split: Split, image_scale: float) -> tuple[int, int]:
+    height, width = split[0].mask.shape
+    return search_crop((height, width), image_scale)
+
+
+def _times(
+    space: Space[Any],
+    architectures: Sequence[Architecture],
+    split: Split,
+    image_scale: float,
+    device: torch.device,
+    relaxation: RelaxationOptions | None,
+) -> dict[str, float]:
+    """Time the steps of a `Speed`, by its fields, on a split of scaled images."""
+    crop = _crop(split, 1)
+    batches = training_batches(split, Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device)
     images = next(batches).inputs
     start = time.perf_counter()
     next(batches)
-    reading = time.perf_counter() - start
-    full, forward = _time_steps(architecture, images, crop, device)
-    full, forward = full + reading, forward + reading
-    proxy = None
+    times = {"reading_seconds": time.perf_counter() - start}
+    steps = [_time_steps(architecture, images, crop, device) for architecture in architectures]
+    times["full_step_seconds"], times["forward_seconds"] = map(mean, zip(*steps, strict=True))
     if space.shared_stage is not None:
-        prefix, suffix = architecture.cut(space.shared_stage)
+        prefix, suffix = architectures[0].cut(space.shared_stage)
         with torch.inference_mode():
             features = seeded_network(prefix, 0).eval().outputs({"image": images["image"].cpu()})
         labels = scaled(crop, 1 / LABEL_STRIDE)
         inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
-        proxy, _ = _time_steps(suffix, inputs, labels, device)
-    relax = 0.0
+        times["proxy_step_seconds"], _ = _time_steps(suffix, inputs, labels, device)
     if relaxation is not None:
-        relax = _time_relaxation(space, Resized(split, image_scale), crop, device, relaxation)
-    return Speed(
-        image_scale=image_scale,
-        full_step_seconds=full,
-        proxy_step_seconds=proxy,
-        forward_seconds=forward,
-        relax_step_seconds=relax,
-    )
+        times["relax_step_seconds"] = _time_relaxation(space, split, crop, device, relaxation)
+    return times
 
 
 def _time_relaxation(

@@ -56,7 +56,7 @@ PASSES_PER_STEP = 3
 
 
 class Speed(BaseModel):
-    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker."""
+    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker, on images in memory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,9 +65,13 @@ class Speed(BaseModel):
     proxy_step_seconds: float | None
     """On stored features; `None` if there are none, and trials train whole networks."""
     forward_seconds: float
-    """Reading one batch and running the whole network on it in inference."""
+    """Running the whole network on one batch in inference."""
     relax_step_seconds: float = 0.0
-    """Updating a relaxation's weights and its architecture parameters, with reading a batch for each."""
+    """Updating a relaxation's weights and its architecture parameters."""
+    reading_seconds: float = 0.0
+    """Reading one batch of images."""
+    overheads: dict[str, float] = {}
+    """The part of a time, by its name, that does not grow with the images."""
 
     @property
     def trial_step_seconds(self) -> float:
@@ -85,7 +89,20 @@ class Speed(BaseModel):
         return batches * self.proxy_step_seconds / PASSES_PER_STEP
 
     def at(self, image_scale: float) -> Speed:
-        """Convert to another scale, in proportion to the number of pixels."""
-        factor = (image_scale / self.image_scale) ** 2
-        times = {name: value * factor for name, value in self.model_dump(exclude_none=True).items()}
-        return Speed.model_validate({"proxy_step_seconds": None, **times, "image_scale": image_scale})
+        """Convert to another scale: all but the overheads in proportion to the number of pixels."""
+        factor, times = (image_scale / self.image_scale) ** 2, {}
+        for name, seconds in self.model_dump(exclude={"image_scale", "overheads"}, exclude_none=True).items():
+            overhead = self.overheads.get(name, 0.0)
+            times[name] = overhead + factor * (seconds - overhead)
+        return self.model_copy(update={**times, "image_scale": image_scale})
+
+    def reading(self, share: float) -> Speed:
+        """Add to each step on images the reading of this share of them."""
+        names = ("full_step_seconds", "forward_seconds", "relax_step_seconds")
+        added = share * self.reading_seconds
+        return self.model_copy(update={name: getattr(self, name) + added for name in names})
+
+
+def batch_size(device: torch.device) -> int:
+    """Choose the images per step: enough to keep a GPU busy, and what a CPU can afford."""
+    return 16 if device.type == "cuda" else 8

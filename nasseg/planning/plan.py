@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 
+from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.halving import mean_work
-from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.machine import Hardware, Speed, batch_size
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import FINAL_REFERENCES, LEAST_PROXY_SHARE, SPARE_SHARE
-from nasseg.space.relaxation import RelaxationOptions
+from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
 
@@ -53,8 +53,6 @@ RELAX_SHARE = 0.5
 LEAST_RELAX_SHARE = 0.8 * LEAST_PROXY_SHARE
 """Share of the budget that relaxations may always use, however long the final takes."""
 FEWEST_RELAXATIONS, MOST_RELAXATIONS = 2, 4
-UPDATES_OF_AUTO_DEEPLAB = 15_000
-"""Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 
 TRIALS_FULL_STEPS, TRIALS_FIRST_RUNG_STEPS, TRIALS_RELAX_STEPS = 200, 60, 400
 """For a budget of trials, which has no clock."""
@@ -102,6 +100,12 @@ class _Case:
     @property
     def val_batches(self) -> float:
         return self.val_images / self.batch_size
+
+    def speed_at(self, image_scale: float) -> Speed:
+        """The speed at a scale; images that memory does not keep are read for every step."""
+        height, width = scaled(self.size, image_scale)
+        kept = min(1.0, LIMIT_BYTES / (BYTES_PER_PIXEL * height * width * self.train_images))
+        return self.speed.at(image_scale).reading(1 - kept)
 
     @property
     def most_steps(self) -> int:
@@ -181,44 +185,10 @@ def derive_plan(
     )
 
 
-def batch_size(device: torch.device) -> int:
-    """Choose the images per step: enough to keep a GPU busy, and what a CPU can afford."""
-    return 16 if device.type == "cuda" else 8
-
-
 def search_crop(size: tuple[int, int], image_scale: float) -> tuple[int, int]:
     """Choose the crop of all runs of a search: the scaled image, rounded down to multiples of 16, at least 32."""
     height, width = scaled(size, image_scale)
     return max(32, height // 16 * 16), max(32, width // 16 * 16)
-
-
-def relaxation_options(options: SearchOptions, device: torch.device) -> RelaxationOptions:
-    """Resolve a relaxation's memory options; GPUs recompute activations by default, as their memory is scarce."""
-    again = options.checkpoint_activations
-    return RelaxationOptions(
-        partial_channels=options.partial_channels or 1,
-        checkpoint_activations=device.type == "cuda" if again is None else again,
-    )
-
-
-def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> RelaxationRecipe:
-    """Derive the recipe of relaxations from the networks' crop size `crop`.
-
-    A relaxation costs tens of times as much as one network, so it gets a quarter of the images, and crops of half the
-    height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On CPUs its many small operators are faster in
-    float32. With fewer updates of α and β than Auto-DeepLab's, their learning rate grows by the root of the ratio.
-    """
-    # Adam moves a parameter by at most the learning rate per step.
-    updates = fields["steps"] * (1 - fields.get("architecture_start", ARCHITECTURE_START))
-    rate = 3e-3 * max(1.0, UPDATES_OF_AUTO_DEEPLAB / max(1, updates)) ** 0.5
-    height, width = (min(full, max(64, full // 32 * 16)) for full in crop)
-    return RelaxationRecipe(
-        batch_size=batch_size(device) // 4,
-        crop=(height, width),
-        amp=device.type != "cpu",
-        architecture_learning_rate=rate,
-        **fields,
-    )
 
 
 def _relax_recipe_for(case: _Case, crop: tuple[int, int], steps: int) -> RelaxationRecipe:
@@ -268,7 +238,7 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
 def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
     """Fit all runs into the time."""
     scale = case.options.image_scale or _largest_scale(case, final)
-    speed = case.speed.at(scale)
+    speed = case.speed_at(scale)
     full_steps = case.options.full_steps or max(
         SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
     )
@@ -276,7 +246,10 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
     features_seconds = 0.0
     if speed.proxy_step_seconds is not None:
         features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
-    rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - features_seconds)
+    # Each worker reads all images once; the rest of what memory does not keep is in the steps.
+    reading_seconds = (case.train_images + case.val_images) / case.batch_size * speed.reading_seconds
+    before_seconds = features_seconds + reading_seconds
+    rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - before_seconds)
     # While the first reference is trained, other workers train the other references and seeds.
     after_proxies_seconds = (final.rounds - CONTENTION) * full_seconds
     relax_steps, relax_share = 0, 1.0
@@ -304,7 +277,7 @@ def _largest_scale(case: _Case, final: _Final) -> float:
 
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
-    speed = case.speed.at(image_scale)
+    speed = case.speed_at(image_scale)
     seconds = FULL_SHARE * case.usable_seconds / final.rounds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds
 

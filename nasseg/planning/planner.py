@@ -10,7 +10,7 @@ from nasseg.planning.candidates import Candidates, Trial, furthest_first
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Rung
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
-from nasseg.planning.relaxation_schedule import RelaxationSchedule
+from nasseg.planning.relaxations import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.samplers.proposals import Proposals
 from nasseg.planning.settings import PlannerSettings

@@ -11,8 +11,9 @@ from nasseg.jobs.speed import measure_speed
 from nasseg.planning.config import Plan
 from nasseg.planning.machine import Hardware, Speed, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import IMAGE_SCALES, derive_plan, relaxation_options, search_crop
+from nasseg.planning.plan import IMAGE_SCALES, derive_plan, search_crop
 from nasseg.planning.planner import LEAST_PROXY_SHARE
+from nasseg.planning.relaxations import relaxation_options
 from nasseg.space.relaxation import RelaxationOptions
 from tests.jobs.tiny import DATA, TinySpace
 
@@ -289,6 +290,27 @@ def test_time_goes_with_the_number_of_pixels() -> None:
     whole = SPEED.at(1.0)
     assert (whole.full_step_seconds, whole.proxy_step_seconds, whole.forward_seconds) == (1.6, 0.08, 0.4)
     assert SPEED.at(0.5) == SPEED
+    some = SPEED.model_copy(
+        update={"overheads": {"full_step_seconds": 0.3, "reading_seconds": 0.2}, "reading_seconds": 0.2}
+    )
+    assert some.at(1.0).full_step_seconds == pytest.approx(0.3 + 4 * 0.1)
+    assert (some.at(1.0).reading_seconds, some.at(1.0).forward_seconds) == (0.2, 0.4)
+    again = some.reading(0.5)
+    assert (again.full_step_seconds, again.forward_seconds) == (0.5, pytest.approx(0.2))
+
+
+def test_images_that_memory_keeps_are_read_once() -> None:
+    reads = SPEED.model_copy(update={"reading_seconds": 0.3, "overheads": {"reading_seconds": 0.3}})
+    kept, plain = plan("10min", speed=reads, **SETTLED), plan("10min", **SETTLED)
+    assert kept.full_steps == plain.full_steps
+    once = (256 + 64) / 8 * 0.3
+    each = 2 / 1.15 / 48 / ((1 + 2 / 3) * 0.02)
+    assert plain.rungs[0] - kept.rungs[0] == pytest.approx(once * each, abs=1)
+    size = (2000, 4000)  # at half size 8 MB each, of which 134 fit
+    read, plain = (plan("60min", speed=speed, **SETTLED, size=size) for speed in (reads, SPEED))
+    share = 1 - (1 << 30) / (256 * 4 * 1000 * 2000)
+    ratio = (0.4 + share * 0.3) / 0.4
+    assert plain.full_steps / read.full_steps == pytest.approx(ratio, rel=0.02)
 
 
 def test_crops_are_in_multiples_of_sixteen() -> None:
@@ -302,11 +324,13 @@ PLAIN = TinySpace().architecture(TinySpace().references()["plain"], 3)
 
 
 def test_speed_is_measured_on_the_data() -> None:
-    found = measure_speed(TinySpace(), PLAIN, open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1)
+    found = measure_speed(TinySpace(), [PLAIN], open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1)
     assert found.image_scale == 1
     assert found.proxy_step_seconds is not None
     # Which is longest is not asserted: a pause of the process may fall into any of them.
-    assert min(found.proxy_step_seconds, found.full_step_seconds, found.forward_seconds) > 0
+    assert min(found.proxy_step_seconds, found.full_step_seconds, found.forward_seconds, found.reading_seconds) > 0
+    assert found.overheads["reading_seconds"] == found.reading_seconds
+    assert all(0 <= overhead <= getattr(found, name) for name, overhead in found.overheads.items())
     assert found.relax_step_seconds == 0
 
 
@@ -396,5 +420,5 @@ def test_every_plan_by_gradient_is_valid_and_ends_in_time(
 def test_the_speed_of_a_relaxation_is_measured() -> None:
     options = RelaxationOptions()
     images = open_dataset(DATA).split("train")
-    found = measure_speed(TinySpace(), PLAIN, images, 1.0, torch.device("cpu"), 1, options)
+    found = measure_speed(TinySpace(), [PLAIN], images, 1.0, torch.device("cpu"), 1, options)
     assert found.relax_step_seconds > found.proxy_step_seconds

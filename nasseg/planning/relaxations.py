@@ -1,11 +1,20 @@
-"""The schedule of relaxations: which part of which is trained next, and which have ended."""
+"""The relaxations of a search by gradient: how they are trained, and which part of which is next."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import torch
 
 from nasseg.planning.job import JobResult
+from nasseg.planning.machine import batch_size
+from nasseg.planning.options import SearchOptions
+from nasseg.space.relaxation import RelaxationOptions
+from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
 
+UPDATES_OF_AUTO_DEEPLAB = 15_000
+"""Of α and β: 20 epochs over half of Cityscapes in batches of 2 (§5.1)."""
 PARTS = 10
 """Jobs per relaxation, so that the budget can end it between two of them."""
 
@@ -64,3 +73,32 @@ class RelaxationSchedule:
 
     def _failed(self, seed: int) -> bool:
         return seed in self._results and self._results[seed].message is not None
+
+
+def relaxation_options(options: SearchOptions, device: torch.device) -> RelaxationOptions:
+    """Resolve a relaxation's memory options; GPUs recompute activations by default, as their memory is scarce."""
+    again = options.checkpoint_activations
+    return RelaxationOptions(
+        partial_channels=options.partial_channels or 1,
+        checkpoint_activations=device.type == "cuda" if again is None else again,
+    )
+
+
+def relax_recipe(device: torch.device, crop: tuple[int, int], **fields: Any) -> RelaxationRecipe:
+    """Derive the recipe of relaxations from the networks' crop size `crop`.
+
+    A relaxation costs tens of times as much as one network, so it gets a quarter of the images, and crops of half the
+    height and width; Auto-DeepLab's are 2 images, cut to 20 % (§5.1). On CPUs its many small operators are faster in
+    float32. With fewer updates of α and β than Auto-DeepLab's, their learning rate grows by the root of the ratio.
+    """
+    # Adam moves a parameter by at most the learning rate per step.
+    updates = fields["steps"] * (1 - fields.get("architecture_start", ARCHITECTURE_START))
+    rate = 3e-3 * max(1.0, UPDATES_OF_AUTO_DEEPLAB / max(1, updates)) ** 0.5
+    height, width = (min(full, max(64, full // 32 * 16)) for full in crop)
+    return RelaxationRecipe(
+        batch_size=batch_size(device) // 4,
+        crop=(height, width),
+        amp=device.type != "cpu",
+        architecture_learning_rate=rate,
+        **fields,
+    )

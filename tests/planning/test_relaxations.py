@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from nasseg.planning.job import Job, JobResult
-from nasseg.planning.relaxation_schedule import RelaxationSchedule
+from nasseg.planning.relaxations import RelaxationSchedule
 
 
 def result(seed: int, start: int, stop: int, found: bool = True) -> JobResult:
