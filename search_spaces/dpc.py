@@ -38,14 +38,7 @@ class DPC(Space[Cell]):
 
     def decisions(self, decide: Decide) -> None:
         """Take the input and operator of each branch, then both parts of its rate or grid."""
-        for i in range(self.branches):
-            decide.ordered(f"branches.{i}.input", range(FEATURES, i))
-            ways = (1, len(RATES) ** 2, len(GRIDS) ** 2)
-            op = decide.category(f"branches.{i}.op", ("conv1x1", "atrous", "pool"), ways=ways)
-            if op != "conv1x1":
-                field, options = ("rate", RATES) if op == "atrous" else ("grid", GRIDS)
-                for axis in range(2):
-                    decide.ordered(f"branches.{i}.{field}.{axis}", options)
+        decide_cell(decide, "branches", self.branches)
 
     def references(self) -> dict[str, Cell]:
         """Return ASPP and the published cell if B = 5, else the point with ASPP's first operators."""
@@ -55,28 +48,8 @@ class DPC(Space[Cell]):
         return {"aspp": self.canonical(Cell(branches=repeated))}
 
     def canonical(self, choice: Cell) -> Cell:
-        """Order branches as in the rooted tree that they form, with children sorted by what their subtrees compute.
-
-        The order of concatenation does not distinguish cells: the projection's weights absorb it.
-        """
-        children: dict[int, list[int]] = {}
-        for index, branch in enumerate(choice.branches):
-            children.setdefault(branch.input, []).append(index)
-
-        def code(index: int) -> tuple[object, ...]:
-            return (choice.branches[index].operator, *sorted(map(code, children.get(index, []))))
-
-        ordered: list[Branch] = []
-
-        def visit(index: int, source: int) -> None:
-            if index != FEATURES:
-                ordered.append(choice.branches[index].on(source))
-                source = len(ordered) - 1
-            for child in sorted(children.get(index, []), key=code):
-                visit(child, source)
-
-        visit(FEATURES, FEATURES)
-        return Cell(branches=tuple(ordered))
+        """Order the branches (`canonical_cell`)."""
+        return canonical_cell(choice)
 
     def parse(self, data: object) -> Cell:
         """Read a cell from a file's `choice`, or from the published file format (a list of branches)."""
@@ -91,6 +64,43 @@ class DPC(Space[Cell]):
         if self.decoder or (self.decoder is None and self.backbone != "mobilenetv2"):
             x = decoder(g, x, features.low_level, channels=self.filters, separable=True)
         return g.build(classifier(g, x, image, classes))
+
+
+def decide_cell(decide: Decide, name: str, branches: int) -> None:
+    """Decide the branches of a cell, which are the field `name` of the choice."""
+    for i in range(branches):
+        decide.ordered(f"{name}.{i}.input", range(FEATURES, i))
+        ways = (1, len(RATES) ** 2, len(GRIDS) ** 2)
+        op = decide.category(f"{name}.{i}.op", ("conv1x1", "atrous", "pool"), ways=ways)
+        if op != "conv1x1":
+            field, options = ("rate", RATES) if op == "atrous" else ("grid", GRIDS)
+            for axis in range(2):
+                decide.ordered(f"{name}.{i}.{field}.{axis}", options)
+
+
+def canonical_cell(cell: Cell) -> Cell:
+    """Order branches as in the rooted tree that they form, with children sorted by what their subtrees compute.
+
+    The order of concatenation does not distinguish cells: the projection's weights absorb it.
+    """
+    children: dict[int, list[int]] = {}
+    for index, branch in enumerate(cell.branches):
+        children.setdefault(branch.input, []).append(index)
+
+    def code(index: int) -> tuple[object, ...]:
+        return (cell.branches[index].operator, *sorted(map(code, children.get(index, []))))
+
+    ordered: list[Branch] = []
+
+    def visit(index: int, source: int) -> None:
+        if index != FEATURES:
+            ordered.append(cell.branches[index].on(source))
+            source = len(ordered) - 1
+        for child in sorted(children.get(index, []), key=code):
+            visit(child, source)
+
+    visit(FEATURES, FEATURES)
+    return Cell(branches=tuple(ordered))
 
 
 def from_published(branches: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:

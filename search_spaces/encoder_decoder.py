@@ -10,10 +10,12 @@ from typing import Annotated, ClassVar, get_args
 
 from pydantic import BeforeValidator, Field
 
+from baselines.dense_prediction_cell import PUBLISHED
 from baselines.encoder_decoder import DESIGNS, Design, encoder_decoder
 from baselines.encoder_decoder.design import DECODER_STRIDES, STRIDES, BackboneName, Context, Fusion
 from nasseg.graph import Architecture
 from nasseg.space import Decide, Space
+from search_spaces.dpc import canonical_cell, decide_cell
 
 DIAL = tuple(round(1.04**step, 3) for step in range(-58, 18))
 """Multiples of all widths, from 0.1 to 2 in steps of 4 %."""
@@ -48,7 +50,8 @@ class EncoderDecoder(Space[Design]):
         output_stride = decide.ordered("output_stride", output_strides, given=trunk_end)
         for place, stride in enumerate(STRIDES):
             _trunk(decide, f"stages.{place}", stride)
-        decide.category("context", get_args(Context))
+        if decide.category("context", get_args(Context)) == "dense_prediction_cell":
+            decide_cell(decide, "cell.branches", len(PUBLISHED.branches))
         decide.ordered("context_width", CONTEXT_WIDTHS)
         taken = [_level(decide, stride) for stride in DECODER_STRIDES if stride < output_stride]
         if any(taken):
@@ -62,6 +65,11 @@ class EncoderDecoder(Space[Design]):
         """Return the handcrafted heads, DeepLabV3+ first, on the first of the backbones."""
         names = sorted(DESIGNS, key=lambda name: name != "deeplabv3plus")
         return {name: DESIGNS[name].model_copy(update={"backbone": self.backbones[0]}) for name in names}
+
+    def canonical(self, choice: Design) -> Design:
+        """Order the branches of a dense prediction cell."""
+        cell = None if choice.cell is None else canonical_cell(choice.cell)
+        return choice.model_copy(update={"cell": cell})
 
     def architecture(self, choice: Design, classes: int) -> Architecture:
         """Build the network of a design."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from baselines.backbones import Shape, Stage
 from baselines.backbones.stages import STAGES
+from baselines.dense_prediction_cell import PUBLISHED, Cell
 from nasseg.space import Choice
 
 BackboneName = Literal[
@@ -70,7 +71,8 @@ class Design(Choice):
     """An encoder–decoder network. `width` multiplies all channels; those of the backbone end at the published ones.
 
     The image is resized by `input_scale`. The trunk ends at the stride `trunk_end`, with the first `last_stages` stages
-    there, at `output_stride` (atrous beyond it). The context module makes `context_width` channels of the deepest map.
+    there, at `output_stride` (atrous beyond it). The context module makes `context_width` channels of the deepest map;
+    `cell` is its dense prediction cell, the published one if none is given.
     The decoder goes up through the levels it takes, each refined by `repeats` convolutions `refine`; `merge` "sum"
     adds up the maps of all levels. Logits come after the convolution `final`, on a map enlarged by `upsampling`.
     """
@@ -84,6 +86,7 @@ class Design(Choice):
     stages: tuple[Kept, ...] = (Kept(),) * len(STRIDES)
     context: Context = "none"
     context_width: Width = 256
+    cell: Cell | None = None
     level16: Level = Level()
     level8: Level = Level()
     level4: Level = Level()
@@ -92,6 +95,16 @@ class Design(Choice):
     merge: Literal["last", "sum"] = "last"
     final: Convolution = "none"
     upsampling: Literal[1, 2] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_cell(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        takes_cell, cell = data.get("context") == "dense_prediction_cell", data.get("cell")
+        if cell is not None and not takes_cell:
+            raise ValueError("cell is given, but context is not dense_prediction_cell; leave one out")
+        return {**data, "cell": PUBLISHED} if takes_cell and cell is None else data
 
     @property
     def levels(self) -> list[tuple[int, Level]]:

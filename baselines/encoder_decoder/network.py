@@ -20,7 +20,7 @@ def encoder_decoder(name: str, design: Design, classes: int) -> Architecture:
     features = BACKBONES[design.backbone](g, scaled, design.output_stride, shape=design.shape)
     with g.scope("context"):
         width = kept(design.context_width, design.width)
-        x = CONTEXTS[design.context](g, features.output, width, design.output_stride)
+        x = CONTEXTS[design.context](g, features.output, width, design)
     with g.scope("decoder"):
         x = decode(g, x, dict(features.taps), design)
     with g.scope("head"):

@@ -47,7 +47,7 @@ class SearchOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    space: str = Field(default="dpc", description="dpc, auto_deeplab[:OPTIONS], or package.module:Class.")
+    space: str = Field(default="dpc", description="dpc, auto_deeplab, encoder_decoder, each with [:OPTIONS], or package.module:Class.")
     budget: Budget | str = Field(
         default=Budget(amount=30, unit="min"), description="200gpu-h, 8cpu-h, 2h, 30min or 40trials."
     )

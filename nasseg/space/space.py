@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg.errors import one_line
 from nasseg.graph import Architecture
-from nasseg.space.decisions import Decide, Decision, Made, as_json, completions, difference, read, take
+from nasseg.space.decisions import Decide, Decision, Made, Value, as_json, completions, difference, read, take
 from nasseg.space.weighted_graph import WeightedGraph
 
+MOST_OPENED = 256
+"""Points that differ in one decision and those that it opens; with more, they are not neighbours."""
 COUNTED_SAMPLES = 20
 """Random points whose counts of the space must agree."""
 
@@ -135,17 +138,38 @@ class Space(BaseModel, ABC, Generic[C]):
     def neighbours(self, choice: C) -> Iterator[C]:
         """Yield every point with one decision changed and the others kept; the dial moves by one option only.
 
-        New decisions that arise take all their options; a point in which a kept value is not an option is left out.
+        New decisions that arise take all their options, unless that makes more than `MOST_OPENED` points, there or on
+        the way back; a point in which a kept value is not an option is left out.
         """
         made = self.made(choice)
-        kept = {decision.name: decision.options[position] for decision, position in made}
+        kept = _options_taken(made)
         for decision, position in made:
             reach = 1 if decision.name == self.dial else len(decision.options)
             below = decision.options[max(0, position - reach) : position]
             above = decision.options[position + 1 : position + 1 + reach]
             for option in (*below, *above):
-                changed = {**kept, decision.name: option}
-                yield from map(self._choice, completions(self.decisions, changed))
+                found = self._completed({**kept, decision.name: option})
+                back = {**_options_taken(found[0]), decision.name: kept[decision.name]} if found else {}
+                if found and (back.keys() >= kept.keys() or self._completed(back)):
+                    yield from map(self._choice, found)
+
+    def mutated(self, choice: C, rng: random.Random) -> C:
+        """Return the point with one decision changed, drawn uniformly; decisions that arise are drawn too."""
+        made = self.made(choice)
+        changed, position = rng.choice([one for one in made if len(one[0].options) > 1])
+        other = rng.choice([option for place, option in enumerate(changed.options) if place != position])
+        kept = {**_options_taken(made), changed.name: other}
+
+        def answer(decision: Decision) -> int:
+            option = kept.get(decision.name)
+            known = decision.name in kept and option in decision.options
+            return decision.options.index(option) if known else decision.draw(rng)
+
+        return self.choose(answer)
+
+    def _completed(self, kept: Mapping[str, Value]) -> list[Made]:
+        found = list(islice(completions(self.decisions, kept), MOST_OPENED + 1))
+        return found if len(found) <= MOST_OPENED else []
 
     def size(self) -> int | None:
         """Count the points; `None` if that is impossible because decisions lack the `ways` that they need."""
@@ -189,3 +213,7 @@ class Space(BaseModel, ABC, Generic[C]):
                 if isinstance(argument, type) and issubclass(argument, Choice):
                     return cast("type[C]", argument)
         raise TypeError(f"{cls.__name__} does not name its choices, but must derive from Space[…]")
+
+
+def _options_taken(made: Made) -> dict[str, Value]:
+    return {decision.name: decision.options[position] for decision, position in made}

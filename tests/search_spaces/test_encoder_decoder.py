@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 
 from baselines.deeplabv3plus import deeplabv3plus_mobilenetv2
+from baselines.dense_prediction_cell import PUBLISHED
 from baselines.encoder_decoder import DESIGNS, encoder_decoder
 from nasseg.plugins import space as find_space
+from search_spaces.dpc import DPC
 from search_spaces.encoder_decoder import DIAL, EncoderDecoder
 
 SIZE = (180, 240)
@@ -44,3 +46,19 @@ def test_backbones_are_joined_by_plus_signs() -> None:
     assert {space.sample(random.Random(seed)).backbone for seed in range(20)} == {"mobilenetv2", "resnet18"}
     with pytest.raises(ValueError, match="backbones"):
         find_space("encoder_decoder:backbones=mobilenetv9")
+
+
+def test_any_dense_prediction_cell_is_a_context() -> None:
+    space = EncoderDecoder()
+    designs = [space.sample(random.Random(seed)) for seed in range(300)]
+    cells = [design for design in designs if design.context == "dense_prediction_cell"]
+    assert len({design.cell for design in cells}) == len(cells) > 10
+    assert all(design.cell is None for design in designs if design not in cells)
+    design = space.canonical(cells[0])
+    assert design.cell == DPC().canonical(cells[0].cell)
+    stage = space.architecture(design, 11).describe(SIZE)
+    published = space.parse({**design.model_dump(mode="json"), "cell": None})
+    assert published.cell == PUBLISHED
+    assert space.architecture(published, 11).describe(SIZE) != stage
+    with pytest.raises(ValueError, match="cell is given, but context is not dense_prediction_cell"):
+        space.parse({**design.model_dump(mode="json"), "context": "aspp"})

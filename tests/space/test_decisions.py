@@ -253,3 +253,39 @@ def test_a_space_names_the_class_of_its_choices() -> None:
 
     with pytest.raises(TypeError, match=r"Nameless .* must derive from Space\[…\]"):
         Nameless().sample(random.Random(0))
+
+
+class Opening(MadeUpSpace):
+    """An operator that opens a thousand points, and one that opens two."""
+
+    def decisions(self, decide: Decide) -> None:
+        op = decide.category("op", ("conv", "atrous", "cell"))
+        if op == "atrous":
+            decide.ordered("rate", (2, 4))
+        if op == "cell":
+            decide.ordered("rate", range(1000))
+
+
+def test_points_that_open_many_others_are_reached_by_mutation_alone() -> None:
+    space = Opening()
+    plain, cell = Point(op="conv"), Point(op="cell", rate=500)
+    assert set(space.neighbours(plain)) == {Point(op="atrous", rate=2), Point(op="atrous", rate=4)}
+    assert set(space.neighbours(cell)) == {Point(op="cell", rate=rate) for rate in range(1000) if rate != 500}
+    rng = random.Random(0)
+    assert {space.mutated(plain, rng).op for _ in range(50)} == {"atrous", "cell"}
+    assert {space.mutated(cell, rng).op for _ in range(50)} == {"conv", "atrous", "cell"}
+
+
+@every_space
+def test_mutations_are_uniform_over_decisions_and_neighbours(space: MadeUpSpace) -> None:
+    rng = random.Random(0)
+    for point in everything(space)[:4]:
+        found = Counter(space.mutated(point, rng) for _ in range(600))
+        assert found.keys() >= set(space.neighbours(point))
+        changed = Counter[str]()
+        for other, count in found.items():
+            own, theirs = values(space, point), values(space, other)
+            changed[next(name for name in own if own[name] != theirs.get(name))] += count
+        several = [decision.name for decision, _ in space.made(point) if len(decision.options) > 1]
+        assert changed.keys() == set(several)
+        assert max(changed.values()) < 1.5 * min(changed.values())

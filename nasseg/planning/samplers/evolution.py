@@ -11,7 +11,7 @@ from nasseg.space import Choice
 
 
 class EvolutionSampler:
-    """A neighbour of the best of a few trials, drawn from the latest ones; the oldest die, however good they are.
+    """A mutation of the best of a few trials, drawn from the latest ones; the oldest die, however good they are.
 
     Until the population is complete, samples are uniform. Of several trials, the best is one at the highest rung that
     no other there dominates.
@@ -31,5 +31,5 @@ class EvolutionSampler:
             choice = self._space.sample(rng)
             return choice
         drawn = rng.sample(scored[-self._population :], self._tournament)
-        choice = rng.choice(list(self._space.neighbours(draw_best(drawn, rng).choice)))
+        choice = self._space.mutated(draw_best(drawn, rng).choice, rng)
         return choice
