@@ -65,7 +65,8 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         val_images=len(problem.val),
         references=len(problem.references),
     )
-    return SearchConfig.of(problem.options.model_copy(update={"sampler": problem.sampler}), plan)
+    derived = {"sampler": problem.sampler, "objective": problem.aim}
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan)
 
 
 def _typical(problem: Problem) -> list[Architecture]:

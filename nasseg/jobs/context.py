@@ -19,7 +19,7 @@ from nasseg.network import Network
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
-from nasseg.planning.options import SearchOptions
+from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.samplers.base import Region
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
@@ -70,7 +70,7 @@ class Problem:
     @cached_property
     def fitting(self) -> Fitting[Any]:
         """The way that points are brought to the limits: scaled, except for a front, whose points differ in cost."""
-        scales = self.options.objective == "score"
+        scales = self.aim == "score"
         return Fitting(self.space, lambda choice: self.candidate(choice).constraints, scales)
 
     @cached_property
@@ -83,12 +83,19 @@ class Problem:
         return Region.of(self.fitting, params)
 
     @property
+    def aim(self) -> Aim:
+        """One score, or a front where a space has networks of all sizes and no limit says which are wanted."""
+        if self.options.objective is not None:
+            return self.options.objective
+        return "pareto" if self.space.dial is not None and not self.options.limits.given else "score"
+
+    @property
     def sampler(self) -> str:
         """The name of the sampler, unless given the one that did best in searches of this kind."""
         options = self.options
         if options.sampler is not None:
             return options.sampler
-        if options.objective == "pareto":
+        if self.aim == "pareto":
             return "nsga2"
         if options.strategy == "gradient":
             return "neighbourhood"

@@ -10,7 +10,7 @@ from pydantic import Field
 from nasseg import plugins
 from nasseg.database import given_again
 from nasseg.planning.budget import Budget
-from nasseg.planning.options import SearchOptions
+from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.settings import PlannerSettings
 from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.recipe import Recipe
@@ -41,6 +41,7 @@ class SearchConfig(SearchOptions):
 
     budget: Budget
     sampler: str
+    objective: Aim
     plan: Plan
 
     @classmethod

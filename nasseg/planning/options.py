@@ -41,13 +41,16 @@ GRADIENT = Shown("Search by gradient")
 class SearchOptions(BaseModel):
     """All options of a search.
 
-    An option left at `None` is derived: the sampler from strategy, objective and space, the rest from the budget and
-    the measured speed. Limits are kept as written; `rungs` may also be text, as on the command line: `"60,180"`.
+    An option left at `None` is derived: objective and sampler from strategy, limits and space, the rest from the
+    budget and the measured speed. Limits are kept as written; `rungs` may also be text, as on the command line:
+    `"60,180"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    space: str = Field(default="dpc", description="dpc, auto_deeplab, encoder_decoder, each with [:OPTIONS], or package.module:Class.")
+    space: str = Field(
+        default="dpc", description="dpc, auto_deeplab or encoder_decoder, with [:OPTIONS], or package.module:Class."
+    )
     budget: Budget | str = Field(
         default=Budget(amount=30, unit="min"), description="200gpu-h, 8cpu-h, 2h, 30min or 40trials."
     )
@@ -73,7 +76,11 @@ class SearchOptions(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
 
-    objective: Annotated[Aim, COUNTS] = Field(default="score", description="One score, or a front of mIoU and cost.")
+    objective: Annotated[Aim | None, COUNTS] = Field(
+        default=None,
+        description="One score, or a front of mIoU and cost: pareto for a space with a dial if no limit is given, else "
+        "score.",
+    )
     cost_weight: Annotated[float, COUNTS] = Field(
         default=-0.07, le=0, description="Exponent of relative cost in the score, at most 0, which ignores cost."
     )

@@ -214,6 +214,7 @@ class SearchReporter:
             relaxations=snapshots(search.folder),
             limits=str(search.config.limits),
             training=training_text(search),
+            front=search.objective.aim == "pareto",
         )
         write_report(search.folder / REPORT_FILE, report)
 

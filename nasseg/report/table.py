@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+FRONT_TITLE = "What each cost buys"
+
+
 def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) -> None:
     """Write one line per candidate: how far it got, its mIoU by rung and end to end, costs, score, and its choice.
 
@@ -78,26 +81,35 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
 
 
 def front_table(rows: Sequence[Row]) -> Table:
-    """Tell what each cost buys: of networks trained end to end, the front and the references, cheapest first.
-
-    The last column has the best mIoU of any that costs no more and keeps the limits.
-    """
+    """Make the table of `front_rows`."""
     from rich.table import Table
 
+    header, *body = front_rows(rows)
+    table = Table(title=FRONT_TITLE)
+    for column in header[:-1]:
+        table.add_column(column, justify="right")
+    table.add_column(header[-1], no_wrap=True)
+    for cells in body:
+        table.add_row(*cells)
+    return table
+
+
+def front_rows(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    """Tell what each cost buys: of networks trained end to end, the front and the references, cheapest first.
+
+    A header, then a row a network; one column has the best mIoU of any that costs no more and keeps the limits.
+    """
     trained = [row for row in rows if row.full_miou is not None]
     name, costs = cost_axis(trained)
     points = [(cost, row.full_miou, row) for cost, row in zip(costs, trained, strict=True) if cost and row.full_miou]
-    table = Table(title="What each cost buys")
-    for column in (name, "mIoU end to end", "best for no more"):
-        table.add_column(column, justify="right")
-    table.add_column("network", no_wrap=True)
+    found = [(name, "mIoU end to end", "best for no more", "network")]
     best = 0.0
     for cost, miou, row in sorted(points, key=lambda point: (point[0], -point[1])):
         is_better = row.feasible and miou > best
         best = miou if is_better else best
         if is_better or row.label is not None:
-            table.add_row(f"{cost:.2f}", full_miou_text(row), miou_text(best or None), row.name)
-    return table
+            found.append((f"{cost:.2f}", full_miou_text(row), miou_text(best or None), row.name))
+    return found
 
 
 def miou_text(miou: float | None) -> str:

@@ -163,20 +163,24 @@ def test_a_limit_that_nothing_can_be_scaled_to_is_refused_and_the_plan_is_for_sc
 
 
 @pytest.mark.parametrize(
-    ("options", "sampler"),
+    ("options", "aim", "sampler"),
     [
-        ({}, "tpe"),
-        ({"max_params": "3K"}, "gp"),
-        ({"max_params": "3K", "space": SPACE}, "tpe"),
-        ({"max_params": "3K", "strategy": "gradient"}, "neighbourhood"),
-        ({"max_params": "3K", "objective": "pareto"}, "nsga2"),
-        ({"strategy": "gradient", "objective": "pareto"}, "nsga2"),
-        ({"max_params": "3K", "sampler": "random"}, "random"),
+        ({}, "pareto", "nsga2"),
+        ({"objective": "score"}, "score", "tpe"),
+        ({"space": SPACE}, "score", "tpe"),
+        ({"max_params": "3K"}, "score", "gp"),
+        ({"max_params": "3K", "space": SPACE}, "score", "tpe"),
+        ({"max_params": "3K", "strategy": "gradient"}, "score", "neighbourhood"),
+        ({"max_params": "3K", "objective": "pareto"}, "pareto", "nsga2"),
+        ({"strategy": "gradient", "objective": "pareto"}, "pareto", "nsga2"),
+        ({"max_params": "3K", "sampler": "random"}, "score", "random"),
     ],
 )
-def test_the_sampler_follows_from_what_is_searched_unless_it_is_given(options: dict[str, Any], sampler: str) -> None:
+def test_aim_and_sampler_follow_from_what_is_searched_unless_given(
+    options: dict[str, Any], aim: str, sampler: str
+) -> None:
     problem = Problem(SearchOptions(**{**ASKED, "space": "tests.jobs.tiny:ScaledTinySpace", **options}))
-    assert problem.sampler == sampler
+    assert (problem.aim, problem.sampler) == (aim, sampler)
 
 
 def _network(kernel: int, channels: int) -> Architecture:

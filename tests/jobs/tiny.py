@@ -165,6 +165,7 @@ def tiny_config(budget: str = "5trials", space: str = SPACE, runner: Any = "in-p
         data=DATA,
         runner=runner,
         sampler="random",
+        objective="score",
         device="cpu",
         plan=tiny_plan(**plan),
     )

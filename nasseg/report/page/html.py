@@ -12,7 +12,16 @@ from nasseg.experiment.trust import Trust
 from nasseg.graph import Architecture, write_atomically
 from nasseg.report.page.elements import difference, document, drawings, plot, ratio, section, table, tile
 from nasseg.report.rows import Row, rung_runs_of
-from nasseg.report.table import billions_text, cost_texts, full_miou_text, latency_text, millions_text, miou_text
+from nasseg.report.table import (
+    FRONT_TITLE,
+    billions_text,
+    cost_texts,
+    front_rows,
+    full_miou_text,
+    latency_text,
+    millions_text,
+    miou_text,
+)
 
 COMPARED_BY_CLASS = 4
 """References beside the best network in the table of classes, as far as a page is wide."""
@@ -29,7 +38,7 @@ class Report:
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
     `history` is the best score so far against the budget spent, as (minutes, score). `place` is the part of the best
     architecture that is drawn, `None` for all of it; `graphs` are further drawings of it. `limits` tells the limits on
-    candidates, if any, and `training` how these were trained.
+    candidates, if any, and `training` how these were trained. `front` asks for what each cost buys.
     """
 
     title: str
@@ -46,6 +55,7 @@ class Report:
     relaxations: Sequence[RelaxationSnapshot] = ()
     limits: str = ""
     training: str = ""
+    front: bool = False
 
     @property
     def best_row(self) -> Row:
@@ -77,6 +87,7 @@ def page(report: Report) -> str:
         _headline(report),
         section("Best against the references", _comparison(report)),
         section("Accuracy against cost", plot(front_plot(report.rows, report.best), "front", script=True)),
+        section(FRONT_TITLE, _front(report)) if report.front else "",
         section("Score against budget", plot(budget_plot(report.history, baseline_score), "budget")),
     ]
     if report.architecture is not None:
@@ -156,6 +167,11 @@ def _comparison(report: Report) -> str:
         for row in rows
     ]
     return table(header, body, first_bold=True) + _conditions(rows)
+
+
+def _front(report: Report) -> str:
+    header, *body = front_rows(report.rows)
+    return table(header, [tuple(map(escape, cells)) for cells in body])
 
 
 def _conditions(rows: Iterable[Row]) -> str:

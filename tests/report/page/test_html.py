@@ -164,3 +164,11 @@ def test_a_table_of_classes_is_no_wider_than_the_page() -> None:
     assert len(found[0]) == 1 + 1 + 7, "all references are compared"
     by_class = next(table for table in found if table[0][0] == "class")
     assert by_class[0] == ["class", "b" * 10, "head0", "head1", "head2", "head3"]
+
+
+def test_a_front_tells_what_each_cost_buys() -> None:
+    assert "What each cost buys" not in page(REPORT)
+    found = tables(page(replace(REPORT, front=True)))
+    bought = next(table for table in found if table[0][-1] == "network")
+    assert bought[0] == ["latency (ms)", "mIoU end to end", "best for no more", "network"]
+    assert len(bought) > 1
