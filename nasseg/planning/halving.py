@@ -34,7 +34,9 @@ class Rung:
         self._finished: dict[int, tuple[float, ...]] = {}
         self._failed: set[int] = set()
         self._promoted: set[int] = set()
-        self._ranking: list[int] | None = []
+        self._ranking: list[int] = []
+        self._waiting: list[int] = []
+        self._is_sorted = True
 
     def __len__(self) -> int:
         return len(self._finished) + len(self._failed)
@@ -51,29 +53,41 @@ class Rung:
         if len(objectives) != expected or not all(map(math.isfinite, objectives)):
             raise ValueError(f"objectives of candidate {number} are {objectives}; must be {expected} finite numbers")
         self._finished[number] = tuple(objectives)
-        if expected == 1 and self._ranking is not None:
-            insort(self._ranking, number, key=lambda known: (-self._finished[known][0], known))
-        else:
-            self._ranking = None
+        self._is_sorted = self._is_sorted and expected == 1
+        if self._is_sorted:
+            insort(self._ranking, number, key=self._place)
+            if number not in self._promoted:
+                insort(self._waiting, number, key=self._place)
 
     def promote(self, number: int) -> None:
         """Note that a candidate was promoted."""
         self._promoted.add(number)
+        if number in self._waiting:
+            self._waiting.remove(number)
 
     def promotable(self, limit: int) -> list[int]:
         """Return up to `limit` candidates that may be promoted now, best first."""
         free = len(self) // self._reduction - len(self._promoted)
-        return self.waiting()[: min(limit, free)] if free > 0 else []
+        return list(self.waiting()[: min(limit, free)]) if free > 0 else []
 
-    def waiting(self) -> list[int]:
+    def waiting(self) -> Sequence[int]:
         """Return all that were not promoted and did not fail, best first."""
-        return [number for number in self.ranking() if number not in self._promoted]
+        self._sort()
+        return self._waiting
 
-    def ranking(self) -> list[int]:
+    def ranking(self) -> Sequence[int]:
         """Return all that did not fail, best first."""
-        if self._ranking is None:
-            self._ranking = self._ranked()
+        self._sort()
         return self._ranking
+
+    def _place(self, number: int) -> tuple[float, int]:
+        return -self._finished[number][0], number
+
+    def _sort(self) -> None:
+        if not self._is_sorted:
+            self._ranking = self._ranked()
+            self._waiting = [number for number in self._ranking if number not in self._promoted]
+            self._is_sorted = True
 
     def _ranked(self) -> list[int]:
         numbers = np.array(list(self._finished))

@@ -13,10 +13,11 @@ from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
+from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE
 from nasseg.planning.halving import mean_work
 from nasseg.planning.machine import Hardware, Speed, batch_size
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.planner import FINAL_REFERENCES, LEAST_PROXY_SHARE, SPARE_SHARE
+from nasseg.planning.planner import FINAL_REFERENCES
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe
@@ -37,6 +38,8 @@ PROXY_OVERHEAD_SECONDS = 0.7
 
 FULL_SHARE = 0.5
 """Share of the time for training end to end: first the handcrafted reference, later the finalists."""
+MOST_RUN_SHARE = 0.125
+"""Share of the time for one such run, so that even where it takes three times as long a final can follow."""
 FEWEST_FULL_STEPS = 120
 """Of end-to-end runs; images are scaled down, within `IMAGE_SCALES`, until the time suffices for these."""
 SHORTEST_STEPS = 10
@@ -278,7 +281,8 @@ def _largest_scale(case: _Case, final: _Final) -> float:
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
     speed = case.speed_at(image_scale)
-    seconds = FULL_SHARE * case.usable_seconds / final.rounds - speed.scoring_seconds(case.val_batches)
+    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / CONTENTION)
+    seconds = share * case.usable_seconds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds
 
 

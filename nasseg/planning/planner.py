@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from nasseg.planning.candidates import Candidates, Trial, furthest_first
+from nasseg.planning.config import PlannerSettings
+from nasseg.planning.final import Clock, Final
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Rung
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.relaxations import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.samplers.proposals import Proposals
-from nasseg.planning.settings import PlannerSettings
 from nasseg.space import Choice, Space
 
-LEAST_PROXY_SHARE = 0.3
-"""Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
-SPARE_SHARE = 0.05
-"""Share of the budget left for what a plan does not foresee."""
 FINAL_REFERENCES = 2
 """References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 
@@ -44,7 +42,7 @@ class Planner:
     `relaxed`, a planner continues as if it had handed out those jobs itself.
 
     For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
-    time of end-to-end runs, so that the final fits.
+    time of end-to-end runs, so that the final fits (`Final`). No job starts that cannot end in time.
     """
 
     def __init__(
@@ -62,7 +60,8 @@ class Planner:
         relaxed: Iterable[JobResult] = (),
     ) -> None:
         self.settings = settings
-        self._total_seconds = total_seconds
+        self._clock = Clock(total_seconds)
+        self._final = Final(settings, self._clock, space.shared_stage is not None)
         self._seed = seed
         self._space, self._values = space, values
         self._candidates = Candidates(describe)
@@ -71,11 +70,9 @@ class Planner:
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
-        self._fulls_in_flight: set[tuple[str, int]] = set()
         # Each search seed trains relaxations of its own.
         seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
         self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
-        self._longest_full_seconds = 0.0
         self._proxies_open = True
         self._waiting_to_start: list[Trial] = []
         self._jobs_handed_out = 0
@@ -104,6 +101,7 @@ class Planner:
 
         Raises `RuntimeError` if all relaxations failed.
         """
+        self._clock.set(spent)
         planned = self._by_plan(spent)
         for result in self._relaxing.end(planned):
             self._settle(result)
@@ -111,7 +109,8 @@ class Planner:
         if job is None and spent < 1:
             if self._prepared:
                 # Once the final has begun, no new contenders join, however fast it turns out to be.
-                self._proxies_open = self._proxies_open and planned < self.settings.proxy_share
+                fits = self._clock.fits(self.settings.rungs[0], self._final_starts_at())
+                self._proxies_open = self._proxies_open and fits and planned < self.settings.proxy_share
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
                 job = self._relax_job(planned) or self._full_job()
@@ -121,7 +120,7 @@ class Planner:
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
             elif job.task != "relax":
-                self._fulls_in_flight.add((job.candidates[0].key, job.seed))
+                self._final.start(self._candidates[job.candidates[0].key], job.seed)
         return job
 
     def tell(self, result: JobResult) -> None:
@@ -133,16 +132,16 @@ class Planner:
         self._idle = False
         if job.task == "relax":
             self._relaxing.take_in(result)
+        elif job.task == "proxy":
+            self._clock.note(job.stop_step, result.seconds)
         for outcome in result.outcomes:
             trial = self._candidates[outcome.key]
             if job.task == "proxy":
                 self._proxies_in_flight.discard(outcome.key)
                 self._finish_rung(trial, outcome, job.stop_step)
             else:
-                self._fulls_in_flight.discard((outcome.key, job.seed))
                 trial.full[job.seed] = outcome
-                if outcome.status == "ok" and (job.task == "full" or self._space.shared_stage is None):
-                    self._longest_full_seconds = max(self._longest_full_seconds, result.seconds)
+                self._final.end(trial, job.seed, job.task, result.seconds if outcome.status == "ok" else None)
 
     @property
     def done(self) -> bool:
@@ -203,15 +202,14 @@ class Planner:
         return outcome is not None and outcome.status == "ok"
 
     def _by_plan(self, spent: float) -> float:
-        """Rescale `spent` so that the final still fits, given the longest full run so far."""
-        settings = self.settings
-        if not self._longest_full_seconds or math.isinf(self._total_seconds):
+        """Rescale `spent` so that the final still fits, given the runs so far."""
+        if math.isinf(self._clock.total_seconds):
             return spent
-        contenders = settings.finalists + min(FINAL_REFERENCES, len(self._references))
-        trained = sum(len(trial.full) for trial in self.trials)
-        rounds = math.ceil((contenders * settings.seeds - trained) / settings.concurrency)
-        final = rounds * self._longest_full_seconds / self._total_seconds
-        return spent * settings.proxy_share / max(LEAST_PROXY_SHARE, 1 - SPARE_SHARE - final)
+        return spent * self.settings.proxy_share * self._clock.total_seconds / max(1e-9, self._final_starts_at())
+
+    def _final_starts_at(self) -> float:
+        contenders = self.settings.finalists + min(FINAL_REFERENCES, len(self._references))
+        return self._final.starts_at(contenders, [*self._finalists(), *self._final_references()])
 
     def _prepare_job(self) -> Job | None:
         reference = self._references[0]
@@ -244,7 +242,7 @@ class Planner:
         group = self._settled_to_train()
         if not group and self._proxies_open and self._relaxing.is_over:
             group = self._promotable() or self._to_start()
-        if not group and not self._proxies_in_flight:
+        if not group and (not self._proxies_open or not self._proxies_in_flight):
             group = self._missing_finalists()
         if not group:
             return None
@@ -263,14 +261,12 @@ class Planner:
 
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
-        finding = self._proxies_in_flight or not self._relaxing.is_over
+        waits = self._proxies_open or self._final.waits_for(self.settings.rungs)
+        finding = not self._relaxing.is_over or bool(waits and self._proxies_in_flight)
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else [*self._finalists(), *self._final_references()]
-        for seed in range(self.settings.seeds):
-            for trial in contenders:
-                if seed not in trial.full and (trial.key, seed) not in self._fulls_in_flight:
-                    return self._job("full", [trial], stop_step=self.settings.full_steps, seed=seed)
-        return None
+        run = self._final.next_run(contenders, None if finding or self._proxies_open else self._ranked())
+        return run and self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
 
     def _job(self, task: Task, group: Sequence[Trial], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
         self._jobs_handed_out += 1
@@ -310,7 +306,7 @@ class Planner:
 
     def _missing_finalists(self) -> list[Trial]:
         """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
-        missing = self.settings.finalists - len(self._finalists())
+        missing = self.settings.finalists - len(self._finalists()) - len(self._proxies_in_flight)
         for rung in reversed(self._rungs[:-1]):
             waiting = [self.trials[number] for number in rung.waiting()]
             if waiting and missing > 0:
@@ -318,8 +314,12 @@ class Planner:
         return []
 
     def _finalists(self) -> list[Trial]:
-        best = [self.trials[number] for number in self._rungs[-1].ranking()]
-        return [trial for trial in best if trial not in self._references][: self.settings.finalists]
+        return list(islice(self._ranked(), self.settings.finalists))
+
+    def _ranked(self) -> Iterator[Trial]:
+        """Yield the candidates of the top rung, best first, without the references."""
+        best = (self.trials[number] for number in self._rungs[-1].ranking())
+        return (trial for trial in best if trial not in self._references)
 
     def _final_references(self) -> list[Trial]:
         trained, rankings = [t for t in self._references if not t.failed], [rung.ranking() for rung in self._rungs]

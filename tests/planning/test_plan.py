@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from nasseg.data import open_dataset
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.config import Plan
+from nasseg.planning.final import LEAST_PROXY_SHARE
 from nasseg.planning.machine import Hardware, Speed, cores
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import IMAGE_SCALES, derive_plan, search_crop
-from nasseg.planning.planner import LEAST_PROXY_SHARE
 from nasseg.planning.relaxations import relaxation_options
 from nasseg.space.relaxation import RelaxationOptions
 from tests.jobs.tiny import DATA, TinySpace
@@ -160,12 +160,12 @@ GOLDEN = [
     ("cpu", "gradient", "8cpu-h", 1.0, (300, 900, 2700), 528, 5, 2, 0.543, 2, 654, 0.308),
     ("cpu", "gradient", "20h", 1.0, (300, 900, 2700), 1030, 10, 3, 0.502, 2, 3200, 0.257),
     ("cuda", "trials", "40trials", 0.5, (60, 180), 200, 2, 2, 1.0, 0, 0, 1.0),
-    ("cuda", "trials", "30min", 1.0, (300, 900), 757, 2, 2, 0.715, 0, 0, 1.0),
-    ("cuda", "trials", "8gpu-h", 1.0, (300, 900, 2700), 8247, 5, 2, 0.634, 0, 0, 1.0),
+    ("cuda", "trials", "30min", 1.0, (300, 900), 374, 2, 2, 0.833, 0, 0, 1.0),
+    ("cuda", "trials", "8gpu-h", 1.0, (300, 900, 2700), 6183, 5, 2, 0.713, 0, 0, 1.0),
     ("cuda", "trials", "200gpu-h", 1.0, (300, 900, 2700), 18593, 10, 3, 0.836, 0, 0, 1.0),
     ("cuda", "gradient", "40trials", 0.5, (60, 180), 200, 2, 2, 1.0, 4, 400, 1.0),
-    ("cuda", "gradient", "30min", 1.0, (258, 774), 757, 2, 2, 0.715, 4, 217, 0.505),
-    ("cuda", "gradient", "8gpu-h", 1.0, (300, 900, 2700), 8247, 5, 2, 0.634, 4, 3935, 0.398),
+    ("cuda", "gradient", "30min", 1.0, (300, 900), 374, 2, 2, 0.833, 4, 340, 0.506),
+    ("cuda", "gradient", "8gpu-h", 1.0, (300, 900, 2700), 6183, 5, 2, 0.713, 4, 4925, 0.418),
     ("cuda", "gradient", "200gpu-h", 1.0, (300, 900, 2700), 18593, 10, 3, 0.836, 4, 18593, 0.24),
 ]
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
+from nasseg.planning.config import PlannerSettings
 from nasseg.planning.fitting import BAND, Fitting
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
 from nasseg.planning.limits import Limits
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
-from nasseg.planning.settings import PlannerSettings
 from nasseg.space import Space
 from tests.planning.made_up import (
     Cell,
@@ -305,10 +305,10 @@ def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int)
     run_in_parallel(planner, workers, spent, lambda job: 2.0 if job.task == "proxy" else full_seconds)
     final = {finalist.key for finalist in planner.finalists()}
     assert len(final) == 3
-    trained = [trial.candidate for trial in planner.trials if set(trial.full) == {0, 1}]
-    assert {candidate.key for candidate in trained if candidate.label is None} == final
-    assert len(trained) == 5
-    assert 0.88 * total - full_seconds < clocks[-1] < total
+    trained = [trial for trial in planner.trials if {0, 1} <= set(trial.full)]
+    assert final <= {trial.key for trial in trained}
+    assert sum(trial.candidate.label is not None for trial in trained) == 2
+    assert 0.88 * total - full_seconds < clocks[-1] <= total
 
 
 def test_a_spent_budget_ends_the_search() -> None:

@@ -1,0 +1,121 @@
+"""The end of a search: when candidates make way for end-to-end runs, and which of these come next."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import chain, product
+from statistics import fmean, stdev
+
+from nasseg.planning.candidates import Trial
+from nasseg.planning.config import PlannerSettings
+from nasseg.planning.job import Task
+
+LEAST_PROXY_SHARE = 0.3
+"""Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
+SPARE_SHARE = 0.05
+"""Share of the budget left for what a plan does not foresee."""
+SLACK = 1.1
+"""A first run may be faster than the next ones by this factor."""
+WAITED_SHARE = 0.1
+"""Of an end-to-end run, that workers may idle until the contenders are known."""
+MOST_SEEDS = 3
+"""Times the planned seeds that contenders are trained with where time is left."""
+
+
+class Clock:
+    """The time of a search, and how long jobs of each kind are expected to take by those that ended."""
+
+    def __init__(self, total_seconds: float) -> None:
+        self.total_seconds = total_seconds
+        self.now = 0.0
+        self._taken: defaultdict[Hashable, list[float]] = defaultdict(list)
+
+    def set(self, spent: float) -> None:
+        """Set the time by the share of the budget that is spent."""
+        if not math.isinf(self.total_seconds):
+            self.now = spent * self.total_seconds
+
+    def fits(self, kind: Hashable, end: float) -> bool:
+        """Whether a job of a kind that starts now ends by then."""
+        return self.now + self.expected(kind) <= end
+
+    def note(self, kind: Hashable, seconds: float) -> None:
+        """Note what a job took."""
+        self._taken[kind].append(seconds)
+
+    def expected(self, kind: Hashable) -> float:
+        """Return what nearly all jobs of a kind take, by the latest of them; 0 as long as none has ended."""
+        latest = self._taken[kind][-20:]
+        if len(latest) < 2:
+            return SLACK * latest[0] if latest else 0.0
+        return fmean(latest) + stdev(latest)
+
+
+class Final:
+    """The end-to-end runs of a search, one seed of all contenders before the next of any.
+
+    Candidates make way when what is left is just enough for the final: by plan, until a run has ended, then by what
+    runs take. If they take so long that less than `LEAST_PROXY_SHARE` of the budget would be left for candidates, the
+    final has fewer rounds; if not even one can end in time, it has none. No run starts that cannot end in time. Where
+    time is left after the planned runs, more candidates of the top rung are trained, then more seeds.
+    """
+
+    def __init__(self, settings: PlannerSettings, clock: Clock, shared_stage: bool) -> None:
+        self._settings, self._clock = settings, clock
+        self._waits_for_first_run = shared_stage or settings.concurrency == 1
+        self._first_seconds = 0.0
+        self._in_flight: set[tuple[str, int]] = set()
+
+    def starts_at(self, contenders: int, trained: Iterable[Trial]) -> float:
+        """Return the second at which candidates make way for so many `contenders`, some of them `trained`."""
+        settings, total = self._settings, self._clock.total_seconds
+        if math.isinf(total):
+            return math.inf
+        each = self._each
+        if not each:
+            return settings.proxy_share * total
+        before = self._first_seconds if self._waits_for_first_run else 0.0
+        most = (1 - SPARE_SHARE - LEAST_PROXY_SHARE) * total - before
+        done = sum(min(settings.seeds, len(trial.full)) for trial in trained)
+        rounds = math.ceil(max(0, contenders * settings.seeds - done) / settings.concurrency)
+        rounds = min(rounds, max(1, int(most / each)))
+        start = (1 - SPARE_SHARE) * total - rounds * each
+        return start if max(start, self._clock.now) + each <= total else (1 - SPARE_SHARE) * total
+
+    def waits_for(self, kinds: Iterable[Hashable]) -> bool:
+        """Whether the final waits for jobs of these kinds, which may find better contenders, as it starts."""
+        return max(map(self._clock.expected, kinds)) <= WAITED_SHARE * self._each
+
+    def start(self, trial: Trial, seed: int) -> None:
+        """Note that a run starts."""
+        self._in_flight.add((trial.key, seed))
+
+    def end(self, trial: Trial, seed: int, task: Task, seconds: float | None) -> None:
+        """Note that a run ended, after so many seconds if it did not fail."""
+        self._in_flight.discard((trial.key, seed))
+        if seconds is not None:
+            self._first_seconds = self._first_seconds or seconds
+            self._clock.note(task, seconds)
+
+    @property
+    def _each(self) -> float:
+        """What a run takes; the first one may have stored features too."""
+        return self._clock.expected("full") or self._clock.expected("prepare")
+
+    def next_run(self, contenders: Sequence[Trial], others: Iterable[Trial] | None) -> tuple[Trial, int] | None:
+        """Find the next run that can end in time: of the contenders, then, once there are others, while there is time.
+
+        Others are `None` as long as contenders are not settled.
+        """
+        if self._clock.now + self._each > self._clock.total_seconds:
+            return None
+        seeds = range(self._settings.seeds)
+        planned = ((trial, seed) for seed, trial in product(seeds, contenders))
+        further: Iterable[tuple[Trial, int]] = ()
+        if others is not None and not math.isinf(self._clock.total_seconds):
+            more = range(len(seeds), MOST_SEEDS * len(seeds))
+            further = chain(product(others, seeds), ((trial, seed) for seed, trial in product(more, contenders)))
+        runs = chain(planned, further)
+        return next(((t, s) for t, s in runs if s not in t.full and (t.key, s) not in self._in_flight), None)

@@ -1,0 +1,83 @@
+"""When candidates make way for the final, and which end-to-end runs come next."""
+
+import math
+
+import pytest
+
+from nasseg.planning.candidates import Trial
+from nasseg.planning.config import PlannerSettings
+from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, Clock, Final
+from nasseg.planning.job import Outcome
+from tests.planning.made_up import Cell, candidate_of
+
+TRIALS = [Trial(candidate_of(Cell(branches=(n,))), Cell(branches=(n,)), n) for n in range(4)]
+
+
+def final(total: float = 1000.0, shared: bool = False, **settings: int) -> tuple[Final, Clock]:
+    clock = Clock(total)
+    given = {"finalists": 2, "seeds": 2, "concurrency": 2, **settings}
+    return Final(PlannerSettings(rungs=(10,), full_steps=20, proxy_share=0.6, **given), clock, shared), clock
+
+
+def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
+    clock = Clock(100.0)
+    assert clock.expected("full") == 0
+    clock.note("full", 10.0)
+    assert clock.expected("full") == pytest.approx(11)
+    clock.note("full", 14.0)
+    assert clock.expected("full") == pytest.approx(12 + 8**0.5)
+    for _ in range(20):
+        clock.note("full", 3.0)
+    assert clock.expected("full") == 3
+    assert clock.expected(10) == 0
+
+
+def test_the_final_starts_by_plan_and_then_by_what_runs_take() -> None:
+    runs, clock = final()
+    assert runs.starts_at(4, []) == 600
+    runs.end(TRIALS[0], 0, "full", 100.0)
+    TRIALS[0].full = {0: Outcome(key="0", status="ok", step=20, miou=0.5)}
+    # Of the eight runs seven are left: four rounds of two.
+    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - 4 * 110)
+    for _ in range(20):
+        clock.note("full", 200.0)
+    rounds = int((1 - SPARE_SHARE - LEAST_PROXY_SHARE) * 1000 / 200)
+    assert rounds == 3
+    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx(950 - 3 * 200)
+    clock.now = 850
+    assert runs.starts_at(4, TRIALS[:1]) == 950, "no run would end in time, so candidates are tried to the end"
+
+
+def test_where_everything_waits_for_the_first_run_it_counts() -> None:
+    runs, _ = final(shared=True, concurrency=8)
+    runs.end(TRIALS[0], 0, "prepare", 300.0)
+    assert runs.starts_at(4, []) == pytest.approx(950 - 330)
+    endless, _ = final(total=math.inf)
+    endless.end(TRIALS[0], 0, "full", 300.0)
+    assert endless.starts_at(4, []) == math.inf
+
+
+def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() -> None:
+    for trial in TRIALS:
+        trial.full = {}
+    runs, clock = final()
+    clock.note("full", 100.0)
+    order = []
+    while (run := runs.next_run(TRIALS[:2], iter(TRIALS))) is not None:
+        order.append((run[0].number, run[1]))
+        runs.start(*run)
+    planned = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    others = [(2, 0), (2, 1), (3, 0), (3, 1)]
+    more = [(number, seed) for seed in range(2, 6) for number in range(2)]
+    assert order == planned + others + more
+    unsettled, _ = final()
+    assert unsettled.next_run([], None) is None
+
+
+def test_no_run_starts_that_cannot_end_in_time() -> None:
+    runs, clock = final()
+    clock.note("full", 100.0)
+    clock.now = 890.0
+    assert runs.next_run(TRIALS, None) == (TRIALS[0], 0)
+    clock.now = 890.1
+    assert runs.next_run(TRIALS, None) is None
