@@ -232,8 +232,9 @@ class SearchReporter:
         if search.results.best is None:
             console.print("no candidate was trained; give a larger --budget")
             return
-        tried = len(search.results.trials)
-        console.print(summary_table(self.compared(), title=f"{tried} candidate{'s' * (tried > 1)} tried"))
+        tried, expected = len(search.results.trials), search.plan.expected_candidates
+        forecast = "" if expected is None else f", about {expected} expected; {_time_used(search)}"
+        console.print(summary_table(self.compared(), title=f"{tried} candidate{'s' * (tried > 1)} tried{forecast}"))
         if search.objective.aim == "pareto":
             console.print(front_table(self.rows))
         if search.problem.pricing.table is not None:
@@ -274,6 +275,11 @@ class SearchReporter:
             "trust": search.results.trust.model_dump(mode="json"),
             "elapsed_seconds": round(search.elapsed_seconds, 1),
         }
+
+
+def _time_used(search: Experiment) -> str:
+    """Tell how much of a budget of time was used."""
+    return f"{search.spent:.0%} of {search.config.budget} used"
 
 
 def _baseline_of(rows: Sequence[Row]) -> Row | None:
