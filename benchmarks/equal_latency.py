@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/equal_latency.py plan --work WORK --data folder:PATH --latency TABLE.json \
         --share 0.5 --share 0.25 --found 0.25=runs/search/best.json
     OMP_NUM_THREADS=1 python benchmarks/equal_latency.py train --work WORK --data folder:PATH --weights FILE
-    python benchmarks/equal_latency.py page --work WORK
+    python benchmarks/equal_latency.py page --work WORK --picture FILE.png
 
 A band is [0.92, 1] of a latency: that of DeepLabV3+ on MobileNetV2 by the table, times `--share`. `plan` writes the
 networks of each band: every handcrafted head on the same pretrained backbone, all widths scaled to the band; as many
@@ -41,6 +41,7 @@ from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 from nasseg.planning.plan import search_crop
 from nasseg.plugins import space as find_space
+from nasseg.report.figures.figure import new_figure, save
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import recipe
@@ -48,6 +49,7 @@ from nasseg.train.weights.loading import load_pretrained
 
 CPU = torch.device("cpu")
 HANDCRAFTED, RANDOM, FOUND = "handcrafted", "random", "found"
+COLOURS = {HANDCRAFTED: "tab:gray", RANDOM: "tab:blue", FOUND: "tab:red"}
 
 
 def main():
@@ -72,7 +74,9 @@ def main():
     for command in (plan_parser, train_parser):
         command.add_argument("--data", required=True)
     train_parser.add_argument("--only", action="append", help="part of the names of the networks to train now")
-    for command in (plan_parser, train_parser, commands.add_parser("page")):
+    page_parser = commands.add_parser("page")
+    page_parser.add_argument("--picture", type=Path)
+    for command in (plan_parser, train_parser, page_parser):
         command.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
     {"plan": plan, "train": train, "page": page}[args.command](args)
@@ -183,6 +187,8 @@ def page(args):
     known = json.loads((args.work / "plan.json").read_text())
     runs = [json.loads(file.read_text()) for file in sorted((args.work / "results").glob("*.json"))]
     results = [known["networks"][run["name"]] | run for run in runs]
+    if args.picture:
+        draw(results, args.picture)
     summary = {band: of_band(band, results) for band in sorted({row["band"] for row in known["networks"].values()})}
     print(json.dumps({"benchmark": "equal_latency", **known["settings"], "bands": summary}))
 
@@ -216,6 +222,32 @@ def of_band(band, results):
             found |= {"search_gain": max(means[FOUND].values()) - found["random_median"]}
     print({name: round(value, 4) for name, value in found.items() if isinstance(value, float)})
     return found
+
+
+def draw(results, path):
+    """Draw each network's mIoU, a dot a seed and a bar for the mean, band by band, the best on top."""
+    bands = sorted({result["band"] for result in results}, key=float)
+    rows = {}
+    for result in results:
+        rows.setdefault((result["band"], result["name"]), []).append(result)
+    figure = new_figure(7, 0.6 + 0.28 * len(rows))
+    places = [sum(band == of for of, _ in rows) for band in bands]
+    for axes, band in zip(
+        figure.subplots(len(bands), 1, squeeze=False, height_ratios=places)[:, 0], bands, strict=True
+    ):
+        named = sorted((mean(runs, "miou"), name) for (of, name), runs in rows.items() if of == band)
+        for place, (average, name) in enumerate(named):
+            runs = rows[band, name]
+            colour = COLOURS[runs[0]["group"]]
+            axes.plot([run["miou"] for run in runs], [place] * len(runs), "o", color=colour, markersize=4, alpha=0.6)
+            axes.plot([average], [place], "|", color=colour, markersize=14, markeredgewidth=2)
+        labels = [name.removeprefix(f"{band}-").replace("-scaled", "").replace("-", " ", 1) for _, name in named]
+        axes.set_yticks(range(len(named)), labels)
+        axes.set_title(f"{band} of DeepLabV3+'s latency on MobileNetV2", fontsize=9)
+        axes.set_xlabel("test mIoU, one dot a seed")
+        axes.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    save(figure, path)
 
 
 def mean(runs, field):

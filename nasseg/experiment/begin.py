@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from nasseg.graph import Architecture
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
-from nasseg.planning.config import SearchConfig
+from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
@@ -28,6 +30,9 @@ from nasseg.space.relaxation import Relaxable
 
 CHECKED = 50
 """Random networks whose operators a latency table must have, and whose backbones pretrained weights."""
+FEWEST_NEW = 5
+"""Candidates besides the references that the smallest budget named in a refusal tries."""
+MOST_TIMES_THE_BUDGET = 1000
 TIMED = 4
 """Networks whose training steps are timed, where they differ."""
 REHEARSAL_SCALE = 0.5
@@ -56,17 +61,31 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
     speed = measure_speed(
         space, _typical(problem), problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
     )
-    plan = derive_plan(
-        options,
-        speed,
-        hardware,
+    plan_for = partial(
+        derive_plan,
+        speed=speed,
+        hardware=hardware,
         size=problem.size,
         train_images=len(problem.train),
         val_images=len(problem.val),
         references=len(problem.references),
     )
+    plan = plan_for(options)
+    if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
+        raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     return SearchConfig.of(problem.options.model_copy(update=derived), plan)
+
+
+def _too_short(options: SearchOptions, plan_for: Callable[[SearchOptions], Plan], references: int) -> str:
+    """Tell that a budget suffices for the references alone, and what would do for a few candidates."""
+    given, factor, expected = Budget.parse(options.budget), 1.0, 0
+    while expected < references + FEWEST_NEW and factor < MOST_TIMES_THE_BUDGET:
+        factor *= 1.1
+        enough = given.model_copy(update={"amount": float(f"{factor * given.amount:.2g}")})
+        expected = plan_for(options.model_copy(update={"budget": enough})).expected_candidates or 0
+    fix = f"give --budget {enough} or more" if expected >= references + FEWEST_NEW else "ask for shorter --rungs"
+    return f"budget {given} suffices for the {references} handcrafted references alone; {fix}"
 
 
 def _typical(problem: Problem) -> list[Architecture]:

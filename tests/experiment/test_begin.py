@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, check_weights, plan_search
 from nasseg.graph import Architecture, PublishedBackbone
 from nasseg.jobs.context import Problem
+from nasseg.planning.budget import Budget
 from nasseg.planning.options import SearchOptions
 from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
 
@@ -19,6 +21,15 @@ ASKED: dict[str, Any] = {"budget": "2min", "space": SPACE, "data": DATA, "device
 def test_a_plan_is_made_from_the_measured_speed() -> None:
     plan = plan_search(Problem(SearchOptions(**ASKED, finalists=1))).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
+
+
+def test_a_budget_for_the_references_alone_is_refused_with_one_that_does() -> None:
+    asked = {**ASKED, "full_steps": 2, "finalists": 1, "seeds": 1}
+    with pytest.raises(ValueError, match=r"budget 30s suffices for the 2 handcrafted references alone; give") as error:
+        plan_search(Problem(SearchOptions(**{**asked, "budget": "30s", "rungs": (2000, 20000)})))
+    enough = re.search(r"--budget (\S+) or more", str(error.value))
+    assert enough is not None
+    assert Budget.parse(enough[1]).amount > 30
 
 
 class TwoBackbones(TinySpace):
