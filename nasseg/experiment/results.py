@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from nasseg.cost import Latency
 from nasseg.experiment.trust import Trust, measure_trust
 from nasseg.pareto import non_dominated
-from nasseg.planning.candidates import Trial, mean
+from nasseg.planning.candidates import Standing, Trial, mean
 from nasseg.planning.objective import Objective
 
 
@@ -56,6 +56,25 @@ class Results:
     def best(self) -> Trial | None:
         """The best candidate so far."""
         return self.ranked[0] if self.ranked else None
+
+    def leaders(self) -> tuple[Standing | None, Trial | None, Trial | None]:
+        """Find how far candidates have come, and the best candidate and the best reference by their mIoU there.
+
+        Until one that is no reference has been scored, this is where the best is. References that break a limit cannot
+        be the best.
+        """
+        found = [
+            trial.standing for trial in self.trials if trial.candidate.label is None and trial.standing is not None
+        ]
+        there = max(found, default=None) or (self.best.standing if self.best else None)
+        if there is None:
+            return None, None, None
+
+        def first(trials: Iterable[Trial]) -> Trial | None:
+            scored = [(miou, trial) for trial in trials if (miou := trial.miou_at(there)) is not None]
+            return max(scored, key=lambda one: one[0], default=(0.0, None))[1]
+
+        return there, first(trial for trial in self.trials if trial.candidate.feasible), first(self.references.values())
 
     @property
     def best_score(self) -> float | None:

@@ -65,6 +65,11 @@ class Trial:
             return Standing(end_to_end=True, step=0)
         return Standing(end_to_end=False, step=self.decisive[0].step) if self.decisive else None
 
+    def miou_at(self, standing: Standing) -> float | None:
+        """The mean mIoU end to end, or that at a rung; `None` if it has none there."""
+        outcomes = self.full.values() if standing.end_to_end else filter(None, [self.proxy.get(standing.step)])
+        return mean([outcome.miou for outcome in outcomes if outcome.miou is not None])
+
     @property
     def miou(self) -> float | None:
         """Mean mIoU of the decisive outcomes."""

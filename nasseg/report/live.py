@@ -20,7 +20,8 @@ LINE_INTERVAL_S = 30.0
 class Progress:
     """The progress of a search. `spent` and `budget` are in `unit` (`min`, `gpu-h`, `trials`, …).
 
-    `stopped` counts the candidates left at a lower rung, `seconds_left` estimates the time to the end.
+    `stopped` counts the candidates left at a lower rung, `seconds_left` estimates the time to the end. `best` and
+    `baseline` are the mIoU of two networks trained equally far, `compared_at` that step, or empty end to end.
     """
 
     phase: str
@@ -35,6 +36,7 @@ class Progress:
     best_name: str | None = None
     baseline: float | None = None
     baseline_name: str | None = None
+    compared_at: str = ""
     seconds_left: float | None = None
 
     @property
@@ -49,7 +51,7 @@ class Progress:
         parts.append(_score_text("baseline", self.baseline, self.baseline_name))
         if self.best is not None and self.baseline is not None:
             parts[0] += f" {self.best - self.baseline:+.4f}"
-        return ", ".join(parts)
+        return ", ".join(parts) + (f" at {self.compared_at}" if self.compared_at else "")
 
     @property
     def budget_text(self) -> str:

@@ -26,7 +26,7 @@ def progress(search: Experiment, before: Progress | None = None) -> Progress:
     phases = PHASES if search.rung_runs == "proxy" else {**PHASES, "proxy": "short runs"}
     waiting = "finishing" if search.planner.done else before.phase if before else phases["proxy"]
     statuses = [status_of(trial, search.plan.rungs[-1]) for trial in results.trials]
-    baseline = next(iter(results.references.values()), None)
+    there, best, baseline = results.leaders()
     timed = budget.trials is None
     shown = Progress(
         phase=next((text for task, text in phases.items() if task in tasks), waiting),
@@ -37,10 +37,11 @@ def progress(search: Experiment, before: Progress | None = None) -> Progress:
         running=sum(max(1, len(job.candidates)) for job in in_flight),
         stopped=statuses.count("stopped"),
         failed=statuses.count("nonfinite") + statuses.count("failed"),
-        best=results.best.miou if results.best else None,
-        best_name=name_of(results.best.candidate) if results.best else None,
-        baseline=baseline.miou if baseline else None,
+        best=best.miou_at(there) if there and best else None,
+        best_name=name_of(best.candidate) if best else None,
+        baseline=baseline.miou_at(there) if there and baseline else None,
         baseline_name=name_of(baseline.candidate) if baseline else None,
+        compared_at=f"step {there.step}" if there and not there.end_to_end else "",
     )
     return at_this_time(shown, search)
 

@@ -4,7 +4,7 @@ import pytest
 
 from nasseg.cost import Latency
 from nasseg.experiment.results import Results
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import Standing, Trial
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.planning.objective import Objective
 from tests.planning.made_up import Cell
@@ -89,3 +89,16 @@ def test_the_front_is_by_latency_once_all_were_measured_on_the_tables_device() -
     assert results(cheap, dear, latencies=measured).front == [cheap, dear]
     assert results(cheap, dear, latencies={"b": measured["b"]}, by_measurement=True).front == [cheap, dear]
     assert results(cheap, dear, latencies=measured, by_measurement=True).front == [dear]
+
+
+def test_leaders_are_compared_where_candidates_have_come() -> None:
+    reference = made({2: 0.2, 6: 0.25}, {0: 0.6}, "r", label="plain")
+    other = made({2: 0.3}, {}, "o", label="other")
+    assert results().leaders() == (None, None, None)
+    assert results(reference).leaders() == (Standing(end_to_end=True, step=0), reference, reference)
+    low, high = made({2: 0.25}, {}, "low"), made({2: 0.1, 6: 0.24}, {}, "high")
+    beyond = made({2: 0.9}, {}, "beyond", constraints={"params": 0.1})
+    assert results(reference, other, low, beyond).leaders() == (Standing(end_to_end=False, step=2), other, other)
+    assert results(reference, other, low, high).leaders() == (Standing(end_to_end=False, step=6), reference, reference)
+    done = made({6: 0.3}, {0: 0.7, 1: 0.6}, "done")
+    assert results(reference, low, done).leaders() == (Standing(end_to_end=True, step=0), done, reference)
