@@ -42,11 +42,13 @@ def conv_layer(
 ) -> nn.Conv2d:
     """A convolution padded so that stride 1 keeps the size and stride s gives ceil(size / s)."""
     half = (rate[0] * (kernel - 1) // 2, rate[1] * (kernel - 1) // 2)
-    layer = _TensorFlowConv2d if padding == "tensorflow" and stride > 1 else _CentredConv2d
+    layer: type[nn.Conv2d] = _DepthwiseConv2d if groups == in_channels == channels else nn.Conv2d
+    if padding == "tensorflow" and stride > 1:
+        layer = _TensorFlowConv2d
     return layer(in_channels, channels, kernel, stride, half, dilation=rate, groups=groups, bias=bias)
 
 
-class _CentredConv2d(nn.Conv2d):
+class _DepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         return convolve(self, input, self.padding)  # type: ignore[arg-type] # a pair, as `conv_layer` gave it
 

@@ -55,7 +55,7 @@ def test_tensorflow_padding_is_the_centred_one_without_a_stride() -> None:
         Conv(out_channels=3, kernel=5, norm="none", activation="none", padding=padding).build([2])
         for padding in ("centred", "tensorflow")
     ]
-    assert type(convs[0]) is type(convs[1])
+    assert type(convs[0]) is type(convs[1]) is nn.Conv2d
     assert convs[0].padding == convs[1].padding == (2, 2)
 
 
