@@ -37,9 +37,9 @@ def measure_speed(
     Steps at half the scale tell what does not grow with the images. With options of a `relaxation`, time its steps too.
     """
     torch.set_num_threads(threads)
-    scales = (image_scale, image_scale / 2)
-    times, fewer = (_times(space, architectures, Resized(split, scale), scale, device, relaxation) for scale in scales)
-    pixels, few = (height * width for height, width in (_crop(split, scale) for scale in scales))
+    splits = [Resized(split, scale) for scale in (image_scale, image_scale / 2)]
+    times, fewer = (_times(space, architectures, scaled_split, device, relaxation) for scaled_split in splits)
+    pixels, few = (height * width for height, width in map(_crop, splits))
     overheads = {}
     for name, seconds in times.items() if few < pixels else ():
         growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels
@@ -50,21 +50,20 @@ def measure_speed(
     )
 
 
-def _crop(split: Split, image_scale: float) -> tuple[int, int]:
+def _crop(split: Split) -> tuple[int, int]:
     height, width = split[0].mask.shape
-    return search_crop((height, width), image_scale)
+    return search_crop((height, width), 1)
 
 
 def _times(
     space: Space[Any],
     architectures: Sequence[Architecture],
     split: Split,
-    image_scale: float,
     device: torch.device,
     relaxation: RelaxationOptions | None,
 ) -> dict[str, float]:
     """Time the steps of a `Speed`, by its fields, on a split of scaled images."""
-    crop = _crop(split, 1)
+    crop = _crop(split)
     batches = training_batches(split, Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device)
     images = next(batches).inputs
     start = time.perf_counter()

@@ -89,8 +89,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 def furthest_first(trials: Sequence[Trial], rankings: Sequence[Sequence[int]]) -> list[Trial]:
     """Sort by the rung reached, then by the place in its ranking, which lists the numbers of trials from the best."""
-    places = {number: place for ranking in rankings for place, number in enumerate(ranking)}
-    return sorted(trials, key=lambda trial: (-trial.level, places.get(trial.number, 0)))
+    return sorted(trials, key=lambda t: (-t.level, rankings[t.level - 1].index(t.number) if t.level else 0))
 
 
 class Candidates:

@@ -42,7 +42,7 @@ class Planner:
     `relaxed`, a planner continues as if it had handed out those jobs itself.
 
     For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
-    time of end-to-end runs, so that the final fits (`Final`). No job starts that cannot end in time.
+    time of end-to-end runs, so that the final fits (`Final`).
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class Planner:
         Raises `RuntimeError` if all relaxations failed.
         """
         self._clock.set(spent)
-        planned = self._by_plan(spent)
+        planned = self._by_plan(spent, starts_at := self._final_starts_at())
         for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
                 # Once the final has begun, no new contenders join, however fast it turns out to be.
-                fits = self._clock.fits(self.settings.rungs[0], self._final_starts_at())
+                fits = self._clock.fits(self.settings.rungs[0], starts_at)
                 self._proxies_open = self._proxies_open and fits and planned < self.settings.proxy_share
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
@@ -201,11 +201,11 @@ class Planner:
         outcome = self._references[0].full.get(0)
         return outcome is not None and outcome.status == "ok"
 
-    def _by_plan(self, spent: float) -> float:
-        """Rescale `spent` so that the final still fits, given the runs so far."""
+    def _by_plan(self, spent: float, starts_at: float) -> float:
+        """Rescale `spent` so that the final, which starts at that second, still fits."""
         if math.isinf(self._clock.total_seconds):
             return spent
-        return spent * self.settings.proxy_share * self._clock.total_seconds / max(1e-9, self._final_starts_at())
+        return spent * self.settings.proxy_share * self._clock.total_seconds / max(1e-9, starts_at)
 
     def _final_starts_at(self) -> float:
         contenders = self.settings.finalists + min(FINAL_REFERENCES, len(self._references))

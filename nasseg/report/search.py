@@ -233,7 +233,8 @@ class SearchReporter:
             console.print("no candidate was trained; give a larger --budget")
             return
         tried, expected = len(search.results.trials), search.plan.expected_candidates
-        forecast = "" if expected is None else f", about {expected} expected; {_time_used(search)}"
+        used = f"{search.spent:.0%} of {search.config.budget} used"
+        forecast = "" if expected is None else f", about {expected} expected; {used}"
         console.print(summary_table(self.compared(), title=f"{tried} candidate{'s' * (tried > 1)} tried{forecast}"))
         if search.objective.aim == "pareto":
             console.print(front_table(self.rows))
@@ -275,11 +276,6 @@ class SearchReporter:
             "trust": search.results.trust.model_dump(mode="json"),
             "elapsed_seconds": round(search.elapsed_seconds, 1),
         }
-
-
-def _time_used(search: Experiment) -> str:
-    """Tell how much of a budget of time was used."""
-    return f"{search.spent:.0%} of {search.config.budget} used"
 
 
 def _baseline_of(rows: Sequence[Row]) -> Row | None:

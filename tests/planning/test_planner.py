@@ -1,4 +1,3 @@
-import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from nasseg.jobs.runners.simulated import run_on_a_clock
 from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import Trial
 from nasseg.planning.config import PlannerSettings
@@ -87,20 +87,15 @@ def run_in_parallel(
     takes: Callable[[Job], float] | None = None,
 ) -> list[Job]:
     """Run jobs on workers with a made-up clock: a step takes a second, more or less, or a job what it `takes`."""
-    worker, rng, clock = MadeUpWorker(), Random(0), 0.0
-    running: list[tuple[float, int, JobResult]] = []
-    jobs: list[Job] = []
-    while True:
-        while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
-            seconds = takes(job) if takes else (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
-            result = worker.run(job).model_copy(update={"seconds": seconds})
-            heapq.heappush(running, (clock + seconds, job.number, result))
-            jobs.append(job)
-        if not running:
-            assert planner.done
-            return jobs
-        clock, _, result = heapq.heappop(running)
-        planner.tell(result)
+    worker, rng = MadeUpWorker(), Random(0)
+
+    def run(job: Job) -> JobResult:
+        seconds = takes(job) if takes else (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
+        return worker.run(job).model_copy(update={"seconds": seconds})
+
+    run_on_a_clock(planner, workers, run, spent)
+    assert planner.done
+    return worker.jobs
 
 
 def outcomes(planner: Planner) -> list[tuple[Any, ...]]:

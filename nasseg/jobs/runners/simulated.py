@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
 from nasseg.planning.machine import Speed
+from nasseg.planning.plan import PROXY_OVERHEAD_SECONDS
 from nasseg.planning.planner import Planner
-
-JOB_SECONDS = 0.7
-"""Of any job, beyond its steps and its scoring."""
 
 
 @dataclass(frozen=True)
 class Pace:
     """How long jobs take: as the `speed` says, `slower` times that, each with a lognormal deviation of `noise`.
 
-    A share `failures` of the jobs fails half-way. Storing features takes `storing_seconds`, starting the workers
-    `starting_seconds`.
+    A share `failures` of the jobs fails half-way. Any job has the overhead of a proxy. Storing features takes
+    `storing_seconds`, starting the workers `starting_seconds`.
     """
 
     speed: Speed
@@ -36,11 +34,11 @@ class Pace:
         """Return what a job takes by the speed."""
         steps, speed = job.stop_step - job.start_step, self.speed
         if job.task == "relax":
-            return steps * speed.relax_step_seconds + JOB_SECONDS
+            return steps * speed.relax_step_seconds + PROXY_OVERHEAD_SECONDS
         if job.task == "proxy":
             each = steps * speed.trial_step_seconds + speed.trial_scoring_seconds(self.val_batches)
-            return len(job.candidates) * each + JOB_SECONDS
-        seconds = steps * speed.full_step_seconds + speed.scoring_seconds(self.val_batches) + JOB_SECONDS
+            return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
+        seconds = steps * speed.full_step_seconds + speed.scoring_seconds(self.val_batches) + PROXY_OVERHEAD_SECONDS
         return seconds + self.storing_seconds * (job.task == "prepare")
 
 
@@ -64,27 +62,36 @@ def simulate(
 ) -> Simulated:
     """Run a planner's jobs to the end; `score` returns the mIoU of a candidate at a step with a seed."""
     rng, found = random.Random(seed), Simulated()
-    clock = pace.starting_seconds
-    running: list[tuple[float, int, JobResult]] = []
-    while True:
-        while len(running) < workers and (job := planner.next_job(clock / total_seconds)) is not None:
-            failed = rng.random() < pace.failures and job.task != "prepare"
-            seconds = pace.slower * pace.seconds(job) * rng.lognormvariate(0, pace.noise) * (0.5 if failed else 1)
-            found.jobs[job.task] += 1
-            found.seconds[job.task] += seconds
-            result = _failed(job, seconds) if failed else _result(job, seconds, score)
-            heapq.heappush(running, (clock + seconds, job.number, result))
-        if not running:
-            break
-        clock, _, result = heapq.heappop(running)
-        planner.tell(result)
-    found.end_seconds = clock
-    found.idle_share = 1 - sum(found.seconds.values()) / (workers * (clock - pace.starting_seconds))
+
+    def run(job: Job) -> JobResult:
+        failed = rng.random() < pace.failures and job.task != "prepare"
+        seconds = pace.slower * pace.seconds(job) * rng.lognormvariate(0, pace.noise) * (0.5 if failed else 1)
+        found.jobs[job.task] += 1
+        found.seconds[job.task] += seconds
+        return JobResult.failed(job, "made up", seconds) if failed else _result(job, seconds, score)
+
+    start = pace.starting_seconds
+    found.end_seconds = run_on_a_clock(planner, workers, run, lambda clock: clock / total_seconds, start)
+    found.idle_share = 1 - sum(found.seconds.values()) / (workers * (found.end_seconds - start))
     return found
 
 
-def _failed(job: Job, seconds: float) -> JobResult:
-    return JobResult.failed(job, "made up", seconds)
+def run_on_a_clock(
+    planner: Planner, workers: int, run: Callable[[Job], JobResult], spent: Callable[[float], float], clock: float = 0.0
+) -> float:
+    """Run a planner's jobs, each of which takes the seconds of its result; return the second at which the last ends.
+
+    `spent` is the share of the budget that is spent at a second of the clock.
+    """
+    running: list[tuple[float, int, JobResult]] = []
+    while True:
+        while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
+            result = run(job)
+            heapq.heappush(running, (clock + result.seconds, job.number, result))
+        if not running:
+            return clock
+        clock, _, result = heapq.heappop(running)
+        planner.tell(result)
 
 
 def _result(job: Job, seconds: float, score: Callable[[Candidate, int, int], float]) -> JobResult:
