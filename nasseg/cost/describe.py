@@ -1,5 +1,6 @@
 """Parameters, MAdds and shapes of every node, from a run on PyTorch's meta device: no formula written by hand."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -134,6 +135,12 @@ def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
 def op_madds(op: Op, input_shapes: Sequence[Shape]) -> int:
     """Count the multiply–adds of one operator on inputs of these shapes (C, H, W), as `describe` does."""
     return operator_cost(op, tuple(input_shapes)).madds
+
+
+def values_moved(op: Op, input_shapes: Sequence[Shape]) -> int:
+    """Count the values that one operator reads and writes on inputs of these shapes: weights, inputs and output."""
+    cost = operator_cost(op, tuple(input_shapes))
+    return cost.weights + sum(map(math.prod, (*input_shapes, cost.shape)))
 
 
 def _stage(node: NodeCost) -> str:

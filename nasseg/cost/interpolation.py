@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 
 from nasseg.cost.calibration import Array, non_negative_least_squares
-from nasseg.cost.describe import Shape, operator_cost
-from nasseg.cost.gaussian_process import GaussianProcess
+from nasseg.cost.describe import Shape, operator_cost, values_moved
+from nasseg.cost.gaussian_process import GaussianProcess, matern
 from nasseg.ops import Op
 from nasseg.ops.base import Pair, as_pair
 
@@ -61,7 +61,7 @@ class _Fit:
         self._coefficients = np.array(non_negative_least_squares(terms / times[:, None], np.ones(len(times))))
         self._names = sorted({name for call in calls for name, _ in _features(call)})
         points = np.array([self._point(call) for call in calls])
-        self._ratios = GaussianProcess(points, np.log(times / self._rough_ms(terms)))
+        self._ratios = GaussianProcess(points, np.log(times / self._rough_ms(terms)), matern)
 
     def ms(self, call: Call) -> float:
         log_ratio = float(self._ratios.mean(self._point(call)[None])[0])
@@ -78,15 +78,7 @@ class _Fit:
 
 
 def _terms(call: Call) -> Array:
-    op, inputs = call
-    cost = operator_cost(op, inputs)
-    return np.array([cost.madds / 1e9, _values(call) / 1e6, 1.0])
-
-
-def _values(call: Call) -> int:
-    op, inputs = call
-    cost = operator_cost(op, inputs)
-    return cost.weights + sum(map(math.prod, (*inputs, cost.shape)))
+    return np.array([operator_cost(*call).madds / 1e9, values_moved(*call) / 1e6, 1.0])
 
 
 def _features(call: Call) -> Iterator[tuple[str, float]]:
@@ -109,7 +101,7 @@ def _features(call: Call) -> Iterator[tuple[str, float]]:
     yield "input pixels", math.log2(pixels)
     yield "output pixels", math.log2(math.prod(cost.shape[1:]))
     yield "madds", math.log2(cost.madds + 1)
-    yield "values", math.log2(_values(call))
+    yield "values", math.log2(values_moved(op, inputs))
     yield "weights", math.log2(cost.weights + 1)
 
 

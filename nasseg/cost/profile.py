@@ -26,8 +26,8 @@ from nasseg.graph.identity import digest
 from nasseg.network import Network
 
 PARTIAL_FORMAT: Final = "nasseg.latency-partial/1"
-MOST_OPERATORS = 800
-"""If there are more, only so many are measured, spread over all kinds and sizes."""
+FEWEST_OPERATORS, MOST_OPERATORS, SECONDS_EACH = 400, 2000, 0.02
+"""Of many operators, as many are measured as leave so much time for each in each pass, within these bounds."""
 PASSES = 3
 """Passes over everything; the lowest median counts, as whatever else runs on a machine only adds time."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
@@ -48,7 +48,7 @@ OnProgress = Callable[[str, int, int], None]
 class PartialProfile(BaseModel):
     """The measurements of an unfinished profile: operators, then networks, in the order of their schedules.
 
-    `plan` is the hash of everything to be measured.
+    `plan` is the hash of everything to be measured, at most about `most_operators`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +57,7 @@ class PartialProfile(BaseModel):
     space: str
     conditions: Conditions
     plan: str
+    most_operators: PositiveInt
     operators_found: PositiveInt
     entries: tuple[Entry, ...] = ()
     networks_ms: tuple[PositiveFloat, ...] = ()
@@ -78,14 +79,23 @@ def profile(
 
     `points` are read until no new operator turns up for a while, or there are many. Measurements are kept in
     `OUT.partial`, from which `resume` continues. `limit_seconds` is roughly what all measurements may take; the less,
-    the wider the intervals. Raises `ValueError` if `resume` finds another profile.
+    the wider the intervals and, in large spaces, the fewer the operators that are measured. Raises `ValueError` if
+    `resume` finds another profile.
     """
+    operators_seconds = limit_seconds * (1 - NETWORKS_SHARE)
+    most = max(FEWEST_OPERATORS, min(MOST_OPERATORS, round(operators_seconds / PASSES / SECONDS_EACH)))
+    before = read_model(PartialProfile, partial_file(out), "the .partial file of a profile") if resume else None
+    if before:
+        most = before.most_operators
     found = find_operators(points, conditions.size)
-    operators = spread(found, MOST_OPERATORS)
+    operators = spread(found, most)
     plan = digest([[operator.model_dump(mode="json") for operator in operators], [network.key for network in networks]])
-    state = PartialProfile(space=space, conditions=conditions, plan=plan, operators_found=len(found))
-    if resume:
-        state = _continued(state, partial_file(out))
+    state = PartialProfile(
+        space=space, conditions=conditions, plan=plan, most_operators=most, operators_found=len(found)
+    )
+    if before:
+        _check_same(before, state, partial_file(out))
+        state = before
 
     def save(**grown: object) -> PartialProfile:
         saved = state.model_copy(update=grown)
@@ -95,7 +105,7 @@ def profile(
     schedule = [o for seed in range(PASSES) for o in random.Random(seed).sample(operators, len(operators))]
     groups = _operator_groups(schedule[len(state.entries) :], conditions)
     on_progress("operators", len(state.entries), len(schedule))
-    for group, timings in _timed(groups, _prepare_operators, conditions, device, limit_seconds * (1 - NETWORKS_SHARE)):
+    for group, timings in _timed(groups, _prepare_operators, conditions, device, operators_seconds):
         entries = [
             Entry(operator=operator, median_ms=timing.median_ms, low_ms=timing.low_ms, high_ms=timing.high_ms)
             for operator, timing in zip(group, timings, strict=True)
@@ -246,18 +256,16 @@ def _lowest(times_ms: Sequence[float], count: int) -> list[float]:
     return [min(times_ms[place::count]) for place in range(count)]
 
 
-def _continued(fresh: PartialProfile, path: Path) -> PartialProfile:
-    """Read an unfinished profile; raises `ValueError` unless it is of the same things and conditions as `fresh`."""
-    state = read_model(PartialProfile, path, "the .partial file of a profile")
-    before, now = ({"space": s.space, **s.conditions.model_dump()} for s in (state, fresh))
-    for name, value in now.items():
-        if before[name] != value:
+def _check_same(before: PartialProfile, now: PartialProfile, path: Path) -> None:
+    """Raise `ValueError` unless an unfinished profile, read from `path`, is of the same things and conditions."""
+    then, today = ({"space": state.space, **state.conditions.model_dump()} for state in (before, now))
+    for name, value in today.items():
+        if then[name] != value:
             raise ValueError(
-                f"{path} was measured with {name} {before[name]}, but {name} is {value} now; "
+                f"{path} was measured with {name} {then[name]}, but {name} is {value} now; "
                 f"give the same options, or remove {path} to start over"
             )
-    if state.plan != fresh.plan:
+    if before.plan != now.plan:
         raise ValueError(
             f"{path} is of other operators or networks; give the same --classes and --networks, or remove {path.name}"
         )
-    return state

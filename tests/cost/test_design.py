@@ -40,6 +40,7 @@ def test_those_chosen_are_spread_over_sizes_and_hold_the_frequent_ones() -> None
     assert [high - low for low, high in pairwise(widths)] == [10] * 19
     counts[convolution(77)] = 50
     assert convolution(77) in spread(counts, 20)
+    assert len(spread(counts, 20)) == 20
     assert spread(counts, 20) == spread(Counter(dict(reversed(counts.items()))), 20)
 
 
@@ -47,3 +48,13 @@ def test_a_rare_kind_is_measured_too() -> None:
     adds = [Operator(op=Add(), inputs=((width, 4, 4), (width, 4, 4))) for width in range(1, 6)]
     counts = Counter({convolution(width): 9 for width in range(1, 201)} | dict.fromkeys(adds, 1))
     assert set(adds) <= set(spread(counts, 20))
+
+
+def test_kinds_that_take_most_of_the_time_have_most_of_those_chosen() -> None:
+    adds = [Operator(op=Add(), inputs=((width, 2, 2), (width, 2, 2))) for width in range(1, 201)]
+    counts = Counter([*map(convolution, range(1, 201)), *adds])
+    kinds = Counter(operator.op.op for operator in spread(counts, 100))
+    # Widths are 100 on average: 8·100·16 multiply–adds and 8·16 + 8·100 + 100·16 values, against 3·100·4 values.
+    work, work_of_adds = 12_864 + 16 * (128 + 804 + 1608), 16 * 1206
+    assert kinds["conv"] == round(100 * work / (work + work_of_adds))
+    assert kinds["add"] == round(100 * work_of_adds / (work + work_of_adds))

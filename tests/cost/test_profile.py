@@ -153,6 +153,7 @@ def test_only_the_same_profile_goes_on(device: Device, tmp_path: Path) -> None:
 def test_of_too_many_operators_some_are_measured_and_the_others_predicted(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "FEWEST_OPERATORS", 40)
     monkeypatch.setattr(module, "MOST_OPERATORS", 40)
     table = run(tmp_path / "table.json")
     assert len(table.entries) <= 40 + FEWEST_OF_A_KIND < table.operators_found
@@ -160,6 +161,19 @@ def test_of_too_many_operators_some_are_measured_and_the_others_predicted(
     unseen = samples(SPACE, 3, 20, seed="unseen")
     error = [abs(table.latency_ms(network) / true_ms(Network(network)) - 1) for network in unseen]
     assert max(error) < 0.1
+
+
+def test_more_time_measures_more_operators_and_a_stopped_profile_keeps_its_own(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST_OPERATORS", 20)
+    few, many = (run(tmp_path / f"{seconds}.json", limit_seconds=seconds) for seconds in (4, 8))
+    assert len(few.entries) <= 40 + FEWEST_OF_A_KIND < 80 - FEWEST_OF_A_KIND <= len(many.entries)
+    out, device.groups, device.stop_at = tmp_path / "table.json", [], 2
+    with pytest.raises(KeyboardInterrupt):
+        run(out, limit_seconds=4)
+    device.stop_at = None
+    assert run(out, limit_seconds=8, resume=True).entries == few.entries
 
 
 def test_progress_ends_at_all_of_it(device: Device, tmp_path: Path) -> None:
