@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from nasseg import plugins
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
 from nasseg.graph import Architecture
+from nasseg.jobs.contention import measure_contention
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
@@ -21,7 +23,7 @@ from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, cores
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.plan import derive_plan
+from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
 from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
@@ -50,7 +52,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
     if by_gradient:
         _check_relaxable(options.space, space)
     hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial)
-    Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
+    seconds = Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
     problem.train.check()
     problem.val.check()
     check_weights(problem)
@@ -61,6 +63,12 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
     speed = measure_speed(
         space, _typical(problem), problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
     )
+    if math.isfinite(seconds) and hardware.workers_together > 1:
+        reference, together = _typical(problem)[0], hardware.workers_together
+        crop = search_crop(problem.size, REHEARSAL_SCALE)
+        times_longer = measure_contention(reference, crop, problem.device, hardware.threads, together)
+        watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
+        speed = speed.model_copy(update={"contention": times_longer})
     plan_for = partial(
         derive_plan,
         speed=speed,

@@ -50,7 +50,16 @@ class Hardware(BaseModel):
             gpus_per_trial=share,
         )
 
+    @property
+    def workers_together(self) -> int:
+        """The workers that share a GPU or, without one, the cores of this machine."""
+        if self.gpus_per_trial:
+            return max(1, min(self.workers, int(1 / self.gpus_per_trial)))
+        return max(1, min(self.workers, self.cores // self.threads))
 
+
+TYPICAL_CONTENTION = 1.15
+"""How many times longer a step takes beside other jobs where it was not measured."""
 PASSES_PER_STEP = 3
 """A training step takes as long as this many inference passes."""
 
@@ -72,6 +81,8 @@ class Speed(BaseModel):
     """Reading one batch of images."""
     overheads: dict[str, float] = {}
     """The part of a time, by its name, that does not grow with the images."""
+    contention: float = TYPICAL_CONTENTION
+    """How many times longer each takes while all jobs run."""
 
     @property
     def trial_step_seconds(self) -> float:
@@ -91,7 +102,9 @@ class Speed(BaseModel):
     def at(self, image_scale: float) -> Speed:
         """Convert to another scale: all but the overheads in proportion to the number of pixels."""
         factor, times = (image_scale / self.image_scale) ** 2, {}
-        for name, seconds in self.model_dump(exclude={"image_scale", "overheads"}, exclude_none=True).items():
+        for name, seconds in self.model_dump(
+            exclude={"image_scale", "overheads", "contention"}, exclude_none=True
+        ).items():
             overhead = self.overheads.get(name, 0.0)
             times[name] = overhead + factor * (seconds - overhead)
         return self.model_copy(update={**times, "image_scale": image_scale})

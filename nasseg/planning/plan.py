@@ -31,8 +31,6 @@ IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 USABLE_SHARE, STARTING_SECONDS = 0.95, 20
 """A plan may spend this share of the time, less the seconds that workers take to start."""
-CONTENTION = 1.15
-"""How many times longer a step takes beside others on the same machine."""
 PROXY_OVERHEAD_SECONDS = 0.7
 """Of a proxy run, beyond its steps and its scoring."""
 
@@ -121,7 +119,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Final:
-    """The end-to-end runs; `rounds` is how many follow each other, scaled by `CONTENTION`."""
+    """The end-to-end runs; `rounds` is how many follow each other, in units of a run alone on the machine."""
 
     finalists: int
     seeds: int
@@ -213,7 +211,7 @@ def _plan_final(case: _Case) -> _Final:
     finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
     contenders = finalists + min(FINAL_REFERENCES, case.references)
     side_by_side = math.ceil(contenders * seeds / case.hardware.workers)
-    return _Final(finalists, seeds, CONTENTION * side_by_side)
+    return _Final(finalists, seeds, case.speed.contention * side_by_side)
 
 
 def _count_relaxations(case: _Case) -> int:
@@ -254,7 +252,7 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
     before_seconds = features_seconds + reading_seconds
     rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - before_seconds)
     # While the first reference is trained, other workers train the other references and seeds.
-    after_proxies_seconds = (final.rounds - CONTENTION) * full_seconds
+    after_proxies_seconds = (final.rounds - speed.contention) * full_seconds
     relax_steps, relax_share = 0, 1.0
     if relaxations:
         step_seconds = _relax_step_seconds(case, speed, relaxations)
@@ -281,7 +279,7 @@ def _largest_scale(case: _Case, final: _Final) -> float:
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
     speed = case.speed_at(image_scale)
-    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / CONTENTION)
+    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / speed.contention)
     seconds = share * case.usable_seconds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds
 
@@ -289,7 +287,7 @@ def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> fl
 def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
     """Estimate a step of all relaxations, side by side; a step without an architecture update takes half as long."""
     mean_seconds = speed.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
-    return CONTENTION * math.ceil(relaxations / case.hardware.workers) * mean_seconds
+    return speed.contention * math.ceil(relaxations / case.hardware.workers) * mean_seconds
 
 
 def _rungs(case: _Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
@@ -305,7 +303,7 @@ def _first_rung_steps(case: _Case, speed: Speed, trials_seconds: float) -> int:
     scoring_seconds = speed.trial_scoring_seconds(case.val_batches)
     steps_each, scorings = mean_work([REDUCTION**rung for rung in range(case.rungs)], REDUCTION)
     candidates_each = FEWEST_CANDIDATES / case.hardware.workers
-    candidate_seconds = trials_seconds / CONTENTION / candidates_each - PROXY_OVERHEAD_SECONDS
+    candidate_seconds = trials_seconds / speed.contention / candidates_each - PROXY_OVERHEAD_SECONDS
     steps = int((candidate_seconds - scorings * scoring_seconds) / (steps_each * speed.trial_step_seconds))
     fewest, most = WHOLE_FIRST_RUNG_STEPS if speed.proxy_step_seconds is None else FIRST_RUNG_STEPS
     return min(max(steps, fewest), most)
@@ -318,7 +316,7 @@ def _expected_candidates(case: _Case, speed: Speed, rungs: Sequence[int], trials
     reference_seconds = rungs[-1] * speed.trial_step_seconds + len(rungs) * scoring_seconds
     candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
     settled = case.references if case.references <= FINAL_REFERENCES else 0
-    for_others = trials_seconds * case.hardware.workers / CONTENTION - settled * reference_seconds
+    for_others = trials_seconds * case.hardware.workers / speed.contention - settled * reference_seconds
     return settled + max(0, int(for_others / candidate_seconds))
 
 
