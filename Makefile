@@ -31,8 +31,8 @@ lint: install ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-demo: install ## search the built-in street scenes for ten minutes
-	$(BIN)/nasseg search --space dpc --budget 10min
+demo: install ## search networks of 100 million MAdds for the built-in street scenes, for ten minutes
+	$(BIN)/nasseg search --max-madds 100M --budget 10min
 
 clean: ## remove .venv, caches and build products; runs/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

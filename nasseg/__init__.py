@@ -37,7 +37,7 @@ _LAZY = {
 def search(out: Path, options: SearchOptions) -> Architecture:
     """Search in the new run folder `out`, report there, show progress on stderr and return the best architecture.
 
-        >>> best = nasseg.search("runs/first", space="dpc", budget="10min")
+        >>> best = nasseg.search("runs/first", max_madds="100M", budget="10min")
 
     The options are those of the command line, by the same names. Raises `ValueError` for options that could not work.
     """

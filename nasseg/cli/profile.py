@@ -17,7 +17,10 @@ SHOWN = 5
 
 def profile(
     out: Annotated[Path, typer.Option(help="JSON file to write the table to.", metavar="TABLE.json")],
-    space: Annotated[str, typer.Option(callback=take_space, help="dpc[:OPTIONS], or package.module:Class.")] = "dpc",
+    space: Annotated[
+        str,
+        typer.Option(callback=take_space, help="As in a search: encoder_decoder[:OPTIONS], or package.module:Class."),
+    ] = "encoder_decoder",
     device: Device = "auto",
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "512x1024",
     batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,

@@ -49,7 +49,8 @@ class SearchOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     space: str = Field(
-        default="dpc", description="dpc, auto_deeplab or encoder_decoder, with [:OPTIONS], or package.module:Class."
+        default="encoder_decoder",
+        description="encoder_decoder, dpc or auto_deeplab, with [:OPTIONS], or package.module:Class.",
     )
     budget: Budget | str = Field(
         default=Budget(amount=30, unit="min"), description="200gpu-h, 8cpu-h, 2h, 30min or 40trials."

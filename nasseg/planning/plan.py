@@ -46,6 +46,8 @@ MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
 """No run is longer than both of these."""
 
 FEWEST_CANDIDATES = 48
+FEWEST_PER_REFERENCE = 2
+"""Where trials train whole networks, images are scaled down until so many candidates a reference can be tried."""
 FIRST_RUNG_STEPS, WHOLE_FIRST_RUNG_STEPS = (20, 300), (120, 300)
 """Fewest and most steps of the first rung, of heads on features and of whole networks (`benchmarks/short_runs.py`)."""
 
@@ -113,6 +115,12 @@ class _Case:
         return max(MOST_STEPS_OF_FEW_IMAGES, MOST_EPOCHS * self.train_images // self.batch_size)
 
     @property
+    def fewest_candidates(self) -> int:
+        """Candidates for which images are scaled down."""
+        whole = self.speed.proxy_step_seconds is None and self.options.strategy == "trials"
+        return FEWEST_PER_REFERENCE * self.references if whole else 0
+
+    @property
     def rungs(self) -> int:
         return 2 if self.hours < 1 or math.isinf(self.hours) else 3
 
@@ -152,8 +160,9 @@ def derive_plan(
     """Make the plan that spends the budget well; options that are given are kept.
 
     Half of the time goes into training end to end (`FULL_SHARE`), at the largest image scale that allows
-    `FEWEST_FULL_STEPS`. The rest goes into proxies, first for `FEWEST_CANDIDATES` candidates, then for longer rungs,
-    then for more candidates. For a budget of trials, the plan does not depend on the speed.
+    `FEWEST_FULL_STEPS` and, where trials train whole networks, `FEWEST_PER_REFERENCE`. The rest goes into proxies,
+    first for `FEWEST_CANDIDATES` candidates, then for longer rungs, then for more candidates. For a budget of trials,
+    the plan does not depend on the speed.
 
     In a search by gradient, `RELAX_SHARE` of the rest goes into relaxations, as many as can be trained at once (at
     least two from an hour on), and what remains into proxies of the choices found and their neighbours.
@@ -237,8 +246,19 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
 
 
 def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
-    """Fit all runs into the time."""
-    scale = case.options.image_scale or _largest_scale(case, final)
+    """Fit all runs into the time, at the largest image scale that leaves enough steps and candidates."""
+    scale = case.options.image_scale
+    if scale is not None:
+        return _fit_at(scale, case, final, relaxations)
+    for scale in IMAGE_SCALES:
+        lengths = _fit_at(scale, case, final, relaxations)
+        long_enough = _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS
+        if long_enough and (lengths.expected_candidates or 0) >= case.fewest_candidates:
+            break
+    return lengths
+
+
+def _fit_at(scale: float, case: _Case, final: _Final, relaxations: int) -> _Lengths:
     speed = case.speed_at(scale)
     full_steps = case.options.full_steps or max(
         SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
@@ -270,11 +290,6 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
         relax_share=relax_share,
         expected_candidates=_expected_candidates(case, speed, rungs, rest_seconds),
     )
-
-
-def _largest_scale(case: _Case, final: _Final) -> float:
-    enough = (scale for scale in IMAGE_SCALES if _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS)
-    return next(enough, IMAGE_SCALES[-1])
 
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:

@@ -30,12 +30,12 @@ def plan(
     size: tuple[int, int] = (160, 320),
     train_images: int = 256,
     val_images: int = 64,
+    references: int = 2,
     **options: Any,
 ) -> Plan:
     asked = SearchOptions(budget=budget, **options)
-    return derive_plan(
-        asked, speed, hardware, size=size, train_images=train_images, val_images=val_images, references=2
-    )
+    images = {"size": size, "train_images": train_images, "val_images": val_images}
+    return derive_plan(asked, speed, hardware, references=references, **images)
 
 
 def test_a_budget_of_trials_has_no_clock() -> None:
@@ -88,6 +88,14 @@ def test_an_hour_of_whole_networks_by_hand() -> None:
     references = 2 * (360 * 0.4 + 2 * (8 * 0.1 + 0.7))
     each = (120 + 240 / 3) * 0.4 + 4 / 3 * (8 * 0.1 + 0.7)
     assert found.expected_candidates == 2 + int((seconds * 2 / 1.15 - references) / each)
+
+
+def test_images_are_scaled_down_until_as_many_are_new_as_are_references() -> None:
+    asked: dict[str, Any] = {"speed": WHOLE, "finalists": 2, "seeds": 2, "references": 7}
+    at = {scale: plan("20min", image_scale=scale, **asked).expected_candidates or 0 for scale in IMAGE_SCALES}
+    assert at[0.75] < 14 <= at[0.5]
+    assert plan("20min", **asked).image_scale == 0.5
+    assert plan("20min", **{**asked, "speed": SPEED}).image_scale == 0.75  # features are small in any case
 
 
 def test_no_short_run_of_a_whole_network_is_longer_than_those_of_the_final() -> None:
