@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def search(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the search in --out, with a larger --budget if one is given.")
+    ] = False,
     as_json: Json = False,
     config: Config = None,
     **options: str | None,
@@ -54,18 +56,31 @@ def search(
 def _continue(out: Path | None, named: Mapping[str, str | None]) -> Experiment:
     """Open the search in `out`; `named` are the command line's options, as a file alone is not to be trusted."""
     from nasseg.experiment.experiment import Experiment
+    from nasseg.planning.budget import Budget
+    from nasseg.planning.config import SearchConfig
     from nasseg.run_folder import CONFIG_FILE
 
     if out is None:
         raise ValueError("--resume needs --out RUN, the folder of the search to continue")
     named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
-    search = Experiment.open(out, **named_again)
+    saved = SearchConfig.load(out, space=named_again["space"], storage=named_again["storage"])
+    asked = SearchOptions.parse({name: value for name, value in named.items() if name not in named_again})
+    for name in asked.model_fields_set - {"budget"}:
+        if getattr(asked, name) != getattr(saved, name):
+            raise ValueError(
+                f"{name} is {getattr(asked, name)}, but {getattr(saved, name)} in {out}; only --budget can change"
+            )
+    budget = Budget.parse(asked.budget) if "budget" in asked.model_fields_set else saved.budget
+    extended = None if budget == saved.budget else budget
+    search = Experiment.open(out, **named_again, budget=extended)
     address = search.config.ray_address
     if address is not None and named_again["ray_address"] is None:
         raise ValueError(
             f"{out / CONFIG_FILE}: ray_address is {address!r}, and a cluster runs code here; if you trust it, give it "
             "again with --ray-address"
         )
+    if extended is not None:
+        search.config.save(out)
     say(f"continuing {out}: {search.config.space} on {search.config.data}, budget {search.config.budget}")
     return search
 

@@ -21,6 +21,7 @@ from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
+from nasseg.planning.budget import Budget
 from nasseg.planning.candidates import Trial
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
@@ -69,15 +70,30 @@ class Experiment:
 
     @classmethod
     def open(
-        cls, folder: Path, *, space: str | None = None, storage: str | None = None, ray_address: str | None = None
+        cls,
+        folder: Path,
+        *,
+        space: str | None = None,
+        storage: str | None = None,
+        ray_address: str | None = None,
+        budget: Budget | None = None,
     ) -> Self:
         """Open the search in a run folder; raises `ValueError` if there is none, and as `SearchConfig.load` does.
 
-        `space`, `storage` and `ray_address` come from the user, as a file alone is not to be trusted.
+        `space`, `storage` and `ray_address` come from the user, as a file alone is not to be trusted. A `budget`
+        replaces the search's; what was spent counts. Raises `ValueError` if nothing would be left of it.
         """
         config = SearchConfig.load(folder, space=space, storage=storage)
         config = config.model_copy(update={"ray_address": ray_address or config.ray_address})
-        return cls(config, Context.open(config, folder))
+        if budget is None:
+            return cls(config, Context.open(config, folder))
+        config = config.extended(budget)
+        search = cls(config, Context.open(config, folder))
+        tried, elapsed_seconds = len(search.planner.trials), search.record.elapsed_seconds
+        if search.spent >= 1 or (budget.trials is not None and tried >= budget.trials):
+            spent = f"{tried} trials" if budget.trials is not None else f"{elapsed_seconds / 60:.3g} min"
+            raise ValueError(f"budget {budget} includes what was spent, {spent}; give more to go on")
+        return search
 
     # --- carrying it out -------------------------------------------------------------------------------------------
 

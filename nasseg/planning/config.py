@@ -85,6 +85,18 @@ class SearchConfig(SearchOptions):
         given = {name: getattr(options, name) for name in SearchOptions.model_fields}
         return cls.model_validate({**given, "plan": plan})
 
+    def extended(self, budget: Budget) -> SearchConfig:
+        """Return the same search with another budget, of trials if it was one of trials, else of time.
+
+        Runs are as long as they were, so that all scores can be compared; the time buys more of them. Raises
+        `ValueError` for a budget of another kind.
+        """
+        if (budget.trials is None) != (self.budget.trials is None):
+            kind = "time" if self.budget.trials is None else "trials"
+            raise ValueError(f"budget {budget} cannot replace {self.budget}; give one of {kind}")
+        plan = self.plan.model_copy(update={"candidates": budget.trials, "expected_candidates": None})
+        return self.model_copy(update={"budget": budget, "plan": plan})
+
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""
         save_config(self, folder)

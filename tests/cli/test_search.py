@@ -32,7 +32,7 @@ Refused = Callable[..., str]
         (("--val-split", "dev"), "has no split 'dev'"),
         (("--device", "abacus"), "device is 'abacus', but must be auto, cpu"),
         (("--strategy", "magic"), "'magic' is not one of 'trials', 'gradient'"),
-        (("--strategy", "gradient"), "space 'dpc' cannot be searched by gradient; those that can: auto_deeplab"),
+        (("--strategy", "gradient"), "space 'encoder_decoder' cannot be searched by gradient; those that can: auto_deeplab"),
         (("--relaxations", "2"), "relaxations is for strategy gradient; set that too, or leave it out"),
         (("--objective", "beauty"), "'beauty' is not one of 'score', 'pareto'"),
         (("--latency", "nothing.json"), "nothing.json: no such file; give a table of nasseg profile"),
@@ -125,6 +125,12 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
         assert len(list(csv.DictReader(file))) == 5
     report = nasseg("report", run, "--space", SPACE, "--json")
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
+    assert nasseg("search", "--resume", "--out", run, *what, "--rungs", "2").err.endswith(
+        f"nasseg: rungs is (2,), but (2, 6) in {run}; only --budget can change\n"
+    )
+    more = nasseg("search", "--resume", "--out", run, "--space", SPACE, "--budget", "6trials", "--json")
+    assert more.document["candidates"] == 6
+    assert yaml.safe_load((run / "config.yaml").read_text())["budget"] == {"amount": 6.0, "unit": "trials"}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
 

@@ -20,6 +20,7 @@ from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.jobs.worker import Worker
 from nasseg.pareto import non_dominated
+from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Task
 from nasseg.report.search import SearchReporter
@@ -212,6 +213,29 @@ def test_a_finished_search_has_nothing_left_to_do(tmp_path: Path, trainings: Cou
     trainings.clear()
     assert finish(resumed(tmp_path / "run")).latencies == latencies
     assert not trainings
+
+
+def test_a_finished_search_goes_on_with_a_larger_budget(
+    done: Experiment, tmp_path: Path, trainings: Counter[Training]
+) -> None:
+    shutil.copytree(done.folder, tmp_path / "run")
+    tried = len(done.results.trials)
+    search = finish(Experiment.open(tmp_path / "run", space=SPACE, budget=Budget.parse(f"{tried + 3}trials")))
+    assert len(search.results.trials) == tried + 3
+    assert [t.key for t in search.results.trials][:tried] == [t.key for t in done.results.trials]
+    known = {(t.key, step) for t in done.results.trials for step in t.proxy}
+    assert not known & {(key, step) for task, key, step, _ in trainings if task == "proxy"}
+    assert set(trainings.values()) == {1}
+
+
+def test_a_budget_that_is_spent_or_of_another_kind_is_refused(done: Experiment, tmp_path: Path) -> None:
+    tried = len(done.results.trials)
+    for budget, message in (
+        (f"{tried}trials", f"budget {tried}trials includes what was spent, {tried} trials; give more to go on"),
+        ("2h", f"budget 2h cannot replace {done.config.budget}; give one of trials"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Experiment.open(done.folder, space=SPACE, budget=Budget.parse(budget))
 
 
 def test_looking_at_a_search_changes_nothing_of_it(done: Experiment) -> None:
