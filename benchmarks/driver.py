@@ -1,10 +1,15 @@
-"""Time what a search does besides training: proposing, recording, ranking, writing, reporting.
+"""Time what a search does besides training: recording, ranking, writing, reporting; proposing; resuming.
 
+    python benchmarks/driver.py --trials 1000 30000
     git worktree add ../before COMMIT
-    python benchmarks/driver.py --trials 300 ../before .
+    python benchmarks/driver.py --trials 300 1000 --checkouts ../before .
 
-Each checkout searches in its own process, in turns, on small street scenes, with made-up scores in place of training.
-The time of the stub itself is subtracted.
+Searches run in their own processes, the checkouts in turns, on small street scenes, with made-up scores in place of
+training; the time of these is subtracted. Candidates are drawn at random and what that takes is subtracted too: in a
+second process the run folder is opened again, as for `--resume`, and `--sampler` is asked for a few proposals.
+
+A job's milliseconds are by the wall clock and of the processor, which other programs of a busy machine change less.
+They are over the whole search, and over its last fifth, where a growing cost is seen first; all threads count.
 """
 
 from __future__ import annotations
@@ -12,39 +17,42 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 SEARCH = """
-import json, random, sys, threading, time
+import json, random, resource, sys, threading, time
 from pathlib import Path
 
+from nasseg.experiment.begin import begin
+from nasseg.jobs.worker import Worker
+from nasseg.planning.job import JobResult, Outcome
+from nasseg.planning.options import SearchOptions
+from nasseg.planning.samplers.proposals import Proposals
+from nasseg.report.search import SearchReporter
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import save_model
 
-try:
-    from nasseg.experiment.begin import begin
-    from nasseg.jobs.worker import Worker
-    from nasseg.planning.job import JobResult, Outcome
-    from nasseg.planning.options import SearchOptions
-    new = True
-except ImportError:  # before the search had rooms
-    from nasseg.search.job import JobResult, Outcome
-    from nasseg.search.run import begin_with
-    from nasseg.search.worker import SearchWorker as Worker
-    new = False
-from nasseg.report.search import SearchReporter
+folder, trials, objective = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+clocks = (time.perf_counter, time.process_time)
+elsewhere = [0.0, 0.0]
 
-folder, trials, sampler = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-stub_seconds = 0.0
+
+def subtracted(function):
+    def timed(*arguments):
+        start = [clock() for clock in clocks]
+        try:
+            return function(*arguments)
+        finally:
+            for place, clock in enumerate(clocks):
+                elsewhere[place] += clock() - start[place]
+
+    return timed
 
 
 def run(self, job):
-    global stub_seconds
-    start = time.perf_counter()
     outcomes = []
     for candidate in job.candidates:
         rng = random.Random(candidate.key)
@@ -54,74 +62,143 @@ def run(self, job):
             Outcome(key=candidate.key, status="ok", step=job.stop_step, miou=miou, class_iou=(miou,) * 11, **costs)
         )
         if job.task in ("prepare", "full"):
-            holder = self.context if new else self
-            architecture = holder.architecture(candidate)
-            file = holder.folder / "checkpoints" / f"{candidate.key}-full{job.seed}.safetensors"
+            architecture = self.context.architecture(candidate)
+            file = self.context.folder / "checkpoints" / f"{candidate.key}-full{job.seed}.safetensors"
             file.parent.mkdir(exist_ok=True)
-            save_model(file, seeded_network(architecture, 0), holder.provenance)
-    result = JobResult(job=job, outcomes=tuple(outcomes), seconds=0.01)
-    stub_seconds += time.perf_counter() - start
-    return result
+            save_model(file, seeded_network(architecture, 0), self.context.provenance)
+    return JobResult(job=job, outcomes=tuple(outcomes), seconds=0.01)
 
 
-Worker.run = run
-options = dict(
+Worker.run = subtracted(run)
+Proposals.next = subtracted(Proposals.next)
+search = begin(folder, SearchOptions.parse(dict(
     space="dpc:filters=16", data="streets:size=64x96,train=8,val=4,test=4", budget=f"{trials}trials", rungs=(2, 4),
-    full_steps=4, finalists=2, seeds=2, image_scale=1.0, runner="in-process", device="cpu", sampler=sampler,
-)
-if new:
-    search = begin(folder, SearchOptions.parse(options))
-else:
-    search = begin_with(folder, concurrency=None, **options)
+    full_steps=4, finalists=2, seeds=2, image_scale=1.0, runner="in-process", device="cpu", sampler="random",
+    objective=objective,
+)))
 stamps = []
 
 
 def update(search):
     reporter.update(search)
-    stamps.append(time.perf_counter() - stub_seconds)
+    if search.planner.in_flight:
+        stamps.append([clock() - spent for clock, spent in zip(clocks, elsewhere)])
 
 
-start = time.perf_counter()
+def per_job(start):
+    jobs = len(stamps) - 1 - start
+    return [round(1e3 * (last - first) / jobs, 2) for first, last in zip(stamps[start], stamps[-1])]
+
+
 with SearchReporter(search) as reporter:
     search.run(threading.Event(), update)
-# The last update follows the measurement of latencies.
-print(json.dumps({"driver_seconds": round(stamps[-2] - start, 2)}))
+print(json.dumps({
+    "jobs": len(stamps),
+    "job_ms": per_job(0),
+    "last_job_ms": per_job(4 * len(stamps) // 5),
+    "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+}))
 """
+
+RESUME = """
+import json, resource, statistics, sys, time
+from pathlib import Path
+
+from nasseg.experiment.experiment import Experiment
+from nasseg.planning.config import SearchConfig
+from nasseg.planning.samplers.proposals import Proposals
+from nasseg.run_folder import save_config
+
+folder, sampler, proposals = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+config = SearchConfig.load(folder)
+plan = config.plan.model_copy(update={"candidates": config.plan.candidates + proposals})
+save_config(config.model_copy(update={"sampler": sampler, "plan": plan}), folder)
+clocks = (time.perf_counter, time.process_time)
+propose, taken = Proposals.next, []
+
+
+def timed(self):
+    start = [clock() for clock in clocks]
+    choice = propose(self)
+    taken.append([clock() - begun for clock, begun in zip(clocks, start)])
+    return choice
+
+
+Proposals.next = timed
+start = [clock() for clock in clocks]
+search = Experiment.open(folder)
+resumed = [round(clock() - begun, 2) for clock, begun in zip(clocks, start)]
+while len(taken) < proposals:
+    search.planner.next_job(0.0)
+# The first proposal imports its sampler.
+print(json.dumps({
+    "resume_s": resumed,
+    "proposal_ms": [round(1e3 * statistics.median(column), 1) for column in zip(*taken[1:])],
+    "resumed_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+}))
+"""
+PROPOSALS = 12
+
+COLUMNS = {
+    "job_ms": "ms / job",
+    "last_job_ms": "last fifth",
+    "proposal_ms": "proposal, ms",
+    "resume_s": "resume, s",
+    "peak_mib": "MiB",
+    "resumed_peak_mib": "resumed, MiB",
+    "folder_mib": "folder, MiB",
+    "tensorboard_files": "TensorBoard files",
+}
 
 
 def main() -> None:
-    """Search with every checkout in turns and print each one's driver time, and its ratio to the first's."""
+    """Search with every checkout and number of trials, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkouts", nargs="+", type=Path)
-    parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--sampler", default="tpe")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--checkouts", nargs="+", type=Path, default=[Path.cwd()])
+    parser.add_argument("--trials", nargs="+", type=int, default=[1000, 30000])
+    parser.add_argument("--sampler", default="tpe", help="asked for the proposals")
+    parser.add_argument("--objective", default="score", choices=["score", "pareto"])
     arguments = parser.parse_args()
-    seconds: dict[str, list[float]] = {str(checkout): [] for checkout in arguments.checkouts}
-    for _ in range(arguments.repeats):
+    print("wall clock / processor time")
+    print(f"{'checkout':20} {'trials':>7} " + " ".join(f"{title:>15}" for title in COLUMNS.values()))
+    rows = []
+    for trials in arguments.trials:
         for checkout in arguments.checkouts:
-            seconds[str(checkout)].append(driver_seconds(checkout.resolve(), arguments.trials, arguments.sampler))
-    first = statistics.median(seconds[str(arguments.checkouts[0])])
-    print(f"{'checkout':40} {'driver, s':>10} {'ms / trial':>11} {'ratio':>6}")
-    for name, measured in seconds.items():
-        median = statistics.median(measured)
-        print(f"{name:40} {median:10.1f} {1e3 * median / arguments.trials:11.1f} {median / first:6.2f}")
-    print(json.dumps({"trials": arguments.trials, "sampler": arguments.sampler, "seconds": seconds}))
+            row = measured(checkout.resolve(), trials, arguments.sampler, arguments.objective)
+            rows.append({"checkout": str(checkout), "trials": trials, **row})
+            cells = [" / ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()]
+            named = dict(zip(row, cells, strict=True))
+            line = " ".join(f"{named[name]:>15}" for name in COLUMNS)
+            print(f"{str(checkout)[-20:]:20} {trials:7} {line}", flush=True)
+    print(json.dumps({"sampler": arguments.sampler, "objective": arguments.objective, "rows": rows}))
 
 
-def driver_seconds(checkout: Path, trials: int, sampler: str) -> float:
-    """Measure the seconds that the driver of one search takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", SEARCH, str(Path(folder) / "run"), str(trials), sampler],
-            cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-    return float(json.loads(done.stdout.splitlines()[-1])["driver_seconds"])
+def measured(checkout: Path, trials: int, sampler: str, objective: str) -> dict[str, object]:
+    """Search once, open the search again, and look at what it left."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "run"
+        searched = run(checkout, SEARCH, folder, trials, objective)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        left = {
+            "folder_mib": round(sum(path.stat().st_size for path in files) / 2**20, 1),
+            "tensorboard_files": sum("tensorboard" in path.relative_to(folder).parts for path in files),
+        }
+        return {**searched, **left, **run(checkout, RESUME, folder, sampler, PROPOSALS)}
+
+
+def run(checkout: Path, script: str, *arguments: object) -> dict[str, object]:
+    """Run a script in a process of its own and read the JSON document on its last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    document: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return document
 
 
 if __name__ == "__main__":
