@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right, insort
+from itertools import groupby
+from operator import itemgetter
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,14 +25,22 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
 def kendall(x: ArrayLike, y: ArrayLike) -> float | None:
     """Compute Kendall's tau-b, which corrects for ties. `None` as for `spearman`.
 
+    Pairs are counted against the sorted values before them, not one by one.
+
     Source: Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945.
     """
     a, b = _paired(x, y)
     if not _have_orders(a, b):
         return None
-    above = np.triu_indices(len(a), k=1)
-    sign_a, sign_b = np.sign(a[:, None] - a[None, :])[above], np.sign(b[:, None] - b[None, :])[above]
-    return float((sign_a * sign_b).sum() / np.sqrt((sign_a**2).sum() * (sign_b**2).sum()))
+    agreeing, before = 0, list[float]()
+    for _, group in groupby(sorted(zip(a.tolist(), b.tolist(), strict=True)), key=itemgetter(0)):
+        values = [value for _, value in group]
+        for value in values:
+            below, above = bisect_left(before, value), len(before) - bisect_right(before, value)
+            agreeing += below - above
+        for value in values:
+            insort(before, value)
+    return agreeing / math.sqrt(_untied_pairs(a) * _untied_pairs(b))
 
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -35,6 +48,11 @@ def _paired(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"shapes are {a.shape} and {b.shape}; both must be the same (N,)")
     return a, b
+
+
+def _untied_pairs(values: NDArray[np.float64]) -> int:
+    counts = np.unique(values, return_counts=True)[1]
+    return math.comb(len(values), 2) - sum(math.comb(int(count), 2) for count in counts)
 
 
 def _have_orders(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
