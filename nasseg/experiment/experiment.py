@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Experiment:
         """Measured latencies by key."""
         self.history = self.record.history
         """The scores of the best candidates, each with the seconds spent until it was found."""
-        self._written: dict[Path, object] = {}
+        self._written: Mapping[Path, object] = {}
         self._checkpoints = self._needed_checkpoints()
         self.results = self._results()
 
@@ -164,7 +164,8 @@ class Experiment:
         self.record.add(result)
         self.record.note_elapsed(elapsed)
         self._remove_checkpoints(result.job)
-        self.results = self._results()
+        for candidate in result.job.candidates:
+            self.results.take_in(self.planner.trial(candidate.key))
         score = self.results.best_score
         if score is not None and (not self.history or self.history[-1][1] != score):
             self.history.append((elapsed, score))
@@ -208,7 +209,7 @@ class Experiment:
 
     def best_network(self) -> Network | None:
         """Load the trained network of the best candidate that was trained end to end; `None` if none was."""
-        for trial in self.results.ranked:
+        for trial in self.results.trained_furthest:
             for seed in trial.full:
                 path = trained_model(self.folder, trial.key, seed)
                 if path.is_file():
@@ -235,16 +236,18 @@ class Experiment:
         if best is None:
             return
         folder = self.folder / FRONT_FOLDER
+        shown = {folder / f"{trial.candidate.label or trial.key}.json": trial for trial in self.results.front}
+        shown[self.folder / BEST_FILE] = best
+        contents = {path: (t.key, len(t.proxy), len(t.full), t.key in self.latencies) for path, t in shown.items()}
+        if contents == self._written:
+            return
         folder.mkdir(exist_ok=True)
-        front = {folder / f"{trial.candidate.label or trial.key}.json": trial for trial in self.results.front}
-        for path, trial in {self.folder / BEST_FILE: best, **front}.items():
-            content = (trial.key, len(trial.proxy), len(trial.full), trial.key in self.latencies)
-            if self._written.get(path) != content:
+        for path, trial in shown.items():
+            if self._written.get(path) != contents[path]:
                 save(self.architecture(trial), path)
-                self._written[path] = content
-        for stale in set(folder.glob("*.json")) - set(front):
+        for stale in set(folder.glob("*.json")) - set(shown):
             stale.unlink()
-            self._written.pop(stale, None)
+        self._written = contents
 
     def _finish(self) -> None:
         """Measure latencies now that the device is idle, and save the best candidate's model.

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from typing import NamedTuple
 
 from nasseg.cost import Latency
 from nasseg.experiment.trust import Trust, measure_trust
 from nasseg.pareto import non_dominated
-from nasseg.planning.candidates import Standing, Trial, mean
+from nasseg.planning.candidates import Standing, Trial, TrialStatus, mean
 from nasseg.planning.objective import Objective
 
 
-class Results:
-    """The results that follow from the `trials` of a search so far.
+class _Place(NamedTuple):
+    """A place in the ranking, in ascending order from the best; `standing` is negated."""
 
-    `latencies` are measured, by key, and may grow. The front uses them if `by_measurement` and all candidates for the
-    front have one, else the objective's cost.
+    standing: tuple[int, int]
+    score: float
+    number: int
+
+
+class Results:
+    """The results that follow from the `trials` of a search so far, and from those that it takes in later.
+
+    What a new outcome costs does not grow with the number of trials. `latencies` are measured, by key. The front uses
+    them if `by_measurement` and all candidates for the front have one, else the objective's cost.
     """
 
     def __init__(
@@ -27,30 +37,54 @@ class Results:
         latencies: Mapping[str, Latency],
         by_measurement: bool,
     ) -> None:
-        self.trials = [trial for trial in trials if trial.proxy or trial.full]
+        self.trials: list[Trial] = []
         """All candidates with an outcome, in the order they were proposed."""
+        self.ranked: list[Trial] = []
+        """The candidates with a score that keep all limits, best first.
+
+        Those trained end to end come first, then those of higher rungs. A search that ends with fewer seeds of its
+        references than of its finalists still compares them by their means.
+        """
+        self.changes: list[Trial] = []
+        """The candidates in the order in which their outcomes were taken in, one for each time."""
+        self.counts: Counter[TrialStatus] = Counter()
+        """The number of candidates by status."""
         self.latencies = latencies
         self._objective, self._rungs, self._by_measurement = objective, rungs, by_measurement
+        self._places: dict[Trial, _Place | None] = {}
+        self._statuses: dict[Trial, TrialStatus] = {}
+        self._front: list[Trial] | None = []
+        self._labelled: list[Trial] = []
+        self._end_to_end: list[Trial] = []
+        self._first_at: dict[int, Trial] = {}
+        self._furthest: Standing | None = None
+        for trial in trials:
+            if trial.proxy or trial.full:
+                self.take_in(trial)
 
-    @cached_property
+    def take_in(self, trial: Trial) -> None:
+        """Take in what is new of a trial."""
+        self.changes.append(trial)
+        if trial not in self._places:
+            insort(self.trials, trial, key=_number)
+            if trial.candidate.label is not None:
+                insort(self._labelled, trial, key=_number)
+        else:
+            self.counts[self._statuses[trial]] -= 1
+        self._statuses[trial] = trial.status(self._rungs[-1])
+        self.counts[self._statuses[trial]] += 1
+        self._rank(trial)
+        self._lead(trial)
+
+    @property
     def references(self) -> dict[str, Trial]:
         """The handcrafted references by name, first the baseline: the best of those trained furthest, most often."""
 
         def standing(trial: Trial) -> tuple[int, int, float]:
             return len(trial.full), max(trial.proxy, default=0), self.score(trial) or 0.0
 
-        furthest_first = sorted(self.trials, key=standing, reverse=True)
+        furthest_first = sorted(self._labelled, key=standing, reverse=True)
         return {trial.candidate.label: trial for trial in furthest_first if trial.candidate.label}
-
-    @cached_property
-    def ranked(self) -> list[Trial]:
-        """The candidates with a score that keep all limits, best first.
-
-        Those trained end to end come first, then those of higher rungs. A search that ends with fewer seeds of its
-        references than of its finalists still compares them by their means.
-        """
-        feasible = [trial for trial in self.trials if trial.candidate.feasible and trial.standing is not None]
-        return sorted(feasible, key=lambda trial: (trial.standing, self.score(trial)), reverse=True)
 
     @property
     def best(self) -> Trial | None:
@@ -63,10 +97,7 @@ class Results:
         Until one that is no reference has been scored, this is where the best is. References that break a limit cannot
         be the best.
         """
-        found = [
-            trial.standing for trial in self.trials if trial.candidate.label is None and trial.standing is not None
-        ]
-        there = max(found, default=None) or (self.best.standing if self.best else None)
+        there = self._furthest or (self.best.standing if self.best else None)
         if there is None:
             return None, None, None
 
@@ -74,7 +105,8 @@ class Results:
             scored = [(miou, trial) for trial in trials if (miou := trial.miou_at(there)) is not None]
             return max(scored, key=lambda one: one[0], default=(0.0, None))[1]
 
-        return there, first(trial for trial in self.trials if trial.candidate.feasible), first(self.references.values())
+        best = first(self._end_to_end) if there.end_to_end else self._first_at.get(there.step)
+        return there, best, first(self.references.values())
 
     @property
     def best_score(self) -> float | None:
@@ -86,22 +118,72 @@ class Results:
         scores = [self._objective.score(o.miou, self._objective.cost(o)) for o in trial.decisive if o.miou is not None]
         return mean(scores)
 
-    @cached_property
+    @property
     def trained_furthest(self) -> list[Trial]:
         """The feasible candidates trained as far as the best, whose scores are therefore comparable."""
-        return [trial for trial in self.ranked if trial.standing == self.ranked[0].standing]
+        if not self.ranked:
+            return []
+        return self.ranked[: bisect_right(self.ranked, self._standing(self.ranked[0]), key=self._standing)]
 
-    @cached_property
+    @property
     def front(self) -> list[Trial]:
         """The candidates trained furthest that no other beats in both mIoU and cost, cheapest first."""
-        tried = self.trained_furthest
+        if self._front is None:
+            self._front = self._unbeaten(self.trained_furthest)
+        return self._front
+
+    @property
+    def trust(self) -> Trust:
+        """The trust in the proxy's ranking, computed anew each time, also while another thread takes trials in."""
+        return measure_trust([trial.copied() for trial in list(self.trials)], self._rungs)
+
+    def _rank(self, trial: Trial) -> None:
+        """Move a trial to its place in the ranking, and to the front if it belongs there."""
+        highest = self._standing(self.ranked[0]) if self.ranked else None
+        was, standing, score = self._places.get(trial), trial.standing, self.score(trial)
+        if was is not None:
+            place = bisect_left(self.ranked, was, key=self._place)
+            del self.ranked[self.ranked.index(trial, place)]
+        self._places[trial] = None
+        if standing is None or score is None or not trial.candidate.feasible:
+            return
+        now = _Place((-standing.end_to_end, -standing.step), -score, trial.number)
+        self._places[trial] = now
+        insort(self.ranked, trial, key=self._place)
+        was_there = was is not None and was.standing == highest
+        if was_there or self._standing(self.ranked[0]) != highest or (self._by_measurement and self.latencies):
+            self._front = None
+        elif now.standing == highest and self._front is not None:
+            self._front = self._unbeaten(sorted([*self._front, trial], key=self._place))
+
+    def _lead(self, trial: Trial) -> None:
+        """Note how far a trial has come, and whether it is the first there."""
+        if trial.candidate.label is None and trial.standing is not None:
+            self._furthest = max(trial.standing, self._furthest or trial.standing)
+        if not trial.candidate.feasible:
+            return
+        if trial.full and trial not in self._end_to_end:
+            insort(self._end_to_end, trial, key=_number)
+        for step, outcome in trial.proxy.items():
+            first = self._first_at.setdefault(step, trial) if outcome.miou is not None else trial
+            if (outcome.miou or 0.0, -trial.number) > (first.proxy[step].miou or 0.0, -first.number):
+                self._first_at[step] = trial
+
+    def _unbeaten(self, tried: Sequence[Trial]) -> list[Trial]:
         costs = [self._objective.cost(trial.costs) for trial in tried]
         if self._by_measurement and all(trial.key in self.latencies for trial in tried):
             costs = [self.latencies[trial.key].median_ms for trial in tried]
         points = [(cost, trial.miou or 0.0) for cost, trial in zip(costs, tried, strict=True)]
         return [tried[index] for index in non_dominated(points)]
 
-    @cached_property
-    def trust(self) -> Trust:
-        """The trust in the proxy's ranking."""
-        return measure_trust(self.trials, self._rungs)
+    def _place(self, trial: Trial) -> _Place:
+        place = self._places[trial]
+        assert place is not None
+        return place
+
+    def _standing(self, trial: Trial) -> tuple[int, int]:
+        return self._place(trial).standing
+
+
+def _number(trial: Trial) -> int:
+    return trial.number

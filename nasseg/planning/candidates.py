@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nasseg.planning.job import Candidate, Costs, Outcome
 from nasseg.run_folder import file_name
@@ -18,6 +18,9 @@ class Standing(NamedTuple):
 
     end_to_end: bool
     step: int
+
+
+TrialStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
 
 
 @dataclass(eq=False)
@@ -50,6 +53,21 @@ class Trial:
     def failed(self) -> bool:
         """Whether it failed at a rung."""
         return self.final and self.level > 0 and self.values is None
+
+    def copied(self) -> Trial:
+        """Return a copy that stays as it is, also while another thread adds outcomes."""
+        return replace(self, proxy=dict(self.proxy), full=dict(self.full))
+
+    def status(self, top: int) -> TrialStatus:
+        """Tell how far it got on the way to the rung at step `top`, or why it got no further."""
+        outcomes = [*self.proxy.values(), *self.full.values()]
+        broken = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
+        if broken is not None:
+            return "nonfinite" if broken.status == "nonfinite" else "failed"
+        if not outcomes:
+            return "running"
+        # A reference is trained end to end before it is at any rung.
+        return "complete" if top in self.proxy or not self.proxy else "stopped"
 
     @property
     def decisive(self) -> list[Outcome]:

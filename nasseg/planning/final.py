@@ -37,6 +37,12 @@ class Clock:
         if not math.isinf(self.total_seconds):
             self.now = spent * self.total_seconds
 
+    def by_plan(self, spent: float, proxy_share: float, starts_at: float) -> float:
+        """Rescale the `spent` share so that a final that starts at that second, not after the `proxy_share`, fits."""
+        return (
+            spent if math.isinf(self.total_seconds) else spent * proxy_share * self.total_seconds / max(1e-9, starts_at)
+        )
+
     def fits(self, kind: Hashable, end: float) -> bool:
         """Whether a job of a kind that starts now ends by then."""
         return self.now + self.expected(kind) <= end

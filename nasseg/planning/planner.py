@@ -102,7 +102,7 @@ class Planner:
         Raises `RuntimeError` if all relaxations failed.
         """
         self._clock.set(spent)
-        planned = self._by_plan(spent, starts_at := self._final_starts_at())
+        planned = self._clock.by_plan(spent, self.settings.proxy_share, starts_at := self._final_starts_at())
         for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
@@ -153,6 +153,10 @@ class Planner:
         """The jobs whose results are pending."""
         return tuple(self._in_flight.values())
 
+    def trial(self, key: str) -> Trial:
+        """The candidate with this key."""
+        return self._candidates[key]
+
     @property
     def trials(self) -> Sequence[Trial]:
         """All candidates that are trained, in the order they were proposed."""
@@ -200,12 +204,6 @@ class Planner:
             return True
         outcome = self._references[0].full.get(0)
         return outcome is not None and outcome.status == "ok"
-
-    def _by_plan(self, spent: float, starts_at: float) -> float:
-        """Rescale `spent` so that the final, which starts at that second, still fits."""
-        if math.isinf(self._clock.total_seconds):
-            return spent
-        return spent * self.settings.proxy_share * self._clock.total_seconds / max(1e-9, starts_at)
 
     def _final_starts_at(self) -> float:
         contenders = self.settings.finalists + min(FINAL_REFERENCES, len(self._references))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nasseg.experiment.experiment import Experiment
 from nasseg.report.live import Progress
-from nasseg.report.rows import name_of, status_of
+from nasseg.report.rows import name_of
 
 PHASES = {
     "prepare": "training the handcrafted reference",
@@ -25,18 +25,18 @@ def progress(search: Experiment, before: Progress | None = None) -> Progress:
     tasks = {job.task for job in in_flight}
     phases = PHASES if search.rung_runs == "proxy" else {**PHASES, "proxy": "short runs"}
     waiting = "finishing" if search.planner.done else before.phase if before else phases["proxy"]
-    statuses = [status_of(trial, search.plan.rungs[-1]) for trial in results.trials]
+    counts = results.counts
     there, best, baseline = results.leaders()
     timed = budget.trials is None
     shown = Progress(
         phase=next((text for task, text in phases.items() if task in tasks), waiting),
-        spent=len(statuses),
+        spent=len(results.trials),
         budget=search.total_seconds / 60 if timed else budget.amount,
         unit="min" if timed else "trials",
-        done=statuses.count("complete"),
+        done=counts["complete"],
         running=sum(max(1, len(job.candidates)) for job in in_flight),
-        stopped=statuses.count("stopped"),
-        failed=statuses.count("nonfinite") + statuses.count("failed"),
+        stopped=counts["stopped"],
+        failed=counts["nonfinite"] + counts["failed"],
         best=best.miou_at(there) if there and best else None,
         best_name=name_of(best.candidate) if best else None,
         baseline=baseline.miou_at(there) if there and baseline else None,

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import Trial, TrialStatus
 from nasseg.planning.job import Candidate
 
 if TYPE_CHECKING:
     from nasseg.cost.latency import Latency
-
-RowStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Row:
     key: str
     label: str | None
     choice: Mapping[str, object]
-    status: RowStatus
+    status: TrialStatus
     proxy: Mapping[int, float]
     full: Mapping[int, float]
     class_iou: tuple[float | None, ...] = ()
@@ -78,18 +76,6 @@ def name_of(candidate: Candidate) -> str:
     return candidate.label or candidate.key[:10]
 
 
-def status_of(trial: Trial, top: int) -> RowStatus:
-    """Tell how far a candidate got on the way to the rung at step `top`."""
-    outcomes = [*trial.proxy.values(), *trial.full.values()]
-    broken = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
-    if broken is not None:
-        return "nonfinite" if broken.status == "nonfinite" else "failed"
-    if not outcomes:
-        return "running"
-    # A reference is trained end to end before it is at any rung.
-    return "complete" if top in trial.proxy or not trial.proxy else "stopped"
-
-
 def rung_runs_of(rows: Iterable[Row]) -> str:
     """Name the trainings up to a rung, which are the same for all rows of a search."""
     return next((row.rung_runs for row in rows), "proxy")
@@ -106,7 +92,7 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
         key=trial.candidate.key,
         label=trial.candidate.label,
         choice=trial.candidate.choice,
-        status=status_of(trial, top),
+        status=trial.status(top),
         proxy=proxy,
         full=full,
         class_iou=_mean_by_class(class_ious),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 import torch
@@ -14,17 +14,17 @@ from typing_extensions import Self
 
 from nasseg.data import Split, normalise
 from nasseg.experiment.experiment import Experiment
-from nasseg.experiment.results import Results
 from nasseg.network import Network
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Outcome
 from nasseg.report.figures.pictures import Example, Palette
+from nasseg.report.kept_rows import KeptRows
 from nasseg.report.live import LiveProgress, Progress
 from nasseg.report.page.html import Report, write_report
 from nasseg.report.plan_text import plan_text, training_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
-from nasseg.report.rows import Row, make_row, name_of
+from nasseg.report.rows import Row, name_of
 from nasseg.report.table import front_table, summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
 from nasseg.run_folder import BEST_FILE, LOG_FILE, REPORT_FILE, TENSORBOARD_FOLDER, TRIALS_FILE
@@ -33,7 +33,11 @@ from nasseg.space.weighted_graph import WeightedGraph
 EXAMPLES = 3
 """Number of images whose predictions are shown, always the same."""
 TICK_INTERVAL_S = 1.0
-PAGE_INTERVAL_S = 30.0
+VIEWS_INTERVAL_S = 30.0
+MOST_VIEWS_SHARE = 0.05
+"""Share of the time for the page, the table and TensorBoard, which then come less often than `VIEWS_INTERVAL_S`."""
+MOST_RUNS = 50
+"""Candidates with a TensorBoard run of their own, the best."""
 FEWEST_RANKED = 5
 """Number of candidates below which a rank correlation is not worth a line."""
 
@@ -51,6 +55,9 @@ class SearchReporter:
 
     with SearchReporter(search) as reporter:
         search.run(stop, reporter.update)
+
+    The live progress and the log show every result at once. `report.html`, `trials.csv` and TensorBoard are views of
+    all candidates, so a thread of their own makes them anew from time to time, and the exit once more.
     """
 
     def __init__(self, search: Experiment) -> None:
@@ -59,17 +66,19 @@ class SearchReporter:
         self._relaxations = RelaxationReporter(search.folder)
         self._live = LiveProgress()
         self._progress: Progress | None = None
-        self._drawing = threading.Lock()  # matplotlib is not thread-safe
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._shown_best: str | None = None
-        self._shown_results: Results | None = None
-        self._rows: dict[str, tuple[object, Row]] = {}
-        """The rows so far, each with what it depends on."""
-        self._written = 0.0
+        self._predictions: tuple[str, list[Example]] | None = None
+        """What the best network predicts, once it is trained end to end, with its key."""
+        self._shown_predictions: tuple[str, list[Example]] | None = None
+        self._rows = KeptRows(search)
+        self._best: Trial | None = None
+        """The best so far, as the thread of the views sees it."""
+        self._due = 0.0
         self._log = logging.FileHandler(search.folder / LOG_FILE, encoding="utf-8", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._logged = {line[:3] for line in self._outcomes()}
+        self._logged = {line[:3] for line in self._outcomes(search.results.trials)}
 
     def __enter__(self) -> Self:
         logger.addHandler(self._log)
@@ -88,6 +97,7 @@ class SearchReporter:
         self._live.__exit__(kind, error, traceback)
         if self._board is not None:
             self._relaxations.close()
+            self._catch_up()
             self._show_all(self._board)
             self._board.close()
         logger.removeHandler(self._log)
@@ -99,62 +109,74 @@ class SearchReporter:
         """Show what is new; called after every change."""
         self._progress = progress(search, self._progress)
         self._live.update(self._progress)
-        if search.results is self._shown_results:
-            return
-        self._shown_results = search.results
-        self._log_new()
-        score = search.results.best_score
-        if score is None or self._board is None:
-            return
-        rows = self.rows
-        self._board.add_trials(rows)
-        step = round(search.elapsed_seconds)
-        baseline = _baseline_of(rows)
-        self._board.add_best(score, baseline.score if baseline else None, step)
-        if time.monotonic() - self._written > PAGE_INTERVAL_S:
-            with self._drawing:
-                self._show_all(self._board)
-            self._written = time.monotonic()
+        self._catch_up()
 
     def _tick(self) -> None:
-        """Keep the clock going and show the relaxations while jobs run."""
+        """Keep the clock going, and show the relaxations and the views while jobs run."""
         while not self._ended.wait(TICK_INTERVAL_S):
-            with self._drawing:
-                self._relaxations.update()
+            self._relaxations.update()
             if self._progress is not None:
                 self._live.update(at_this_time(self._progress, self.search))
+            start = time.monotonic()
+            if self._board is not None and self._best is not None and start >= self._due:
+                self._show_all(self._board)
+                now = time.monotonic()
+                self._due = now + max(VIEWS_INTERVAL_S, (now - start) / MOST_VIEWS_SHARE)
 
-    def _outcomes(self) -> Iterator[tuple[str, str, int, Outcome]]:
+    def _catch_up(self) -> None:
+        """Take in what is new; all else is read by the thread of the views too."""
+        self._log_new(self._rows.catch_up())
+        best = self.search.results.best
+        self._best = None if best is None else best.copied()
+        if self._board is not None:
+            self._predict()
+
+    def _outcomes(self, trials: Iterable[Trial]) -> Iterator[tuple[str, str, int, Outcome]]:
         """Yield all outcomes: the candidate's name, the kind of training, the step or seed, the outcome."""
-        for trial in self.search.results.trials:
+        for trial in trials:
             name = name_of(trial.candidate)
             yield from (
                 (name, f"{self.search.rung_runs}, step", step, outcome) for step, outcome in trial.proxy.items()
             )
             yield from ((name, "end to end, seed", seed, outcome) for seed, outcome in trial.full.items())
 
-    def _log_new(self) -> None:
-        for name, what, number, outcome in self._outcomes():
+    def _log_new(self, changed: Iterable[Trial]) -> None:
+        for name, what, number, outcome in self._outcomes(changed):
             if (name, what, number) not in self._logged:
                 self._logged.add((name, what, number))
                 result = f"mIoU {outcome.miou:.4f}" if outcome.miou is not None else outcome.message or outcome.status
                 logger.info("%s %s %d: %s", name, what, number, result)
 
+    def _predict(self) -> None:
+        """Note what a new best network predicts, in this thread: for another, PyTorch would keep a second team."""
+        best, predictions = self._best, self._predictions
+        if best is None or not best.full or (predictions is not None and predictions[0] == best.key):
+            return
+        network = self.search.best_network()
+        if network is not None:
+            self._predictions = best.key, example_predictions(self.search.problem.val, network)
+
     def _show_all(self, board: SearchBoard) -> None:
         """Write the report and draw the pictures, if there is anything to show."""
-        search, best = self.search, self.search.results.best
+        search, best = self.search, self._best
         if best is None:
             return
-        self.write()
+        rows, baseline = self._rows.rows, self._rows.baseline
+        self._write(rows, best)
         step = round(search.elapsed_seconds)
-        board.add_front(self.rows, step)
-        if best.candidate.key == self._shown_best:
-            return
-        self._shown_best = best.candidate.key
-        board.add_best_network(search.architecture(best), search.problem.space.drawn_place, self.graphs(best), step)
-        network = search.best_network()
-        if network is not None:
-            board.add_predictions(example_predictions(self.search.problem.val, network), self.palette, step)
+        shown = {trial.key for trial in search.results.ranked[:MOST_RUNS]}
+        board.show_trials([row for row in rows if row.label is not None or row.key in shown])
+        board.add_best(
+            next(row.score for row in rows if row.key == best.key), baseline.score if baseline else None, step
+        )
+        board.add_front(rows, step)
+        if best.key != self._shown_best:
+            self._shown_best = best.key
+            board.add_best_network(search.architecture(best), search.problem.space.drawn_place, self.graphs(best), step)
+        predictions = self._predictions
+        if predictions is not None and predictions is not self._shown_predictions:
+            self._shown_predictions = predictions
+            board.add_predictions(predictions[1], self.palette, step)
 
     # --- the whole -------------------------------------------------------------------------------------------------
 
@@ -172,38 +194,30 @@ class SearchReporter:
     @property
     def rows(self) -> list[Row]:
         """One row per candidate: the references, the baseline first, then the others in the order of trial."""
-        search = self.search
-        for trial in search.results.trials:
-            known = len(trial.proxy), len(trial.full), trial.key in search.latencies
-            if trial.key not in self._rows or self._rows[trial.key][0] != known:
-                row = make_row(
-                    trial,
-                    search.plan.rungs[-1],
-                    search.results.score(trial),
-                    search.latencies.get(trial.key),
-                    search.rung_runs,
-                )
-                self._rows[trial.key] = known, row
-        first = [trial.key for trial in search.results.references.values()]
-        others = [trial.key for trial in search.results.trials if trial.candidate.label is None]
-        return [self._rows[key][1] for key in (*first, *others)]
+        self._catch_up()
+        return self._rows.rows
 
     @property
     def baseline(self) -> Row | None:
         """The handcrafted reference to beat."""
-        return _baseline_of(self.rows)
+        self._catch_up()
+        return self._rows.baseline
 
     def write(self) -> None:
         """Write `trials.csv` and `report.html`."""
-        search, best = self.search, self.search.results.best
-        write_trials(search.folder / TRIALS_FILE, self.rows, search.plan.rungs)
+        rows = self.rows
+        self._write(rows, self._best)
+
+    def _write(self, rows: Sequence[Row], best: Trial | None) -> None:
+        search = self.search
+        write_trials(search.folder / TRIALS_FILE, rows, search.plan.rungs)
         if best is None:
             return
         report = Report(
             title=f"{search.config.space} on {search.config.data}",
-            rows=self.rows,
+            rows=rows,
             rungs=search.plan.rungs,
-            best=best.candidate.key,
+            best=best.key,
             classes=search.problem.dataset.classes,
             history=[(seconds / 60, score) for seconds, score in search.history],
             config=yaml.safe_dump(search.config.model_dump(mode="json"), sort_keys=False),
@@ -248,14 +262,15 @@ class SearchReporter:
         for row in self.compared():
             if not row.feasible:
                 console.print(f"The handcrafted {row.name} breaks a limit ({search.config.limits}), so it cannot win.")
-        for agreement in search.results.trust.agreements:
+        trust = search.results.trust
+        for agreement in trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
                 console.print(
                     f"rank correlation, {agreement.lower} and {agreement.upper}: {agreement.spearman:.2f} "
                     f"({agreement.points} candidates)"
                 )
-        if search.results.trust.seed_deviation is not None:
-            console.print(f"mIoU of one network differs between seeds by {search.results.trust.seed_deviation:.4f}")
+        if trust.seed_deviation is not None:
+            console.print(f"mIoU of one network differs between seeds by {trust.seed_deviation:.4f}")
         best = self.compared()[0]
         if best.label is not None:
             console.print(f"The handcrafted {best.name} remains the best.")
@@ -276,10 +291,6 @@ class SearchReporter:
             "trust": search.results.trust.model_dump(mode="json"),
             "elapsed_seconds": round(search.elapsed_seconds, 1),
         }
-
-
-def _baseline_of(rows: Sequence[Row]) -> Row | None:
-    return next((row for row in rows if row.label is not None), None)
 
 
 def example_predictions(split: Split, network: Network) -> list[Example]:

@@ -1,8 +1,8 @@
 """TensorBoard logs of searches and training runs.
 
-A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run per trial in `trials/`.
-All trials use the same few tags, so hundreds of them are lines of a few charts, and rows of one table in the HParams
-view. A search by gradient also writes one run per seed in `relaxation/`.
+A search writes the runs `search/best` and `search/baseline` (one chart of both), and one run in `trials/` for each of
+its best candidates: TensorBoard reads a file for each run. They use the same few tags, so they are lines of a few
+charts, and rows of one table in the HParams view. A search by gradient also writes one run per seed in `relaxation/`.
 """
 
 from __future__ import annotations
@@ -76,13 +76,19 @@ class SearchBoard(_Board):
         super().close()
         self._baseline.close()
 
-    def add_trials(self, rows: Iterable[Row]) -> None:
-        """Write what is new in these rows: mIoU by training step and end to end, costs, score, and the choice."""
-        for row in rows:
-            before = self._written.get(row.key)
-            if row != before and row.status != "running":
+    def show_trials(self, rows: Iterable[Row]) -> None:
+        """Show these trials and no others: mIoU by training step and end to end, costs, score, and the choice.
+
+        Only what is new is written.
+        """
+        shown = {row.key: row for row in rows if row.status != "running"}
+        for key in self._written.keys() - shown.keys():
+            shutil.rmtree(self._trials / self._written.pop(key).name)
+        for key, row in shown.items():
+            before = self._written.get(key)
+            if row != before:
                 self._add_trial(row, before)
-                self._written[row.key] = row
+                self._written[key] = row
 
     def _add_trial(self, row: Row, before: Row | None) -> None:
         # Opened for each update: hundreds of open files and writer threads would be too many.
@@ -95,9 +101,10 @@ class SearchBoard(_Board):
             for tag, value, step in sorted(_scalars(row) - known):
                 writer.add_scalar(tag, value, step)
 
-    def add_best(self, score: float, baseline: float | None, spent: int) -> None:
+    def add_best(self, score: float | None, baseline: float | None, spent: int) -> None:
         """Log the best score and the baseline's after `spent` seconds (or trials) of the budget."""
-        self._writer.add_scalar("best/score against budget spent", score, spent)
+        if score is not None:
+            self._writer.add_scalar("best/score against budget spent", score, spent)
         if baseline is not None:
             self._baseline.add_scalar("best/score against budget spent", baseline, spent)
         self._writer.flush()

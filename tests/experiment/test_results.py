@@ -1,9 +1,13 @@
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nasseg.cost import Latency
 from nasseg.experiment.results import Results
+from nasseg.pareto import non_dominated
 from nasseg.planning.candidates import Standing, Trial
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.planning.objective import Objective
@@ -102,3 +106,46 @@ def test_leaders_are_compared_where_candidates_have_come() -> None:
     assert results(reference, other, low, high).leaders() == (Standing(end_to_end=False, step=6), reference, reference)
     done = made({6: 0.3}, {0: 0.7, 1: 0.6}, "done")
     assert results(reference, low, done).leaders() == (Standing(end_to_end=True, step=0), done, reference)
+
+
+scores = st.integers(1, 4).map(lambda tenths: tenths / 10)
+runs = st.lists(
+    st.tuples(st.integers(0, 7), st.sampled_from(["2", "6", "seed 0", "seed 1"]), st.one_of(st.none(), scores)),
+    max_size=30,
+)
+
+
+@given(runs, st.lists(st.integers(1, 3), min_size=8, max_size=8))
+def test_results_taken_in_one_by_one_are_those_of_all_at_once(
+    runs: list[tuple[int, str, float | None]], costs: list[int]
+) -> None:
+    trials = [made({}, {}, str(number)) for number in range(8)]
+    trials[0] = made({}, {}, "0", label="plain")
+    trials[1] = made({}, {}, "1", label="beyond", constraints={"params": 0.1})
+    for number, trial in enumerate(trials):
+        trial.number = number
+    found = results()
+    for number, run, score in runs:
+        outcome = LOST if score is None else ok(score, madds=costs[number])
+        outcomes, at = (trials[number].full, int(run[-1])) if "seed" in run else (trials[number].proxy, int(run))
+        if at not in outcomes:
+            outcomes[at] = outcome.model_copy(update={"step": at}) if "seed" not in run else outcome
+            found.take_in(trials[number])
+            check(found, trials)
+
+
+def check(found: Results, trials: list[Trial]) -> None:
+    tried = [trial for trial in trials if trial.proxy or trial.full]
+    scored = [trial for trial in tried if trial.standing and trial.candidate.feasible]
+    scored.sort(key=lambda trial: (trial.standing, found.score(trial)), reverse=True)
+    furthest = [trial for trial in scored if trial.standing == scored[0].standing]
+    points = [(OBJECTIVE.cost(trial.costs), trial.miou or 0.0) for trial in furthest]
+    assert (found.trials, found.ranked, found.trained_furthest) == (tried, scored, furthest)
+    assert found.front == [furthest[place] for place in non_dominated(points)]
+    assert +found.counts == Counter(trial.status(6) for trial in tried)
+    there, best, _ = found.leaders()
+    others = [trial.standing for trial in tried if trial.standing and trial.candidate.label is None]
+    assert there == max(others, default=scored[0].standing if scored else None)
+    mious = [trial.miou_at(there) for trial in tried if there and trial.candidate.feasible]
+    highest = max((miou for miou in mious if miou is not None), default=None)
+    assert (best and there and best.miou_at(there)) == highest

@@ -29,7 +29,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_each_trial_is_a_run_with_curves_costs_and_its_choice(tmp_path: Path) -> None:
     with SearchBoard(tmp_path) as board:
-        board.add_trials(rows())
+        board.show_trials(rows())
     assert {path.name for path in (tmp_path / "trials").iterdir()} == {"aspp", "b" * 10, "c" * 10, "d" * 10}
     assert scalars(tmp_path / "trials" / "aspp") == {
         "mIoU/proxy": [(100, pytest.approx(0.5)), (300, pytest.approx(0.6))],
@@ -50,19 +50,30 @@ def test_each_trial_is_a_run_with_curves_costs_and_its_choice(tmp_path: Path) ->
 def test_only_what_is_new_is_written(tmp_path: Path) -> None:
     aspp = rows()[0]
     with SearchBoard(tmp_path) as board:
-        board.add_trials([replace(aspp, proxy={100: 0.5}, full={}, score=0.5)])
-        board.add_trials([aspp])
-        board.add_trials([aspp])
+        board.show_trials([replace(aspp, proxy={100: 0.5}, full={}, score=0.5)])
+        board.show_trials([aspp])
+        board.show_trials([aspp])
     written = scalars(tmp_path / "trials" / "aspp")
     assert written["mIoU/proxy"] == [(100, pytest.approx(0.5)), (300, pytest.approx(0.6))]
     assert written["score"] == [(1, pytest.approx(0.5)), (4, pytest.approx(0.71))]
     assert written["trial cost/MAdds (G)"] == [(0, 2.0)]
 
 
+def test_only_the_trials_that_are_shown_keep_their_runs(tmp_path: Path) -> None:
+    first, second, *_ = rows()
+    with SearchBoard(tmp_path) as board:
+        board.show_trials([first, second])
+        board.show_trials([second])
+        assert [path.name for path in (tmp_path / "trials").iterdir()] == [second.name]
+        board.show_trials([first])
+    assert [path.name for path in (tmp_path / "trials").iterdir()] == [first.name]
+    assert len(scalars(tmp_path / "trials" / "aspp")["mIoU/proxy"]) == 2
+
+
 def test_a_resumed_search_shows_each_trial_once(tmp_path: Path) -> None:
     for _ in range(2):
         with SearchBoard(tmp_path) as board:
-            board.add_trials(rows())
+            board.show_trials(rows())
     assert len(scalars(tmp_path / "trials" / "aspp")["mIoU/proxy"]) == 2
 
 
