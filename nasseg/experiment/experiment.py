@@ -161,8 +161,7 @@ class Experiment:
 
     def _take_in(self, result: JobResult) -> None:
         elapsed = self.elapsed_seconds
-        self.record.add(result)
-        self.record.note_elapsed(elapsed)
+        self.record.add(result, elapsed)
         self._remove_checkpoints(result.job)
         for candidate in result.job.candidates:
             self.results.take_in(self.planner.trial(candidate.key))

@@ -112,23 +112,31 @@ class Record:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.PRUNED)
 
-    def add(self, result: JobResult) -> None:
-        """Write the outcomes of a job."""
-        self.start(result.job)
-        if result.job.task == "relax":
-            self._study.set_user_attr(f"{_RELAX}{result.job.seed}", result.model_dump(mode="json"))
-        for candidate, outcome in zip(result.job.candidates, result.outcomes, strict=True):
-            if result.job.task == "proxy":
-                self._add_proxy(candidate, outcome, result.job.stop_step)
-            else:
-                name = f"{_FULL}{candidate.key} {result.job.seed}"
-                self._study.set_user_attr(name, outcome.model_dump(mode="json"))
+    def add(self, result: JobResult, elapsed_seconds: float | None = None) -> None:
+        """Write the outcomes of a job, and the time that the search has spent, in one go."""
+        job = result.job
+        self.start(job)
+        for candidate in job.candidates if job.task == "proxy" else ():
+            if self._recorded(candidate.key).state == TrialState.PRUNED:
+                self._reopen(candidate.key)
+        with self._at_once():
+            if job.task == "relax":
+                self._study.set_user_attr(f"{_RELAX}{job.seed}", result.model_dump(mode="json"))
+            for candidate, outcome in zip(job.candidates, result.outcomes, strict=True):
+                if job.task == "proxy":
+                    self._add_proxy(candidate.key, outcome, job.stop_step)
+                else:
+                    name = f"{_FULL}{candidate.key} {job.seed}"
+                    self._study.set_user_attr(name, outcome.model_dump(mode="json"))
+            if elapsed_seconds is not None:
+                self.note_elapsed(elapsed_seconds)
 
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
-        for trial in self._trials():
-            if trial.state == TrialState.RUNNING:
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+        with self._at_once():
+            for trial in self._trials():
+                if trial.state == TrialState.RUNNING:
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
     def load(self) -> list[Trial]:
         """Return all candidates with their outcomes, in the order they were noted."""
@@ -199,7 +207,7 @@ class Record:
 
     def _reopen(self, key: str) -> None:
         """Continue a pruned trial under a new number, as Optuna does not change finished ones."""
-        old = self._storage.get_trial(self._trial_ids[key])
+        old = self._recorded(key)
         trial = create_trial(
             state=TrialState.RUNNING,
             params=old.params,
@@ -210,21 +218,22 @@ class Record:
         )
         self._trial_ids[key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
-    def _add_proxy(self, candidate: Candidate, outcome: Outcome, step: int) -> None:
-        if self._storage.get_trial(self._trial_ids[candidate.key]).state == TrialState.PRUNED:
-            self._reopen(candidate.key)
-        trial_id = self._trial_ids[candidate.key]
+    def _recorded(self, key: str) -> FrozenTrial:
+        return self._storage.get_trial(self._trial_ids[key])
+
+    def _add_proxy(self, key: str, outcome: Outcome, step: int) -> None:
+        trial_id, known = self._trial_ids[key], self._recorded(key).user_attrs
         values = self._objective.metric_values(outcome) if outcome.status == "ok" else ()
-        with self._at_once():
-            for name, cost in outcome.model_dump(include=set(Costs.model_fields), exclude_none=True).items():
+        for name, cost in outcome.model_dump(include=set(Costs.model_fields), exclude_none=True).items():
+            if known.get(name) != cost:
                 self._storage.set_trial_user_attr(trial_id, name, cost)
-            if len(values) == 1:
-                self._storage.set_trial_intermediate_value(trial_id, step, values[0])
-            self._storage.set_trial_user_attr(trial_id, f"{_STEP}{step}", outcome.model_dump(mode="json"))
-            if outcome.status != "ok":
-                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-            elif step == self._top_step:
-                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+        if len(values) == 1:
+            self._storage.set_trial_intermediate_value(trial_id, step, values[0])
+        self._storage.set_trial_user_attr(trial_id, f"{_STEP}{step}", outcome.model_dump(mode="json"))
+        if outcome.status != "ok":
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        elif step == self._top_step:
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
 
 
 def _with_prefix(prefix: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
