@@ -64,6 +64,8 @@ class Experiment:
         """Measured latencies by key."""
         self.history = self.record.history
         """The scores of the best candidates, each with the seconds spent until it was found."""
+        self._rejected = 0
+        """Rejected proposals that are on record."""
         self._written: Mapping[Path, object] = {}
         self._checkpoints = self._needed_checkpoints()
         self.results = self._results()
@@ -104,7 +106,9 @@ class Experiment:
         """
 
         def on_start(job: Job) -> None:
-            self.record.reject(trial.candidate for trial in self.planner.rejected)
+            rejected = self.planner.rejected
+            self.record.reject(trial.candidate for trial in rejected[self._rejected :])
+            self._rejected = len(rejected)
             self.record.start(job)
             on_update(self)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from nasseg.planning.job import Candidate, Costs, Outcome
@@ -105,26 +106,24 @@ def mean(values: Sequence[float]) -> float | None:
     return statistics.mean(values) if len(values) > 1 else next(iter(values), None)
 
 
-def furthest_first(trials: Sequence[Trial], rankings: Sequence[Sequence[int]]) -> list[Trial]:
-    """Sort by the rung reached, then by the place in its ranking, which lists the numbers of trials from the best."""
-    return sorted(trials, key=lambda t: (-t.level, rankings[t.level - 1].index(t.number) if t.level else 0))
+MOST_DESCRIBED = 4096
+"""Choices whose candidates are kept in memory; a proposal may look at a few hundred."""
+BEST_SHOWN, LATEST_SHOWN = 256, 256
+"""Trials that samplers see at most: the best, the latest, and as many of the latest rejected ones."""
 
 
 class Candidates:
     """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
 
     def __init__(self, describe: Callable[[Choice], Candidate]) -> None:
-        self.describe: Callable[[Choice], Candidate] = cache(describe)
+        self.describe: Callable[[Choice], Candidate] = lru_cache(MOST_DESCRIBED)(describe)
         """The candidate of a choice."""
         self._by_key: dict[str, Trial] = {}
-        self._rejected: dict[str, Trial] = {}
+        self._rejected_keys: set[str] = set()
         self.trials: list[Trial] = []
         """The candidates that are trained."""
-
-    @property
-    def rejected(self) -> list[Trial]:
+        self.rejected: list[Trial] = []
         """The candidates that are not trained because they violate a limit."""
-        return list(self._rejected.values())
 
     def __getitem__(self, key: str) -> Trial:
         return self._by_key[key]
@@ -156,4 +155,20 @@ class Candidates:
     def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:
         """Note a choice that violates a limit."""
         candidate = candidate or self.describe(choice)
-        self._rejected.setdefault(candidate.key, Trial(candidate, choice, final=True))
+        if candidate.key not in self._rejected_keys:
+            self._rejected_keys.add(candidate.key)
+            self.rejected.append(Trial(candidate, choice, final=True))
+
+    def shown(self, best_first: Iterable[int]) -> list[Trial]:
+        """Return what samplers see: the rejected trials and then the others, each in their order.
+
+        Of many, these are the first `BEST_SHOWN` of the numbers in `best_first`, the latest `LATEST_SHOWN` that have a
+        result, and all that were started after these, so that a proposal takes no longer in a long search.
+        """
+        latest, seen = len(self.trials), 0
+        while latest > 0 and seen < LATEST_SHOWN:
+            latest -= 1
+            seen += self.trials[latest].level > 0
+        best = islice(best_first, BEST_SHOWN) if latest else ()
+        earlier = sorted(number for number in best if number < latest)
+        return [*self.rejected[-LATEST_SHOWN:], *(self.trials[number] for number in earlier), *self.trials[latest:]]

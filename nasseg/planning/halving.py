@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -61,9 +61,9 @@ class Rung:
 
     def promote(self, number: int) -> None:
         """Note that a candidate was promoted."""
+        if self._is_sorted and number in self._finished and number not in self._promoted:
+            del self._waiting[self._index(self._waiting, number)]
         self._promoted.add(number)
-        if number in self._waiting:
-            self._waiting.remove(number)
 
     def promotable(self, limit: int) -> list[int]:
         """Return up to `limit` candidates that may be promoted now, best first."""
@@ -79,6 +79,16 @@ class Rung:
         """Return all that did not fail, best first."""
         self._sort()
         return self._ranking
+
+    def position(self, number: int) -> int:
+        """Return the position in `ranking` of a candidate that did not fail."""
+        return self._index(self.ranking(), number)
+
+    def _index(self, ordered: Sequence[int], number: int) -> int:
+        """Find a candidate in the ranking or in those waiting."""
+        if len(self._finished[number]) > 1:
+            return ordered.index(number)
+        return bisect_left(ordered, self._place(number), key=self._place)
 
     def _place(self, number: int) -> tuple[float, int]:
         return -self._finished[number][0], number
@@ -98,6 +108,16 @@ class Rung:
             front = ranks == rank
             distances[front] = crowding_distances(points[front])
         return [int(number) for number in numbers[np.lexsort((numbers, -distances, ranks))]]
+
+
+def best_first(rungs: Sequence[Rung]) -> Iterator[int]:
+    """Yield all candidates that finished a rung, those of the highest first and the best of each first."""
+    seen: set[int] = set()
+    for rung in reversed(rungs):
+        for number in rung.ranking():
+            if number not in seen:
+                seen.add(number)
+                yield number
 
 
 def mean_work(rungs: Sequence[int], reduction: int) -> tuple[float, float]:

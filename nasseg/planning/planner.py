@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Trial, furthest_first
+from nasseg.planning.candidates import Candidates, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final import Clock, Final
 from nasseg.planning.fitting import Fitting
-from nasseg.planning.halving import Rung
+from nasseg.planning.halving import Rung, best_first
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.relaxations import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
@@ -66,8 +67,8 @@ class Planner:
         self._space, self._values = space, values
         self._candidates = Candidates(describe)
         fitting = Fitting(space, self._candidates.constraints, scales)
-        self._proposals = Proposals(fitting, sampler, self._candidates, seed)
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
+        self._proposals = Proposals(fitting, sampler, self._candidates, seed, partial(best_first, self._rungs))
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         # Each search seed trains relaxations of its own.
@@ -202,8 +203,7 @@ class Planner:
     def _prepared(self) -> bool:
         if self._space.shared_stage is None:
             return True
-        outcome = self._references[0].full.get(0)
-        return outcome is not None and outcome.status == "ok"
+        return (outcome := self._references[0].full.get(0)) is not None and outcome.status == "ok"
 
     def _final_starts_at(self) -> float:
         contenders = self.settings.finalists + min(FINAL_REFERENCES, len(self._references))
@@ -279,11 +279,10 @@ class Planner:
 
     def _settled_to_train(self) -> list[Trial]:
         """Find those not yet at the top rung that are trained up to it in any case, the references first."""
-        top = len(self._rungs)
         return [
             trial
             for trial in self._settled
-            if trial.level < top and not trial.failed and trial.key not in self._proxies_in_flight
+            if trial.level < len(self._rungs) and not trial.failed and trial.key not in self._proxies_in_flight
         ]
 
     def _promotable(self) -> list[Trial]:
@@ -320,9 +319,12 @@ class Planner:
         return (trial for trial in best if trial not in self._references)
 
     def _final_references(self) -> list[Trial]:
-        trained, rankings = [t for t in self._references if not t.failed], [rung.ranking() for rung in self._rungs]
-        many = len(trained) > FINAL_REFERENCES
-        return furthest_first(trained, rankings)[:FINAL_REFERENCES] if many else trained
+        trained = [trial for trial in self._references if not trial.failed]
+
+        def place(trial: Trial) -> tuple[int, int]:
+            return -trial.level, self._rungs[trial.level - 1].position(trial.number) if trial.level else 0
+
+        return sorted(trained, key=place)[:FINAL_REFERENCES] if len(trained) > FINAL_REFERENCES else trained
 
     def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
         ok = outcome.status == "ok"

@@ -567,6 +567,28 @@ def test_every_candidate_is_scaled_to_the_target(sampler: str) -> None:
     assert proxies(jobs, 90)[:2] == [trial.key for trial in planner.trials[:2]]
 
 
+def test_in_a_long_search_samplers_see_the_best_and_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.planning.candidates.BEST_SHOWN", 3)
+    monkeypatch.setattr("nasseg.planning.candidates.LATEST_SHOWN", 4)
+    shorter = []
+
+    class Spy:
+        def propose(self, history: Sequence[Trial], rng: Random) -> Cell:
+            trials = planner.trials
+            best = sorted(trials, key=lambda trial: (-trial.level, [-value for value in trial.values or ()]))[:3]
+            expected = sorted({*best, *trials[-4:]}, key=lambda trial: trial.number)
+            assert history == [*planner.rejected[-4:], *expected]
+            shorter.append(len(history) < len(planner.rejected) + len(trials))
+            return space.sample(rng)
+
+    space = CellSpace(branches=5, operators=9)
+    plan = PlannerSettings(rungs=(10, 30), full_steps=90, candidates=30)
+    planner = Planner(space, Spy(), plan, describe=within(11), values=values)
+    run(planner)
+    assert not shorter[0]
+    assert shorter[-1]
+
+
 def test_samplers_see_what_was_trained_and_what_no_scaling_brings_to_the_target() -> None:
     seen: list[Sequence[Trial]] = []
 

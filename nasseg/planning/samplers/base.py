@@ -62,4 +62,7 @@ class Sampler(Protocol):
     """A source of proposals; repeats are allowed, as they are not trained again."""
 
     def propose(self, history: Sequence[Trial], rng: Random) -> Choice:
-        """Propose the next choice, given the rejected trials and then the others, each in their order."""
+        """Propose the next choice, given the rejected trials and then the others, each in their order.
+
+        In a long search these are not all, but the best and the latest (`Candidates.shown`).
+        """

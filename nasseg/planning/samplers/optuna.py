@@ -50,13 +50,12 @@ class OptunaSampler:
 
     def shown(self, history: Sequence[Trial]) -> list[FrozenTrial]:
         """Return the trials that Optuna sees in place of `history`."""
-        return [self._freeze(tried) for tried in history]
-
-    def _freeze(self, tried: Trial) -> FrozenTrial:
-        known = tried.key, tried.level, tried.final
-        if known not in self._frozen:
-            self._frozen[known] = as_trial(self._space, tried)
-        return self._frozen[known]
+        before, self._frozen = self._frozen, {}
+        for tried in history:
+            known = tried.key, tried.level, tried.final
+            if known not in self._frozen:
+                self._frozen[known] = before.get(known) or as_trial(self._space, tried)
+        return [self._frozen[tried.key, tried.level, tried.final] for tried in history]
 
 
 def tpe(space: Space[Any]) -> OptunaSampler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from random import Random
 from typing import Any
@@ -26,9 +26,18 @@ class Proposals:
     that only repeats known choices is replaced by uniform samples, then by neighbours of known ones.
     """
 
-    def __init__(self, fitting: Fitting[Any], sampler: Sampler, candidates: Candidates, seed: int) -> None:
+    def __init__(
+        self,
+        fitting: Fitting[Any],
+        sampler: Sampler,
+        candidates: Candidates,
+        seed: int,
+        best_first: Callable[[], Iterable[int]],
+    ) -> None:
+        """Take the sampler, and a function that returns the numbers of the trials with results from the best."""
         self._fitting, self._space = fitting, fitting.space
         self._sampler, self._candidates, self._seed = sampler, candidates, seed
+        self._best_first = best_first
         self._exhausted = False
         self.repeats = 0
         """How often a known choice was proposed."""
@@ -76,8 +85,7 @@ class Proposals:
     def _sampled(self, rng: Random) -> Choice | None:
         """Take the sampler's proposal to the limits; `None` if its dial does not reach them."""
         candidates = self._candidates
-        history = [*candidates.rejected, *candidates.trials]
-        fitted = self._fitting.fit(self._sampler.propose(history, rng))
+        fitted = self._fitting.fit(self._sampler.propose(candidates.shown(self._best_first()), rng))
         choice: Choice = fitted.choice
         if fitted.in_band:
             return choice
