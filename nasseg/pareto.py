@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,3 +70,72 @@ def crowding_distances(points: ArrayLike) -> NDArray[np.float64]:
             padded = np.concatenate([[-np.inf], ascending, [np.inf]])
             distances[order] += (padded[2:] - padded[:-2]) / width
     return distances
+
+
+class Fronts:
+    """Points of two objectives, both maximised, sorted into fronts as they come; iterating yields their numbers.
+
+    Those of the first front come first, in each front those with the largest crowding distance, then by number. A new
+    point takes its place in a front, which pushes those that it beats into the next one, and so on: with N points of no
+    order, steps in proportion to √N. Source: Li et al., Efficient Nondomination Level Update Method for Steady-State
+    Evolutionary Multiobjective Optimization, IEEE Transactions on Cybernetics, 2017.
+    """
+
+    def __init__(self) -> None:
+        self._fronts: list[_Front] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._fronts)
+
+    def __iter__(self) -> Iterator[int]:
+        for front in self._fronts:
+            yield from front.ordered()
+
+    def add(self, number: int, x: float, y: float) -> None:
+        """Add a point under its number."""
+        level = bisect_left(self._fronts, True, key=lambda front: not front.beats(x, y))
+        moved = [(x, y, number)]
+        while moved:
+            if level == len(self._fronts):
+                self._fronts.append(_Front())
+            moved = [beaten for point in moved for beaten in self._fronts[level].replace(*point)]
+            level += 1
+
+
+class _Front:
+    """Points that do not beat each other, by ascending x and so by descending y."""
+
+    def __init__(self) -> None:
+        self._x: list[float] = []
+        self._minus_y: list[float] = []
+        self._numbers: list[int] = []
+        self._ordered: list[int] | None = None
+
+    def beats(self, x: float, y: float) -> bool:
+        """Whether one of the points beats this one: that of the next x has the highest y of all that are not below."""
+        at = bisect_left(self._x, x)
+        return at < len(self._x) and -self._minus_y[at] >= y and (self._x[at], -self._minus_y[at]) != (x, y)
+
+    def replace(self, x: float, y: float, number: int) -> list[tuple[float, float, int]]:
+        """Add a point that none beats, and return those that it beats, which are removed."""
+        end = bisect_right(self._x, x)
+        start = min(end, bisect_left(self._minus_y, -y))
+        if end and (self._x[end - 1], self._minus_y[end - 1]) == (x, -y):
+            start = end
+        beaten = [
+            (other, -minus, name)
+            for other, minus, name in zip(
+                self._x[start:end], self._minus_y[start:end], self._numbers[start:end], strict=True
+            )
+        ]
+        self._x[start:end], self._minus_y[start:end], self._numbers[start:end] = [x], [-y], [number]
+        self._ordered = None
+        return beaten
+
+    def ordered(self) -> list[int]:
+        """Return the numbers, those of the largest crowding distance first."""
+        if self._ordered is None:
+            points = sorted(zip(self._numbers, self._x, self._minus_y, strict=True))
+            distances = crowding_distances([(x, -minus_y) for _, x, minus_y in points])
+            self._ordered = [points[place][0] for place in np.argsort(-distances, kind="stable")]
+        return self._ordered

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasseg.pareto import crowding_distances, hypervolume, non_dominated, non_dominated_ranks
+from nasseg.pareto import Fronts, crowding_distances, hypervolume, non_dominated, non_dominated_ranks
 
 few = st.integers(0, 5).map(float)
 
@@ -61,3 +61,17 @@ def test_hypervolume_is_the_number_of_unit_squares_that_some_point_covers(
     squares = itertools.product(range(cost), range(miou, 6))
     covered = [any(p[0] <= x and p[1] >= y + 1 for p in points) for x, y in squares]
     assert hypervolume(points, (cost, miou)) == sum(covered)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=60))
+def test_points_that_come_one_by_one_are_sorted_as_all_at_once(points: list[tuple[int, int]]) -> None:
+    fronts = Fronts()
+    for number, (x, y) in enumerate(points):
+        fronts.add(number, x, y)
+    ranks = non_dominated_ranks(np.array(points, dtype=float).reshape(-1, 2))
+    distances = np.zeros(len(points))
+    for rank in set(ranks.tolist()):
+        front = ranks == rank
+        distances[front] = crowding_distances(np.array(points, dtype=float)[front])
+    order = sorted(range(len(points)), key=lambda number: (ranks[number], -distances[number], number))
+    assert list(fronts) == order

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 
-import numpy as np
-
-from nasseg.pareto import crowding_distances, non_dominated_ranks
+from nasseg.pareto import Fronts
 
 
 class Rung:
     """The candidates that finished a rung, by number, ordered by non-dominated rank and then by crowding distance.
 
-    Objectives are maximised (negate a cost). A single objective is ordered by value. A crowding distance depends on the
-    objectives' scale: give a cost that counts by ratio as its logarithm. Ties are broken by number; failed candidates
-    come last.
+    There are one or two objectives, which are maximised (negate a cost). A single one is ordered by value. A crowding
+    distance depends on the objectives' scale: give a cost that counts by ratio as its logarithm. Ties are broken by
+    number; failed candidates come last.
 
     Whenever `finished / reduction` exceeds the number promoted, the best waiting candidate may be promoted. The order
     changes as candidates finish, but promotions are final and all of them count. Algorithm 2 of Li et al. counts only
@@ -36,7 +34,8 @@ class Rung:
         self._promoted: set[int] = set()
         self._ranking: list[int] = []
         self._waiting: list[int] = []
-        self._is_sorted = True
+        self._fronts = Fronts()
+        """In place of these two lists, if there are two objectives."""
 
     def __len__(self) -> int:
         return len(self._finished) + len(self._failed)
@@ -44,70 +43,53 @@ class Rung:
     def finish(self, number: int, objectives: Sequence[float] | None) -> None:
         """Enter a candidate. Without objectives it has failed: it counts as the worst and is never promoted.
 
-        Raises `ValueError` if an objective is not finite, or their number differs from that of the others.
+        Raises `ValueError` if an objective is not finite, their number differs from that of the others, or there are
+        more than two.
         """
         if objectives is None:
             self._failed.add(number)
             return
         expected = len(next(iter(self._finished.values()), objectives))
-        if len(objectives) != expected or not all(map(math.isfinite, objectives)):
-            raise ValueError(f"objectives of candidate {number} are {objectives}; must be {expected} finite numbers")
+        if len(objectives) != expected or expected > 2 or not all(map(math.isfinite, objectives)):
+            allowed = expected if expected <= 2 else "one or two"
+            raise ValueError(f"objectives of candidate {number} are {objectives}; must be {allowed} finite numbers")
         self._finished[number] = tuple(objectives)
-        self._is_sorted = self._is_sorted and expected == 1
-        if self._is_sorted:
-            insort(self._ranking, number, key=self._place)
-            if number not in self._promoted:
-                insort(self._waiting, number, key=self._place)
+        if expected == 2:
+            self._fronts.add(number, objectives[0], objectives[1])
+            return
+        insort(self._ranking, number, key=self._place)
+        if number not in self._promoted:
+            insort(self._waiting, number, key=self._place)
 
     def promote(self, number: int) -> None:
         """Note that a candidate was promoted."""
-        if self._is_sorted and number in self._finished and number not in self._promoted:
-            del self._waiting[self._index(self._waiting, number)]
+        if number not in self._promoted and not self._fronts and number in self._finished:
+            del self._waiting[bisect_left(self._waiting, self._place(number), key=self._place)]
         self._promoted.add(number)
 
     def promotable(self, limit: int) -> list[int]:
         """Return up to `limit` candidates that may be promoted now, best first."""
         free = len(self) // self._reduction - len(self._promoted)
-        return list(self.waiting()[: min(limit, free)]) if free > 0 else []
+        return self.waiting(min(limit, free)) if free > 0 else []
 
-    def waiting(self) -> Sequence[int]:
-        """Return all that were not promoted and did not fail, best first."""
-        self._sort()
-        return self._waiting
+    def waiting(self, most: int | None = None) -> list[int]:
+        """Return all, or the first, that were not promoted and did not fail, best first."""
+        if not self._fronts:
+            return self._waiting[:most]
+        return list(islice((number for number in self.ranking() if number not in self._promoted), most))
 
-    def ranking(self) -> Sequence[int]:
+    def ranking(self) -> Iterable[int]:
         """Return all that did not fail, best first."""
-        self._sort()
-        return self._ranking
+        return self._fronts or self._ranking
 
     def position(self, number: int) -> int:
         """Return the position in `ranking` of a candidate that did not fail."""
-        return self._index(self.ranking(), number)
-
-    def _index(self, ordered: Sequence[int], number: int) -> int:
-        """Find a candidate in the ranking or in those waiting."""
-        if len(self._finished[number]) > 1:
-            return ordered.index(number)
-        return bisect_left(ordered, self._place(number), key=self._place)
+        if self._fronts:
+            return next(place for place, other in enumerate(self._fronts) if other == number)
+        return bisect_left(self._ranking, self._place(number), key=self._place)
 
     def _place(self, number: int) -> tuple[float, int]:
         return -self._finished[number][0], number
-
-    def _sort(self) -> None:
-        if not self._is_sorted:
-            self._ranking = self._ranked()
-            self._waiting = [number for number in self._ranking if number not in self._promoted]
-            self._is_sorted = True
-
-    def _ranked(self) -> list[int]:
-        numbers = np.array(list(self._finished))
-        points = np.array(list(self._finished.values()))
-        ranks = non_dominated_ranks(points)
-        distances = np.zeros(len(points))
-        for rank in range(ranks.max() + 1):
-            front = ranks == rank
-            distances[front] = crowding_distances(points[front])
-        return [int(number) for number in numbers[np.lexsort((numbers, -distances, ranks))]]
 
 
 def best_first(rungs: Sequence[Rung]) -> Iterator[int]:

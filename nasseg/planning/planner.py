@@ -188,7 +188,7 @@ class Planner:
         With `most_waiting`, only so many of a rung's candidates count, the best, as these are promoted first.
         """
         steps = self.settings.rungs
-        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting()[:most_waiting]] + [
+        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most_waiting)] + [
             trial for trial in self._settled if 0 < trial.level < len(steps)
         ]
         going_on = {
@@ -305,9 +305,9 @@ class Planner:
         """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
         missing = self.settings.finalists - len(self._finalists()) - len(self._proxies_in_flight)
         for rung in reversed(self._rungs[:-1]):
-            waiting = [self.trials[number] for number in rung.waiting()]
-            if waiting and missing > 0:
-                return waiting[:missing]
+            waiting = [self.trials[number] for number in rung.waiting(max(0, missing))]
+            if waiting:
+                return waiting
         return []
 
     def _finalists(self) -> list[Trial]:

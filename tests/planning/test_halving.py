@@ -14,7 +14,7 @@ def test_with_one_objective_the_order_is_that_of_its_values(values: list[float |
     for number, value in enumerate(values):
         rung.finish(number, None if value is None else (value,))
     finished = [(-value, number) for number, value in enumerate(values) if value is not None]
-    assert rung.ranking() == [number for _, number in sorted(finished)]
+    assert list(rung.ranking()) == [number for _, number in sorted(finished)]
     assert len(rung) == len(values)
 
 
@@ -51,7 +51,7 @@ def test_the_lonely_come_before_the_crowded_and_the_next_front_after_both() -> N
     for number, objectives in enumerate([(0, 9), (4, 4.5), (5, 4), (6, 3), (9, 0), (1, 3), None]):
         rung.finish(number, objectives)
     # Ends first. Between them, of the range of 9 in each: (5 + 5) / 9, (2 + 1.5) / 9, (4 + 4) / 9.
-    assert rung.ranking() == [0, 4, 1, 3, 2, 5]
+    assert list(rung.ranking()) == [0, 4, 1, 3, 2, 5]
     assert rung.promotable(10) == [0, 4, 1]
 
 
@@ -64,7 +64,7 @@ def test_a_promotion_counts_wherever_the_promoted_one_stands_by_now() -> None:
     rung.finish(2, (2, 2))
     assert rung.promotable(10) == []
     rung.finish(3, (0, 0.5))
-    assert rung.ranking() == [2, 0, 3, 1]
+    assert list(rung.ranking()) == [2, 0, 3, 1]
     assert rung.promotable(10) == [2]
 
 
@@ -84,4 +84,9 @@ def test_objectives_that_cannot_be_compared_are_refused(objectives: tuple[float,
     rung.finish(0, (0.5, 1.0))
     with pytest.raises(ValueError, match=r"candidate 1 .* must be 2 finite numbers"):
         rung.finish(1, objectives)
-    assert rung.ranking() == [0]
+    assert list(rung.ranking()) == [0]
+
+
+def test_more_than_two_objectives_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be one or two finite numbers"):
+        Rung(2).finish(0, (1.0, 2.0, 3.0))
