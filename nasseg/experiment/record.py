@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -193,28 +193,33 @@ class Record:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
     def _create(self, candidate: Candidate, state: TrialState) -> None:
-        choice = self._space.parse(candidate.choice)
-        params, distributions = suggestions(self._space, choice)
-        # One write, so that a trial is never recorded with half of its parameters.
-        trial = create_trial(
-            state=state,
-            params=params,
-            distributions=distributions,
-            user_attrs=candidate.model_dump(mode="json", exclude_none=True, exclude={"constraints"}),
-            constraints=candidate.constraints,
-        )
-        self._trial_ids[candidate.key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        user_attrs = candidate.model_dump(mode="json", exclude_none=True, exclude={"constraints"})
+        self._write_new(candidate.key, state, user_attrs, candidate.constraints, {})
+        # The trial that was read back has a copy of it, as large as all the rest.
+        self._recorded(candidate.key).user_attrs["choice"] = candidate.choice
 
     def _reopen(self, key: str) -> None:
         """Continue a pruned trial under a new number, as Optuna does not change finished ones."""
         old = self._recorded(key)
+        self._write_new(key, TrialState.RUNNING, old.user_attrs, old.constraints, old.intermediate_values)
+
+    def _write_new(
+        self,
+        key: str,
+        state: TrialState,
+        user_attrs: dict[str, Any],
+        constraints: dict[str, float],
+        intermediate_values: dict[int, float],
+    ) -> None:
+        """Write a trial at once, so that it is never recorded with half of its parameters."""
+        params, distributions = suggestions(self._space, self._space.parse(user_attrs["choice"]))
         trial = create_trial(
-            state=TrialState.RUNNING,
-            params=old.params,
-            distributions=old.distributions,
-            user_attrs=old.user_attrs,
-            intermediate_values=old.intermediate_values,
-            constraints=old.constraints,
+            state=state,
+            params=params,
+            distributions=distributions,
+            user_attrs=user_attrs,
+            intermediate_values=intermediate_values,
+            constraints=constraints,
         )
         self._trial_ids[key] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
@@ -251,7 +256,11 @@ def _candidate(recorded: FrozenTrial) -> Candidate:
 
 
 class _Journal(JournalFileBackend):
-    """A journal that, before its first write, cuts off the unfinished line that a killed process left."""
+    """A journal that, before its first write, cuts off the unfinished line that a killed process left.
+
+    Trials read from it lack their parameters, which are for other readers of the file: they would take most of the
+    memory and of the time to open a long search.
+    """
 
     _is_whole = False
     _held: list[dict[str, Any]] | None = None
@@ -265,6 +274,15 @@ class _Journal(JournalFileBackend):
             self._is_whole = True
         super().append_logs(logs)
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        for log in super().read_logs(log_number_from):
+            log.pop("params", None)
+            log.pop("distributions", None)
+            yield log
+        # Optuna keeps the place of every line, but goes on from the last.
+        last = max(self._log_number_offset)
+        self._log_number_offset = {0: 0, last: self._log_number_offset[last]}
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Write everything that the block logs in one go; a disk takes about as long for one write as for all."""
@@ -273,7 +291,8 @@ class _Journal(JournalFileBackend):
             yield
         finally:
             logs, self._held = self._held, None
-            self.append_logs(logs)
+            if logs:  # Optuna would write an empty line
+                self.append_logs(logs)
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -133,6 +133,25 @@ def test_a_pruned_candidate_can_be_taken_up_again(tmp_path: Path) -> None:
     assert states(tmp_path)[first.key] == (TrialState.COMPLETE, {10: low[0].miou, TOP: top.miou}, top.miou)
 
 
+def test_other_readers_find_the_parameters_of_all_trials_also_of_those_taken_up_again(tmp_path: Path) -> None:
+    record, low = open_record(tmp_path), candidate(1, 2, 3)
+    run(record, "proxy", low)
+    record.close()
+    run(open_record(tmp_path), "proxy", low, start=10, stop=TOP)
+    first, again = study_in(tmp_path).trials
+    assert first.params == again.params == {"branches.0": 1, "branches.1": 2, "branches.2": 3}
+    assert first.distributions == again.distributions
+
+
+def test_closing_twice_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    run(record, "proxy", candidate(1, 1, 1))
+    record.close()
+    before = (tmp_path / "study.journal").read_bytes()
+    open_record(tmp_path).close()
+    assert (tmp_path / "study.journal").read_bytes() == before
+
+
 def test_looking_at_a_record_changes_nothing_even_where_its_last_line_is_unfinished(tmp_path: Path) -> None:
     record = open_record(tmp_path)
     run(record, "proxy", candidate(0, 1, 2))
