@@ -121,6 +121,33 @@ def test_relaxations_are_shown_while_the_search_goes_on_and_on_the_page(
     assert "seed 0, step 100 of 400" not in (folder / "report.html").read_text()
 
 
+def test_page_table_and_board_are_made_while_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nasseg.report.search.TICK_INTERVAL_S", 0.01)
+    monkeypatch.setattr("nasseg.report.search.VIEWS_INTERVAL_S", 0.0)
+    search, board = experiment(tiny_config(), tmp_path), tmp_path / "tensorboard" / "trials"
+    seen: list[int] = []
+
+    def views() -> int:
+        table = tmp_path / "trials.csv"
+        return len(table.read_text().splitlines()) - 1 if (tmp_path / "report.html").exists() else 0
+
+    with SearchReporter(search) as reporter:
+
+        def update(search: Experiment) -> None:
+            reporter.update(search)
+            deadline = time.monotonic() + 60
+            while views() < len(search.results.trials) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(views())
+            assert views() == len(search.results.trials)
+
+        search.run(threading.Event(), update)
+    assert sorted(seen) == seen
+    assert len(list(board.iterdir())) == len(reporter.rows)
+
+
 def test_a_resumed_search_logs_each_outcome_once(tmp_path: Path) -> None:
     run(experiment(tiny_config("3trials", candidates=3), tmp_path), stop_after=3)
     search = Experiment.open(tmp_path, space=SPACE)

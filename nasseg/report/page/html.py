@@ -23,6 +23,8 @@ from nasseg.report.table import (
     miou_text,
 )
 
+MOST_LISTED = 2000
+"""Candidates in the plot and the table, the best: a page with all of a long search would take a browser's memory."""
 COMPARED_BY_CLASS = 4
 """References beside the best network in the table of classes, as far as a page is wide."""
 
@@ -63,6 +65,18 @@ class Report:
         return next(row for row in self.rows if row.key == self.best)
 
     @property
+    def listed(self) -> Sequence[Row]:
+        """The rows of the plot and the table: all, or of many those trained furthest with the best scores."""
+        if len(self.rows) <= MOST_LISTED:
+            return self.rows
+
+        def place(row: Row) -> tuple[bool, bool, int, float]:
+            return row.label is not None, bool(row.full), row.step or 0, row.score or 0.0
+
+        listed = {row.key for row in sorted(self.rows, key=place, reverse=True)[:MOST_LISTED]}
+        return [row for row in self.rows if row.key in listed]
+
+    @property
     def references(self) -> list[Row]:
         """The handcrafted networks, without the best if it is one of them."""
         return [row for row in self.rows if row.label is not None and row.key != self.best]
@@ -86,7 +100,7 @@ def page(report: Report) -> str:
     sections = [
         _headline(report),
         section("Best against the references", _comparison(report)),
-        section("Accuracy against cost", plot(front_plot(report.rows, report.best), "front", script=True)),
+        section("Accuracy against cost", plot(front_plot(report.listed, report.best), "front", script=True)),
         section(FRONT_TITLE, _front(report)) if report.front else "",
         section("Score against budget", plot(budget_plot(report.history, baseline_score), "budget")),
     ]
@@ -98,7 +112,7 @@ def page(report: Report) -> str:
         sections.append(section(f"Can a {rung_runs_of(report.rows)} be trusted?", _trust(report.trust)))
     sections += [
         section("IoU by class", _class_table(report)),
-        section(f"All {len(report.rows)} candidates", _trial_table(report)),
+        section(_listed_text(report), _trial_table(report)),
         section("Configuration", f"<pre>{escape(report.config)}</pre>"),
     ]
     return document(report.title, sections)
@@ -249,6 +263,11 @@ def _iou_cell(iou: float | None, highest: bool) -> str:
     return f'<span class="bar" style="width:{60 * iou:.0f}px"></span>{text}'
 
 
+def _listed_text(report: Report) -> str:
+    everything, listed = len(report.rows), len(report.listed)
+    return f"All {everything} candidates" if everything == listed else f"The best {listed} of {everything} candidates"
+
+
 def _trial_table(report: Report) -> str:
     header = ("candidate", "status", *(f"step {rung}" for rung in report.rungs))
     header += ("end to end", "score", "parameters", "MAdds", "latency")
@@ -261,7 +280,8 @@ def _trial_table(report: Report) -> str:
             miou_text(row.score),
             *cost_texts(row),
         )
-        for row in sorted(report.rows, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
+        for row in sorted(report.listed, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
     ]
-    hint = '<p class="faint">Click a column to sort by it.</p>'
+    left_out = "" if len(report.listed) == len(report.rows) else " All candidates are in trials.csv."
+    hint = f'<p class="faint">Click a column to sort by it.{left_out}</p>'
     return f'{hint}<div class="scroll">{table(header, body, sortable=True)}</div>'

@@ -152,6 +152,16 @@ def test_the_file_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_of_many_candidates_the_references_and_the_best_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.report.page.html.MOST_LISTED", 2)
+    assert [row.name for row in REPORT.listed] == ["aspp", "b" * 10]
+    shown = page(REPORT)
+    assert f"The best 2 of {len(ALL)} candidates" in shown
+    assert "All candidates are in trials.csv." in shown
+    assert f"{len(ALL)} candidates: " in shown
+    assert "c" * 10 not in shown
+
+
 def test_choices_of_any_space_read_well() -> None:
     choice = {"depth": 3, "branches": [{"op": "pool", "grid": [2, 4], "rate": None}], "cells": ["a", "b"]}
     assert choice_lines(choice) == ["depth: 3", "branches[0]: op pool, grid 2×4", "cells[0]: a", "cells[1]: b"]
