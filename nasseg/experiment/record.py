@@ -195,7 +195,7 @@ class Record:
     def _create(self, candidate: Candidate, state: TrialState) -> None:
         user_attrs = candidate.model_dump(mode="json", exclude_none=True, exclude={"constraints"})
         self._write_new(candidate.key, state, user_attrs, candidate.constraints, {})
-        # The trial that was read back has a copy of it, as large as all the rest.
+        # In memory, the trial that was read back need not have a copy of its own.
         self._recorded(candidate.key).user_attrs["choice"] = candidate.choice
 
     def _reopen(self, key: str) -> None:
@@ -258,8 +258,8 @@ def _candidate(recorded: FrozenTrial) -> Candidate:
 class _Journal(JournalFileBackend):
     """A journal that, before its first write, cuts off the unfinished line that a killed process left.
 
-    Trials read from it lack their parameters, which are for other readers of the file: they would take most of the
-    memory and of the time to open a long search.
+    Trials read from it lack their parameters, which are for other readers of the file: they would take a third of
+    a trial's memory, and time.
     """
 
     _is_whole = False
