@@ -72,6 +72,7 @@ class Experiment:
             values=self.objective.values,
             history=self.record.load(),
             relaxed=self.record.relaxations(),
+            taken=self.record.taken,
         )
         self._elapsed_before = self.record.elapsed_seconds
         self._start = time.monotonic()
@@ -180,7 +181,7 @@ class Experiment:
 
     def _take_in(self, result: JobResult) -> None:
         elapsed = self.elapsed_seconds
-        self.record.add(result, elapsed)
+        self.record.add(result, elapsed, self.planner.clock.taken)
         self._remove_checkpoints(result.job)
         for candidate in result.job.candidates:
             self.results.take_in(self.planner.trial(candidate.key))

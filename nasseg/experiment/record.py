@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -18,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from nasseg.cost import Latency
 from nasseg.errors import one_line
 from nasseg.planning.candidates import Trial
-from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome
+from nasseg.planning.final import Taken
+from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Task
 from nasseg.planning.objective import Objective
 from nasseg.planning.samplers.optuna import suggestions
 from nasseg.space import Space
@@ -30,6 +31,7 @@ _STEP = "step "
 _FULL = "full "
 _RELAX = "relax "
 _ELAPSED = "elapsed seconds"
+_TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
 
@@ -112,8 +114,8 @@ class Record:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.PRUNED)
 
-    def add(self, result: JobResult, elapsed_seconds: float | None = None) -> None:
-        """Write the outcomes of a job, and the time that the search has spent, in one go."""
+    def add(self, result: JobResult, elapsed_seconds: float | None = None, taken: Taken | None = None) -> None:
+        """Write the outcomes of a job, the time that the search has spent, and what its jobs took, in one go."""
         job = result.job
         self.start(job)
         for candidate in job.candidates if job.task == "proxy" else ():
@@ -130,6 +132,8 @@ class Record:
                     self._study.set_user_attr(name, outcome.model_dump(mode="json"))
             if elapsed_seconds is not None:
                 self.note_elapsed(elapsed_seconds)
+            if taken is not None:
+                self._study.set_user_attr(_TAKEN, {str(kind): list(seconds) for kind, seconds in taken.items()})
 
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
@@ -163,6 +167,14 @@ class Record:
     def elapsed_seconds(self) -> float:
         """Wall clock that the search had spent when its last result came in."""
         return float(self._study.user_attrs.get(_ELAPSED, 0.0))
+
+    @property
+    def taken(self) -> Taken:
+        """The seconds that the latest jobs of each kind took."""
+        return {
+            int(kind) if kind.isdigit() else cast("Task", kind): seconds
+            for kind, seconds in self._study.user_attrs.get(_TAKEN, {}).items()
+        }
 
     def note_elapsed(self, seconds: float) -> None:
         """Note the time that the search has spent."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
 from statistics import fmean, stdev
 
@@ -16,6 +16,8 @@ LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
 """Share of the budget left for what a plan does not foresee."""
+LATEST = 20
+"""Jobs of a kind by which the next ones are expected to take their time."""
 SLACK = 1.1
 """A first run may be faster than the next ones by this factor."""
 WAITED_SHARE = 0.1
@@ -23,14 +25,26 @@ WAITED_SHARE = 0.1
 MOST_SEEDS = 3
 """Times the planned seeds that contenders are trained with where time is left."""
 
+Kind = Task | int
+"""A task or, for a short run, the rung that it reaches."""
+Taken = Mapping[Kind, Sequence[float]]
+"""The seconds that the latest jobs of each kind took."""
+
 
 class Clock:
     """The time of a search, and how long jobs of each kind are expected to take by those that ended."""
 
-    def __init__(self, total_seconds: float) -> None:
+    def __init__(self, total_seconds: float, taken: Taken | None = None) -> None:
         self.total_seconds = total_seconds
         self.now = 0.0
-        self._taken: defaultdict[Hashable, list[float]] = defaultdict(list)
+        self._taken: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+        for kind, seconds in (taken or {}).items():
+            self._taken[kind].extend(seconds)
+
+    @property
+    def taken(self) -> Taken:
+        """The seconds that the latest jobs of each kind took."""
+        return {kind: list(seconds) for kind, seconds in self._taken.items() if seconds}
 
     def set(self, spent: float) -> None:
         """Set the time by the share of the budget that is spent."""
@@ -43,17 +57,17 @@ class Clock:
             spent if math.isinf(self.total_seconds) else spent * proxy_share * self.total_seconds / max(1e-9, starts_at)
         )
 
-    def fits(self, kind: Hashable, end: float) -> bool:
+    def fits(self, kind: Kind, end: float) -> bool:
         """Whether a job of a kind that starts now ends by then."""
         return self.now + self.expected(kind) <= end
 
-    def note(self, kind: Hashable, seconds: float) -> None:
+    def note(self, kind: Kind, seconds: float) -> None:
         """Note what a job took."""
         self._taken[kind].append(seconds)
 
-    def expected(self, kind: Hashable) -> float:
+    def expected(self, kind: Kind) -> float:
         """Return what nearly all jobs of a kind take, by the latest of them; 0 as long as none has ended."""
-        latest = self._taken[kind][-20:]
+        latest = self._taken[kind]
         if len(latest) < 2:
             return SLACK * latest[0] if latest else 0.0
         return fmean(latest) + stdev(latest)
@@ -71,7 +85,6 @@ class Final:
     def __init__(self, settings: PlannerSettings, clock: Clock, shared_stage: bool) -> None:
         self._settings, self._clock = settings, clock
         self._waits_for_first_run = shared_stage or settings.concurrency == 1
-        self._first_seconds = 0.0
         self._in_flight: set[tuple[str, int]] = set()
 
     def starts_at(self, contenders: int, trained: Iterable[Trial]) -> float:
@@ -82,7 +95,7 @@ class Final:
         each = self._each
         if not each:
             return settings.proxy_share * total
-        before = self._first_seconds if self._waits_for_first_run else 0.0
+        before = self._clock.expected("prepare") if self._waits_for_first_run else 0.0
         most = (1 - SPARE_SHARE - LEAST_PROXY_SHARE) * total - before
         done = sum(min(settings.seeds, len(trial.full)) for trial in trained)
         rounds = math.ceil(max(0, contenders * settings.seeds - done) / settings.concurrency)
@@ -90,7 +103,7 @@ class Final:
         start = (1 - SPARE_SHARE) * total - rounds * each
         return start if max(start, self._clock.now) + each <= total else (1 - SPARE_SHARE) * total
 
-    def waits_for(self, kinds: Iterable[Hashable]) -> bool:
+    def waits_for(self, kinds: Iterable[Kind]) -> bool:
         """Whether the final waits for jobs of these kinds, which may find better contenders, as it starts."""
         return max(map(self._clock.expected, kinds)) <= WAITED_SHARE * self._each
 
@@ -102,7 +115,6 @@ class Final:
         """Note that a run ended, after so many seconds if it did not fail."""
         self._in_flight.discard((trial.key, seed))
         if seconds is not None:
-            self._first_seconds = self._first_seconds or seconds
             self._clock.note(task, seconds)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from nasseg.planning.candidates import Candidates, Trial
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final import Clock, Final
+from nasseg.planning.final import Clock, Final, Taken
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Rung, best_first
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
@@ -39,8 +39,8 @@ class Planner:
     walk through its neighbours looks for a feasible choice. References are trained even if they violate a limit.
 
     `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
-    candidates are promoted by their front (`Rung`). Given recorded trials as `history` and results of relaxations as
-    `relaxed`, a planner continues as if it had handed out those jobs itself.
+    candidates are promoted by their front (`Rung`). Given recorded trials as `history`, results of relaxations as
+    `relaxed` and what jobs took (`Clock.taken`), a planner continues as if it had handed out those jobs itself.
 
     For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
     time of end-to-end runs, so that the final fits (`Final`).
@@ -59,12 +59,12 @@ class Planner:
         values: Callable[[Outcome], tuple[float, ...]],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
+        taken: Taken | None = None,
     ) -> None:
         self.settings = settings
-        self._clock = Clock(total_seconds)
-        self._final = Final(settings, self._clock, space.shared_stage is not None)
-        self._seed = seed
-        self._space, self._values = space, values
+        self.clock = Clock(total_seconds, taken)
+        self._final = Final(settings, self.clock, space.shared_stage is not None)
+        self._space, self._values, self._seed = space, values, seed
         self._candidates = Candidates(describe)
         fitting = Fitting(space, self._candidates.constraints, scales)
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
@@ -102,15 +102,15 @@ class Planner:
 
         Raises `RuntimeError` if all relaxations failed.
         """
-        self._clock.set(spent)
-        planned = self._clock.by_plan(spent, self.settings.proxy_share, starts_at := self._final_starts_at())
+        self.clock.set(spent)
+        planned = self.clock.by_plan(spent, self.settings.proxy_share, starts_at := self._final_starts_at())
         for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
                 # Once the final has begun, no new contenders join, however fast it turns out to be.
-                fits = self._clock.fits(self.settings.rungs[0], starts_at)
+                fits = self.clock.fits(self.settings.rungs[0], starts_at)
                 self._proxies_open = self._proxies_open and fits and planned < self.settings.proxy_share
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
@@ -134,7 +134,7 @@ class Planner:
         if job.task == "relax":
             self._relaxing.take_in(result)
         elif job.task == "proxy":
-            self._clock.note(job.stop_step, result.seconds)
+            self.clock.note(job.stop_step, result.seconds)
         for outcome in result.outcomes:
             trial = self._candidates[outcome.key]
             if job.task == "proxy":

@@ -32,7 +32,10 @@ Refused = Callable[..., str]
         (("--val-split", "dev"), "has no split 'dev'"),
         (("--device", "abacus"), "device is 'abacus', but must be auto, cpu"),
         (("--strategy", "magic"), "'magic' is not one of 'trials', 'gradient'"),
-        (("--strategy", "gradient"), "space 'encoder_decoder' cannot be searched by gradient; those that can: auto_deeplab"),
+        (
+            ("--strategy", "gradient"),
+            "space 'encoder_decoder' cannot be searched by gradient; those that can: auto_deeplab",
+        ),
         (("--relaxations", "2"), "relaxations is for strategy gradient; set that too, or leave it out"),
         (("--objective", "beauty"), "'beauty' is not one of 'score', 'pareto'"),
         (("--latency", "nothing.json"), "nothing.json: no such file; give a table of nasseg profile"),

@@ -256,6 +256,9 @@ def test_what_happened_when_is_remembered(done: Experiment) -> None:
     assert seconds == sorted(seconds)
     assert done.history[-1][1] == done.results.best_score
     assert resumed(done.folder).elapsed_seconds >= seconds[-1]
+    taken = resumed(done.folder).planner.clock.taken
+    assert taken == done.planner.clock.taken
+    assert set(taken) == {"prepare", "full", *RUNGS}
     assert done.spent == 0
 
 

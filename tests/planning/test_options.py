@@ -9,7 +9,8 @@ from nasseg.planning.options import SearchOptions
 
 def test_a_search_needs_no_options() -> None:
     options = SearchOptions()
-    assert (options.budget, options.space, options.data) == (Budget(amount=30, unit="min"), "dpc", "streets")
+    assert (options.space, options.data) == ("encoder_decoder", "streets")
+    assert options.budget == Budget(amount=30, unit="min")
     assert (options.sampler, options.rungs, options.finalists) == (None, None, None)
 
 
