@@ -139,7 +139,7 @@ def python_of_readme() -> str:
 
 def test_the_python_of_the_readme_runs(made_up_search: list[SearchOptions]) -> None:
     exec(python_of_readme(), {})
-    assert [options.space for options in made_up_search] == ["dpc"]
+    assert [(options.space, options.max_madds) for options in made_up_search] == [("encoder_decoder", "100M")]
 
 
 WRONG = """
