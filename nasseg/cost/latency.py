@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from nasseg.cost.backends import DTYPES, Run, choose_backend
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.load import OthersLoad
-from nasseg.cost.timing import StopRule, time_interleaved
+from nasseg.cost.timing import StopRule, clock_for, time_interleaved
 from nasseg.graph import Architecture
 from nasseg.network import Network
 
@@ -134,8 +134,9 @@ def measure_latency(
     """Measure the latency of each network, by name, on `batch` images of `size` (height, width), in inference form.
 
     The networks take turns, so that drift of the machine's speed affects all alike. `dtype` defaults to float16 on CUDA
-    and float32 elsewhere. Every backend uses PyTorch's number of threads. Nothing else should use the device meanwhile.
-    Raises `ValueError` if backend, device and dtype do not fit.
+    and float32 elsewhere. Every backend uses PyTorch's number of threads. Nothing else should use the device meanwhile;
+    what other programs do is left out only where one thread computes (`clock_for`). Raises `ValueError` if backend,
+    device and dtype do not fit.
     """
     dtype = dtype or default_dtype(device)
     chosen = choose_backend(backend, device, dtype)
@@ -151,7 +152,8 @@ def measure_latency(
                 runs[name] = chosen.prepare(inference_form(network, inputs), inputs)
                 runs[name]()
             peaks_gib[name] = peak.gib if chosen.packages == ("torch",) else None
-        timings = time_interleaved(runs, device, stop=stop or BRIEF)
+        clock = clock_for(device, backend, torch.get_num_threads())
+        timings = time_interleaved(runs, device, stop=stop or BRIEF, clock=clock)
     return {
         name: Latency(
             **timing.model_dump(exclude={"calls_per_run"}),

@@ -61,11 +61,6 @@ class Conditions(_Data):
     torch: str = Field(default_factory=lambda: torch.__version__)
     platform: str = Field(default_factory=platform.platform)
 
-    @property
-    def is_one_torch_thread(self) -> bool:
-        """Whether all is computed by the thread that asks for it."""
-        return self.threads == 1 and self.backend in {"eager", "compile"}
-
 
 class LatencyTable(_Data):
     """The times of operators on one device, and the calibration that adds them up.

@@ -20,7 +20,7 @@ from nasseg.cost.design import find_operators, spread
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.memory import peak_memory_bytes
-from nasseg.cost.timing import StopRule, Timing, time_interleaved
+from nasseg.cost.timing import StopRule, Timing, clock_for, time_interleaved
 from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.graph.identity import digest
 from nasseg.network import Network
@@ -148,8 +148,7 @@ def _timed(
     limit_seconds: float,
 ) -> Iterator[tuple[Sequence[T], list[Timing]]]:
     """Time each group, sharing out the time evenly."""
-    # One thread's own time leaves out the waits for a core that other programs take; alone, it is the time that passes.
-    clock = time.thread_time if device.type == "cpu" and conditions.is_one_torch_thread else time.perf_counter
+    clock = clock_for(device, conditions.backend, conditions.threads)
     deadline = time.monotonic() + limit_seconds
     for index, group in enumerate(groups):
         with torch.inference_mode():

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from nasseg.allocator import keep_freed_memory
 
 CONFIDENCE = 0.95
+ON_ITS_CALLERS_THREAD = frozenset({"eager", "compile"})
+"""Backends that compute on the thread that calls them, if they may use one."""
 LEAST_RUN_MS = 1.0
 """Shorter calls are looped until a run takes this long, so that clock and synchronisation hardly matter."""
 WARMUP_ROUNDS = 3
@@ -61,6 +63,15 @@ class Timing(BaseModel):
     def relative_interval(self) -> float:
         """The further of the interval's two ends from the median, as a share of the median."""
         return max(self.high_ms - self.median_ms, self.median_ms - self.low_ms) / self.median_ms
+
+
+def clock_for(device: torch.device, backend: str, threads: int) -> Callable[[], float]:
+    """Choose the clock for runs of a backend: the thread's own if it computes all alone, else that of the wall.
+
+    A thread's own time leaves out the waits for a core that other programs take; alone, it is the time that passes.
+    """
+    own = device.type == "cpu" and threads == 1 and backend in ON_ITS_CALLERS_THREAD
+    return time.thread_time if own else time.perf_counter
 
 
 def time_interleaved(

@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasseg.cost.timing import WARMUP_ROUNDS, StopRule, median_interval, percentile, time_interleaved
+from nasseg.cost.timing import WARMUP_ROUNDS, StopRule, clock_for, median_interval, percentile, time_interleaved
 
 CPU = torch.device("cpu")
 
@@ -109,3 +110,10 @@ def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile(range(1, 101), 0.95) == 95
     assert percentile([7.0], 0.95) == 7.0
     assert percentile([2.0, 1.0], 0.5) == 1.0
+
+
+def test_one_thread_that_computes_alone_is_timed_by_its_own_clock() -> None:
+    assert clock_for(CPU, "eager", 1) is time.thread_time
+    assert clock_for(CPU, "eager", 2) is time.perf_counter
+    assert clock_for(CPU, "onnxruntime", 1) is time.perf_counter
+    assert clock_for(torch.device("cuda"), "eager", 1) is time.perf_counter
