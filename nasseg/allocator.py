@@ -1,6 +1,9 @@
-"""Keeping the memory of freed CPU tensors for the next ones."""
+"""Memory of this process: that of freed CPU tensors is kept for the next ones; garbage can wait."""
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -23,3 +26,15 @@ def keep_freed_memory() -> bool:
     except (OSError, TypeError, AttributeError):
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _INT_MAX)) and bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES))
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Let Python not look for garbage meanwhile: while something is timed, or much is read that stays."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

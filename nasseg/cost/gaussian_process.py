@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -18,12 +17,6 @@ MOST_POINTS = 400
 """Points from which scales and noise are found; all of them count in the prediction."""
 
 
-def squared_exponential(distances: Array) -> Array:
-    """Correlate values at these distances in units of the length scale: smooth functions."""
-    correlation: Array = np.exp(-0.5 * distances**2)
-    return correlation
-
-
 def matern(distances: Array) -> Array:
     """Correlate values by the Matérn kernel with ν = 5/2 (equation 4.17): functions with bends."""
     scaled = math.sqrt(5) * distances
@@ -34,24 +27,16 @@ def matern(distances: Array) -> Array:
 class GaussianProcess:
     """A fit of `values` (N,) at `points` (N, features).
 
-    `kernel` gives the correlation of values from distances. Each feature has a length scale of its own, unless one is
-    `shared` by all, as few points with many features ask for. Length `scales` and, before them, deviation and noise are
-    found by coordinate ascent of the marginal likelihood, which is deterministic and needs no gradient.
+    Each feature has a length scale of its own, unless one is `shared` by all, as few points with many features ask for.
+    Length `scales` and, before them, deviation and noise are found by coordinate ascent of the marginal likelihood,
+    which is deterministic and needs no gradient.
     """
 
-    def __init__(
-        self,
-        points: Array,
-        values: Array,
-        kernel: Callable[[Array], Array] = squared_exponential,
-        *,
-        shared: bool = False,
-    ) -> None:
-        self._kernel = kernel
+    def __init__(self, points: Array, values: Array, *, shared: bool = False) -> None:
         self._offset = float(values.mean())
         rest = values - self._offset
         step = max(1, -(-len(values) // MOST_POINTS))
-        self.scales = _best_scales(points[::step], rest[::step], kernel, shared)
+        self.scales = _best_scales(points[::step], rest[::step], shared)
         self._lengths = self.scales[2:]
         self._points = points / self._lengths
         self._weights = _solved(self._covariance(self._points, self._points), self.scales[1], rest)[0]
@@ -74,14 +59,14 @@ class GaussianProcess:
         return deviation
 
     def _covariance(self, first: Array, second: Array) -> Array:
-        covariance: Array = self.scales[0] ** 2 * self._kernel(_distances(first, second))
+        covariance: Array = self.scales[0] ** 2 * matern(_distances(first, second))
         return covariance
 
 
-def _best_scales(points: Array, values: Array, kernel: Callable[[Array], Array], shared: bool) -> Array:
+def _best_scales(points: Array, values: Array, shared: bool) -> Array:
     """Find the deviation, the noise, then the length scales under which the values are likeliest."""
     scales = np.array([max(float(values.std()), NOISE), NOISE, *np.full(points.shape[1], LENGTH)])
-    likelihood = _log_likelihood(scales, points, values, kernel)
+    likelihood = _log_likelihood(scales, points, values)
     moving = [place for place, column in enumerate(points.T, start=2) if np.ptp(column) > 0]
     each = [moving] if shared else [[place] for place in moving]
     for places in [[0], [1], moving, *([[0], [1], *each] * SWEEPS)]:
@@ -89,15 +74,15 @@ def _best_scales(points: Array, values: Array, kernel: Callable[[Array], Array],
             tried = scales.copy()
             tried[places] *= factor
             tried[1] = max(tried[1], LEAST_NOISE)
-            found = _log_likelihood(tried, points, values, kernel)
+            found = _log_likelihood(tried, points, values)
             if found > likelihood:
                 scales, likelihood = tried, found
     return scales
 
 
-def _log_likelihood(scales: Array, points: Array, values: Array, kernel: Callable[[Array], Array]) -> float:
+def _log_likelihood(scales: Array, points: Array, values: Array) -> float:
     scaled = points / scales[2:]
-    solved, log_determinant = _solved(scales[0] ** 2 * kernel(_distances(scaled, scaled)), scales[1], values)
+    solved, log_determinant = _solved(scales[0] ** 2 * matern(_distances(scaled, scaled)), scales[1], values)
     return -0.5 * float(values @ solved) - 0.5 * log_determinant
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nasseg.cost.calibration import Array, non_negative_least_squares
 from nasseg.cost.describe import Shape, operator_cost, values_moved
-from nasseg.cost.gaussian_process import GaussianProcess, matern
+from nasseg.cost.gaussian_process import GaussianProcess
 from nasseg.ops import Op
 from nasseg.ops.base import Pair, as_pair
 
@@ -61,7 +61,7 @@ class _Fit:
         self._coefficients = np.array(non_negative_least_squares(terms / times[:, None], np.ones(len(times))))
         self._names = sorted({name for call in calls for name, _ in _features(call)})
         points = np.array([self._point(call) for call in calls])
-        self._ratios = GaussianProcess(points, np.log(times / self._rough_ms(terms)), matern)
+        self._ratios = GaussianProcess(points, np.log(times / self._rough_ms(terms)))
 
     def ms(self, call: Call) -> float:
         log_ratio = float(self._ratios.mean(self._point(call)[None])[0])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasseg.allocator import keep_freed_memory
+from nasseg.allocator import keep_freed_memory, without_garbage_collection
 
 CONFIDENCE = 0.95
 ON_ITS_CALLERS_THREAD = frozenset({"eager", "compile"})
@@ -99,7 +97,7 @@ def time_interleaved(
         return (clock() - start) * 1000 / calls
 
     times_ms: dict[str, list[float]] = {name: [] for name in runs}
-    with _without_garbage_collection():
+    with without_garbage_collection():
         warmup_ms = [{name: time_ms(run, 1) for name, run in runs.items()} for _ in range(WARMUP_ROUNDS)][-1]
         calls = {name: max(1, math.ceil(LEAST_RUN_MS / max(ms, 1e-6))) for name, ms in warmup_ms.items()}
         start = clock()
@@ -173,14 +171,3 @@ def percentile(values: Sequence[float], share: float) -> float:
 def _synchronise(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -60,13 +60,11 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
-    speed = measure_speed(
-        space, _typical(problem), problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
-    )
+    typical = _typical(problem)
+    speed = measure_speed(space, typical, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
     if math.isfinite(seconds) and hardware.workers_together > 1:
-        reference, together = _typical(problem)[0], hardware.workers_together
-        crop = search_crop(problem.size, REHEARSAL_SCALE)
-        times_longer = measure_contention(reference, crop, problem.device, hardware.threads, together)
+        together, crop = hardware.workers_together, search_crop(problem.size, REHEARSAL_SCALE)
+        times_longer = measure_contention(typical[0], crop, problem.device, hardware.threads, together)
         watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
         speed = speed.model_copy(update={"contention": times_longer})
     plan_for = partial(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from typing_extensions import Self
 
+from nasseg.allocator import without_garbage_collection
 from nasseg.cost import measure_latency
 from nasseg.cost.latency import device_name
 from nasseg.experiment.record import Record
@@ -38,25 +37,13 @@ MOST_WAITING = 16
 """Candidates of a rung whose checkpoints are kept in case they are promoted; others would begin anew."""
 
 
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Let Python not look for garbage while all that is known of a long search is read and stays."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 class Experiment:
     """A planned search in its run folder, new or resumed: `run` runs it, `results` are those so far.
 
     Opening an `Experiment` in an existing folder changes nothing there until `run` is called.
     """
 
-    @_no_garbage()
+    @without_garbage_collection()
     def __init__(self, config: SearchConfig, context: Context) -> None:
         self.config, self.context, self.problem = config, context, context.problem
         self.plan, self.folder = context.plan, context.folder

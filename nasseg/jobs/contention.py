@@ -10,7 +10,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,13 +18,9 @@ import torch
 
 from nasseg.data import Batch
 from nasseg.graph import Architecture, load, save
+from nasseg.jobs.speed import rehearsal, step_seconds
 from nasseg.planning.machine import batch_size
-from nasseg.train.fit import seeded_network
-from nasseg.train.recipes import short
 from nasseg.train.trainer import Trainer
-
-STEPS = 4
-"""Training steps that are timed, alone and beside others."""
 
 
 def measure_contention(
@@ -38,9 +33,9 @@ def measure_contention(
     if jobs == 1:
         return 1.0
     torch.set_num_threads(threads)
-    training = _steps(architecture, crop, device)
-    next(training)
-    alone_seconds = _seconds(training)
+    trainer, batches = _rehearsal(architecture, crop, device)
+    trainer.run(batches, 1)
+    alone_seconds = step_seconds(trainer, batches)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         network = Path(folder) / "network.json"
         save(architecture, network)
@@ -50,7 +45,7 @@ def measure_contention(
             assert other.stdout is not None
             if not other.stdout.readline():
                 raise ValueError(f"one of {jobs} jobs on {device} fails beside the others; lower --concurrency")
-        beside_seconds = _seconds(training)
+        beside_seconds = step_seconds(trainer, batches)
     return max(1.0, beside_seconds / alone_seconds)
 
 
@@ -63,32 +58,17 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def _steps(architecture: Architecture, crop: tuple[int, int], device: torch.device) -> Iterator[None]:
-    """Take a training step on made-up images each time."""
-    recipe = short(steps=1, batch_size=batch_size(device))
-    trainer = Trainer(seeded_network(architecture, 0), recipe, sys.maxsize, device, 0, 255)
-    masks = torch.zeros(recipe.batch_size, *crop, dtype=torch.long)
-    batch = Batch({"image": torch.zeros(recipe.batch_size, 3, *crop)}, masks)
-
-    def batches() -> Iterator[Batch]:
-        while True:
-            yield batch
-
-    for step in range(1, sys.maxsize):
-        trainer.run(batches(), step)
-        yield
-
-
-def _seconds(training: Iterator[None]) -> float:
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        next(training)
-    return time.perf_counter() - start
+def _rehearsal(
+    architecture: Architecture, crop: tuple[int, int], device: torch.device
+) -> tuple[Trainer, Iterator[Batch]]:
+    return rehearsal(architecture, {"image": torch.zeros(batch_size(device), 3, *crop)}, crop, device)
 
 
 def _train_until_alone(network: str, height: str, width: str, device: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
-    for _ in _steps(load(Path(network)), (int(height), int(width)), torch.device(device)):
+    trainer, batches = _rehearsal(load(Path(network)), (int(height), int(width)), torch.device(device))
+    while True:
+        trainer.run(batches, trainer.step + 1)
         sys.stdout.write("trained a step\n")
         sys.stdout.flush()
 

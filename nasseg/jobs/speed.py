@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from statistics import mean
 from typing import Any
 
@@ -21,6 +23,9 @@ from nasseg.train.fit import seeded_network
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.trainer import RelaxationTrainer, seeded_relaxation
 from nasseg.train.trainer import Trainer
+
+STEPS = 3
+"""Training steps that are timed, after a first one."""
 
 
 def measure_speed(
@@ -97,23 +102,30 @@ def _time_relaxation(
     return time.perf_counter() - start
 
 
+def rehearsal(
+    architecture: Architecture, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device
+) -> tuple[Trainer, Iterator[Batch]]:
+    """Make a trainer of a network from scratch, and the same batch again and again, with made-up masks."""
+    recipe = short(steps=1, batch_size=batch_size(device))
+    trainer = Trainer(seeded_network(architecture, 0), recipe, sys.maxsize, device, 0, 255)
+    masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))
+    return trainer, repeat(Batch(inputs, masks))
+
+
+def step_seconds(trainer: Trainer, batches: Iterator[Batch]) -> float:
+    """Time the next `STEPS` training steps; return the seconds of one."""
+    start = time.perf_counter()
+    trainer.run(batches, trainer.step + STEPS)
+    return (time.perf_counter() - start) / STEPS
+
+
 def _time_steps(
     architecture: Architecture, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device
 ) -> tuple[float, float]:
     """Time a training step and a forward pass in inference, in seconds."""
-    steps = 3
-    recipe = short(steps=steps + 1, batch_size=batch_size(device))
-    trainer = Trainer(seeded_network(architecture, 0), recipe, recipe.steps, device, 0, 255)
-    masks = torch.randint(0, architecture.classes, (recipe.batch_size, *labels))
-
-    def batches() -> Iterator[Batch]:
-        while True:
-            yield Batch(inputs, masks)
-
-    trainer.run(batches(), 1)
-    start = time.perf_counter()
-    trainer.run(batches(), steps + 1)
-    train_seconds = (time.perf_counter() - start) / steps
+    trainer, batches = rehearsal(architecture, inputs, labels, device)
+    trainer.run(batches, 1)
+    train_seconds = step_seconds(trainer, batches)
     network, on_device = trainer.ema_network(), {name: value.to(device) for name, value in inputs.items()}
     with torch.inference_mode():
         start = time.perf_counter()

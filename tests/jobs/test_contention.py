@@ -29,7 +29,7 @@ def test_others_train_meanwhile_and_are_gone_afterwards(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(subprocess, "Popen", start)
     seconds = iter([2.0, 3.0])
-    monkeypatch.setattr(contention, "_seconds", lambda training: [next(seconds), next(training)][0])
+    monkeypatch.setattr(contention, "step_seconds", lambda trainer, batches: next(seconds))
     assert measure_contention(NETWORK, (32, 32), CPU, 1, 3) == 1.5
     assert len(started) == 2
     assert all(process.returncode == -9 for process in started)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nasseg.cost.calibration import Array
-from nasseg.cost.gaussian_process import GaussianProcess, matern
+from nasseg.cost.gaussian_process import GaussianProcess
 from nasseg.planning.candidates import Trial
 from nasseg.planning.samplers.base import Region, with_values
 from nasseg.space import Choice, Space
@@ -76,7 +76,7 @@ class GaussianProcessSampler:
         trend = rising(log_params[: len(tried)], values, log_params)
         rest = values - trend[: len(tried)]
         scale = max(float(rest.std()), LEAST_DEVIATION)
-        process = GaussianProcess(points[: len(tried)], rest / scale, matern, shared=True)
+        process = GaussianProcess(points[: len(tried)], rest / scale, shared=True)
         at = points[len(tried) + len(running) :]
         centre = trend[len(tried) :] + scale * process.mean(at)
         deviation = scale * process.deviation(at, points[len(tried) : len(tried) + len(running)])
