@@ -111,6 +111,7 @@ def searched(data, space_name, budget, workers, args):
         total_seconds=total,
         describe=lambda choice: Candidate(key="".join(map(str, choice.digits)), choice={}),
         values=lambda outcome: (outcome.miou,),
+        score=lambda outcome: outcome.miou,
     )
     at, batch = speed.at(plan.image_scale), plan.full_recipe.batch_size
     storing = 0.0 if whole else (VIEWS * train_images + val_images) / batch * at.forward_seconds

@@ -57,6 +57,7 @@ class Experiment:
             scales=self.problem.fitting.scales,
             describe=self.problem.candidate,
             values=self.objective.values,
+            score=self.objective.score_of,
             history=self.record.load(),
             relaxed=self.record.relaxations(),
             taken=self.record.taken,

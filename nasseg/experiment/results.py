@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nasseg.cost import Latency
-from nasseg.experiment.trust import Trust, measure_trust
+from nasseg.experiment.trust import Gain, Trust, measure_gain, measure_trust
 from nasseg.pareto import non_dominated
-from nasseg.planning.candidates import Standing, Trial, TrialStatus, mean
+from nasseg.planning.candidates import Standing, Trial, TrialStatus, furthest_first
 from nasseg.planning.objective import Objective
 
 
@@ -78,13 +78,9 @@ class Results:
 
     @property
     def references(self) -> dict[str, Trial]:
-        """The handcrafted references by name, first the baseline: the best of those trained furthest, most often."""
-
-        def standing(trial: Trial) -> tuple[int, int, float]:
-            return len(trial.full), max(trial.proxy, default=0), self.score(trial) or 0.0
-
-        furthest_first = sorted(self._labelled, key=standing, reverse=True)
-        return {trial.candidate.label: trial for trial in furthest_first if trial.candidate.label}
+        """The handcrafted references by name, first the baseline (`furthest_first`)."""
+        ordered = furthest_first(self._labelled, self._objective.score_of)
+        return {trial.candidate.label: trial for trial in ordered if trial.candidate.label}
 
     @property
     def best(self) -> Trial | None:
@@ -115,8 +111,7 @@ class Results:
 
     def score(self, trial: Trial) -> float | None:
         """Average a candidate's scores over its decisive outcomes; `None` if it has none yet."""
-        scores = [self._objective.score(o.miou, self._objective.cost(o)) for o in trial.decisive if o.miou is not None]
-        return mean(scores)
+        return trial.mean_of(self._objective.score_of)
 
     @property
     def trained_furthest(self) -> list[Trial]:
@@ -136,6 +131,13 @@ class Results:
     def trust(self) -> Trust:
         """The trust in the proxy's ranking, computed anew each time, also while another thread takes trials in."""
         return measure_trust([trial.copied() for trial in list(self.trials)], self._rungs)
+
+    @property
+    def gain(self) -> Gain | None:
+        """What fresh seeds say of the best network found and the baseline; `None` until both have one."""
+        found = next((trial for trial in self.trained_furthest if trial.candidate.label is None), None)
+        baseline = next(iter(self.references.values()), None)
+        return measure_gain(found, baseline, self.trials) if found and baseline else None
 
     def _rank(self, trial: Trial) -> None:
         """Move a trial to its place in the ranking, and to the front if it belongs there."""

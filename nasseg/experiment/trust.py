@@ -1,14 +1,21 @@
-"""Trust in a proxy: rank correlations, and the noise between seeds against which to read them."""
+"""Trust in what a search measured: rank correlations of its proxy, the noise between seeds, the gain on fresh ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
 
 from nasseg.planning.candidates import Trial
+from nasseg.planning.job import Outcome
 from nasseg.rank_correlation import kendall, spearman
+
+CONFIDENCE = 0.95
+"""Of the interval of a gain."""
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
@@ -16,11 +23,15 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
 
     `None` if no group has two values.
     """
-    freedom = sum(len(group) - 1 for group in groups if group)
+    freedom = _freedom(groups)
     if freedom == 0:
         return None
     squares = sum(float(np.var(group)) * len(group) for group in groups if group)
     return float(np.sqrt(squares / freedom))
+
+
+def _freedom(groups: Iterable[Sequence[float]]) -> int:
+    return sum(len(group) - 1 for group in groups if group)
 
 
 class Agreement(BaseModel):
@@ -51,14 +62,68 @@ def measure_trust(trials: Sequence[Trial], rungs: Sequence[int]) -> Trust:
     range, with a lower correlation than over all candidates.
     """
     levels = {f"step {step}": _by_key(trials, step) for step in rungs}
-    full = {t.candidate.key: [o.miou for o in t.full.values() if o.miou is not None] for t in trials}
+    full = {t.candidate.key: _mious(t.deciding) for t in trials}
     levels["end to end"] = {key: float(np.mean(values)) for key, values in full.items() if values}
     names = list(levels)
     pairs = [(low, high) for i, low in enumerate(names) for high in names[i + 1 :]]
     return Trust(
         agreements=tuple(_agreement(low, high, levels[low], levels[high]) for low, high in pairs),
-        seed_deviation=pooled_deviation(list(full.values())),
+        seed_deviation=pooled_deviation(_repeated(trials)),
     )
+
+
+class Gain(BaseModel):
+    """What the best network `found` has over the `baseline` in mIoU, by the mean of fresh seeds of each.
+
+    Neither was chosen by these, so no luck of the choice is in them. The `interval` has 95 % confidence as to the
+    seeds, by Student's t: all networks are taken to differ by as much between seeds. It is `None` if none has two.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    found: str
+    baseline: str
+    miou: float
+    seeds: tuple[int, int]
+    interval: tuple[float, float] | None
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "a tie"] | None:
+        """Whether the interval leaves any doubt."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "a tie"
+
+
+def measure_gain(found: Trial, baseline: Trial, trials: Iterable[Trial]) -> Gain | None:
+    """Compare two of the `trials` by their fresh seeds; `None` if one of them has none."""
+    of_found, of_baseline = _mious(found.fresh), _mious(baseline.fresh)
+    if not of_found or not of_baseline:
+        return None
+    difference = fmean(of_found) - fmean(of_baseline)
+    groups, interval = _repeated(trials), None
+    deviation = pooled_deviation(groups)
+    if deviation is not None:
+        quantile = float(stdtrit(_freedom(groups), (1 + CONFIDENCE) / 2))
+        half = quantile * deviation * (1 / len(of_found) + 1 / len(of_baseline)) ** 0.5
+        interval = difference - half, difference + half
+    return Gain(
+        found=found.key,
+        baseline=baseline.candidate.label or baseline.key,
+        miou=difference,
+        seeds=(len(of_found), len(of_baseline)),
+        interval=interval,
+    )
+
+
+def _repeated(trials: Iterable[Trial]) -> list[list[float]]:
+    """Collect what only the seed decided: the end-to-end runs of each network, those that chose and the fresh ones."""
+    return [_mious(runs) for trial in trials for runs in (trial.deciding, trial.fresh) if runs]
+
+
+def _mious(outcomes: Mapping[int, Outcome]) -> list[float]:
+    return [outcome.miou for outcome in outcomes.values() if outcome.miou is not None]
 
 
 def _agreement(lower: str, upper: str, low: Mapping[str, float], high: Mapping[str, float]) -> Agreement:

@@ -23,16 +23,19 @@ class Standing(NamedTuple):
 
 TrialStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
 
+FIRST_FRESH_SEED = 1000
+"""End-to-end runs from this seed on were started after the choice: they measure it, but do not decide it."""
+
 
 @dataclass(eq=False)
 class Trial:
     """A candidate and all that is known of it; `number` counts candidates in the order they were proposed.
 
-    `proxy` holds its outcomes by the step they reached, `full` its end-to-end outcomes by seed. `level` is the number
-    of rungs it has finished and `values` the objectives at the last of them, to be maximised: 0 and `None` during the
-    first rung; `below` holds the values at the rungs below that, the lowest first. It is `final` once no rung is left
-    for it: at the top rung, or without values, because it failed or, at level 0, because it violates a limit and is not
-    trained.
+    `proxy` holds its outcomes by the step they reached, `full` its end-to-end outcomes by seed, the `deciding` ones and
+    the `fresh` ones from `FIRST_FRESH_SEED` on. `level` is the number of rungs it has finished and `values` the
+    objectives at the last of them, to be maximised: 0 and `None` during the first rung; `below` holds the values at the
+    rungs below that, the lowest first. It is `final` once no rung is left for it: at the top rung, or without values,
+    because it failed or, at level 0, because it violates a limit and is not trained.
     """
 
     candidate: Candidate
@@ -71,23 +74,37 @@ class Trial:
         return "complete" if top in self.proxy or not self.proxy else "stopped"
 
     @property
+    def deciding(self) -> dict[int, Outcome]:
+        """The end-to-end outcomes that the choice is made by, by seed."""
+        return {seed: outcome for seed, outcome in self.full.items() if seed < FIRST_FRESH_SEED}
+
+    @property
+    def fresh(self) -> dict[int, Outcome]:
+        """The end-to-end outcomes of seeds that no choice was made by, by seed."""
+        return {seed: outcome for seed, outcome in self.full.items() if seed >= FIRST_FRESH_SEED}
+
+    @property
     def decisive(self) -> list[Outcome]:
-        """The outcomes that count: the end-to-end ones, one per seed, else that of the highest rung."""
-        full = [outcome for outcome in self.full.values() if outcome.miou is not None]
+        """The outcomes that count: the end-to-end ones, one per deciding seed, else that of the highest rung."""
+        full = [outcome for outcome in self.deciding.values() if outcome.miou is not None]
         proxy = [outcome for outcome in self.proxy.values() if outcome.miou is not None]
         return full or sorted(proxy, key=lambda outcome: outcome.step)[-1:]
 
     @property
     def standing(self) -> Standing | None:
         """How far it was trained; `None` until it has an mIoU."""
-        if any(outcome.miou is not None for outcome in self.full.values()):
+        if any(outcome.miou is not None for outcome in self.deciding.values()):
             return Standing(end_to_end=True, step=0)
         return Standing(end_to_end=False, step=self.decisive[0].step) if self.decisive else None
 
     def miou_at(self, standing: Standing) -> float | None:
         """The mean mIoU end to end, or that at a rung; `None` if it has none there."""
-        outcomes = self.full.values() if standing.end_to_end else filter(None, [self.proxy.get(standing.step)])
+        outcomes = self.deciding.values() if standing.end_to_end else filter(None, [self.proxy.get(standing.step)])
         return mean([outcome.miou for outcome in outcomes if outcome.miou is not None])
+
+    def mean_of(self, measure: Callable[[Outcome], float]) -> float | None:
+        """The mean of a measure of the decisive outcomes; `None` until there is one."""
+        return mean([measure(outcome) for outcome in self.decisive])
 
     @property
     def miou(self) -> float | None:
@@ -104,6 +121,15 @@ class Trial:
 def mean(values: Sequence[float]) -> float | None:
     """Return the mean, or `None` of nothing; most candidates have one value, for which `statistics` is slow."""
     return statistics.mean(values) if len(values) > 1 else next(iter(values), None)
+
+
+def furthest_first(references: Iterable[Trial], score: Callable[[Outcome], float]) -> list[Trial]:
+    """Order references, first the baseline: the best of those trained furthest, most often."""
+
+    def standing(trial: Trial) -> tuple[int, int, float]:
+        return len(trial.deciding), max(trial.proxy, default=0), trial.mean_of(score) or 0.0
+
+    return sorted(references, key=standing, reverse=True)
 
 
 MOST_DESCRIBED = 4096

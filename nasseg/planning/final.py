@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, product
 from statistics import fmean, stdev
 
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.job import Task
+from nasseg.planning.job import Outcome, Task
 
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
@@ -23,12 +23,17 @@ SLACK = 1.1
 WAITED_SHARE = 0.1
 """Of an end-to-end run, that workers may idle until the contenders are known."""
 MOST_SEEDS = 3
-"""Times the planned seeds that contenders are trained with where time is left."""
+"""Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
 
 Kind = Task | int
 """A task or, for a short run, the rung that it reaches."""
 Taken = Mapping[Kind, Sequence[float]]
 """The seconds that the latest jobs of each kind took."""
+
+
+def rounds_of(runs: int, concurrency: int) -> int:
+    """Return how many end-to-end runs follow each other in a final: so many, then a fresh seed of two networks."""
+    return math.ceil(runs / concurrency) + math.ceil(2 / concurrency)
 
 
 class Clock:
@@ -76,14 +81,20 @@ class Clock:
 class Final:
     """The end-to-end runs of a search, one seed of all contenders before the next of any.
 
+    The best of several is better by its luck, too, so the last runs are fresh seeds of the winner and of the best
+    reference, by `score`: from `FIRST_FRESH_SEED` on, one each for a budget of trials, else as many as time allows. A
+    worker that has nothing else to do starts them early, for those that are ahead by then.
+
     Candidates make way when what is left is just enough for the final: by plan, until a run has ended, then by what
     runs take. If they take so long that less than `LEAST_PROXY_SHARE` of the budget would be left for candidates, the
     final has fewer rounds; if not even one can end in time, it has none. No run starts that cannot end in time. Where
     time is left after the planned runs, more candidates of the top rung are trained, then more seeds.
     """
 
-    def __init__(self, settings: PlannerSettings, clock: Clock, shared_stage: bool) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self, settings: PlannerSettings, clock: Clock, shared_stage: bool, score: Callable[[Outcome], float]
+    ) -> None:
+        self._settings, self._clock, self._score = settings, clock, score
         self._waits_for_first_run = shared_stage or settings.concurrency == 1
         self._in_flight: set[tuple[str, int]] = set()
 
@@ -97,8 +108,8 @@ class Final:
             return settings.proxy_share * total
         before = self._clock.expected("prepare") if self._waits_for_first_run else 0.0
         most = (1 - SPARE_SHARE - LEAST_PROXY_SHARE) * total - before
-        done = sum(min(settings.seeds, len(trial.full)) for trial in trained)
-        rounds = math.ceil(max(0, contenders * settings.seeds - done) / settings.concurrency)
+        done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
+        rounds = rounds_of(max(0, contenders * settings.seeds - done), settings.concurrency)
         rounds = min(rounds, max(1, int(most / each)))
         start = (1 - SPARE_SHARE) * total - rounds * each
         return start if max(start, self._clock.now) + each <= total else (1 - SPARE_SHARE) * total
@@ -122,18 +133,49 @@ class Final:
         """What a run takes; the first one may have stored features too."""
         return self._clock.expected("full") or self._clock.expected("prepare")
 
-    def next_run(self, contenders: Sequence[Trial], others: Iterable[Trial] | None) -> tuple[Trial, int] | None:
-        """Find the next run that can end in time: of the contenders, then, once there are others, while there is time.
+    def next_run(
+        self, contenders: Sequence[Trial], ranked: Iterable[Trial] | None, references: Sequence[Trial]
+    ) -> tuple[Trial, int] | None:
+        """Find the next run that can end in time.
 
-        Others are `None` as long as contenders are not settled.
+        `ranked` are the candidates of the top rung, best first; `None` as long as contenders are not settled.
         """
-        if self._clock.now + self._each > self._clock.total_seconds:
+        clock, seeds = self._clock, range(self._settings.seeds)
+        if clock.now + self._each > clock.total_seconds:
             return None
-        seeds = range(self._settings.seeds)
-        planned = ((trial, seed) for seed, trial in product(seeds, contenders))
-        further: Iterable[tuple[Trial, int]] = ()
-        if others is not None and not math.isinf(self._clock.total_seconds):
+        planned = self._first_open((trial, seed) for seed, trial in product(seeds, contenders))
+        if planned is not None or ranked is None:
+            return planned
+        ranked = list(ranked)
+        fresh_seconds = math.ceil(2 / self._settings.concurrency) * self._each
+        if not math.isinf(clock.total_seconds) and clock.now + self._each + fresh_seconds <= clock.total_seconds:
             more = range(len(seeds), MOST_SEEDS * len(seeds))
-            further = chain(product(others, seeds), ((trial, seed) for seed, trial in product(more, contenders)))
-        runs = chain(planned, further)
+            more_seeds = ((trial, seed) for seed, trial in product(more, contenders))
+            further = self._first_open(chain(product(ranked, seeds), more_seeds))
+            if further is not None:
+                return further
+        return self._fresh_run(ranked, references)
+
+    def _fresh_run(self, ranked: Iterable[Trial], references: Iterable[Trial]) -> tuple[Trial, int] | None:
+        """Find the next fresh seed of the best of the ranked and of the baseline, of which every one has as many."""
+        if not math.isinf(self._clock.total_seconds):
+            most = max(MOST_SEEDS * self._settings.seeds, math.ceil(self._settings.concurrency / 2))
+        elif any(seed < FIRST_FRESH_SEED for _, seed in self._in_flight):
+            return None
+        else:
+            most = 1
+        found = sorted(filter(_ended, ranked), key=self._place)[:1]
+        baseline = furthest_first(filter(_ended, references), self._score)[:1]
+        seeds = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + most)
+        return self._first_open((trial, seed) for seed, trial in product(seeds, baseline + found)) if found else None
+
+    def _place(self, trial: Trial) -> tuple[float, int]:
+        return -(trial.mean_of(self._score) or 0.0), trial.number
+
+    def _first_open(self, runs: Iterable[tuple[Trial, int]]) -> tuple[Trial, int] | None:
         return next(((t, s) for t, s in runs if s not in t.full and (t.key, s) not in self._in_flight), None)
+
+
+def _ended(trial: Trial) -> bool:
+    """Whether an end-to-end run of it gave a score."""
+    return trial.standing is not None and trial.standing.end_to_end

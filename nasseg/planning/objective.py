@@ -42,10 +42,15 @@ class Objective(BaseModel):
             raise ValueError(f"cost is {cost}; must be more than 0")
         return float(miou * (cost / self.reference_cost) ** self.weight)
 
+    def score_of(self, outcome: Outcome) -> float:
+        """Compute the score of an outcome; raises `ValueError` if its mIoU or its cost is not known."""
+        return self.score(_miou(outcome), self.cost(outcome))
+
     def values(self, outcome: Outcome) -> tuple[float, ...]:
         """Compute the objectives, all maximised: the score, or mIoU and the negative log of the cost."""
-        miou, cost = _miou(outcome), self.cost(outcome)
-        return (self.score(miou, cost),) if self.aim == "score" else (miou, -math.log(cost))
+        if self.aim == "score":
+            return (self.score_of(outcome),)
+        return _miou(outcome), -math.log(self.cost(outcome))
 
     @property
     def metrics(self) -> dict[str, str]:
@@ -54,8 +59,7 @@ class Objective(BaseModel):
 
     def metric_values(self, outcome: Outcome) -> tuple[float, ...]:
         """Compute the values of `metrics`, in their order."""
-        miou, cost = _miou(outcome), float(self.cost(outcome))
-        return (self.score(miou, cost),) if self.aim == "score" else (miou, cost)
+        return (self.score_of(outcome),) if self.aim == "score" else (_miou(outcome), float(self.cost(outcome)))
 
 
 def _miou(outcome: Outcome) -> float:

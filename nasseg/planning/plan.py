@@ -13,7 +13,7 @@ from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
-from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE
+from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
 from nasseg.planning.halving import mean_work
 from nasseg.planning.machine import Hardware, Speed, batch_size
 from nasseg.planning.options import SearchOptions
@@ -219,7 +219,7 @@ def _plan_final(case: _Case) -> _Final:
         finalists, seeds = 10, 3
     finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
     contenders = finalists + min(FINAL_REFERENCES, case.references)
-    side_by_side = math.ceil(contenders * seeds / case.hardware.workers)
+    side_by_side = rounds_of(contenders * seeds, case.hardware.workers)
     return _Final(finalists, seeds, case.speed.contention * side_by_side)
 
 

@@ -39,8 +39,8 @@ class Planner:
     walk through its neighbours looks for a feasible choice. References are trained even if they violate a limit.
 
     `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
-    candidates are promoted by their front (`Rung`). Given recorded trials as `history`, results of relaxations as
-    `relaxed` and what jobs took (`Clock.taken`), a planner continues as if it had handed out those jobs itself.
+    candidates are promoted by their front (`Rung`). The best `score` wins. Given recorded trials as `history`, results
+    of relaxations as `relaxed` and what jobs took (`Clock.taken`), it goes on as if it had handed out those jobs.
 
     For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
     time of end-to-end runs, so that the final fits (`Final`).
@@ -57,13 +57,14 @@ class Planner:
         scales: bool = True,
         describe: Callable[[Choice], Candidate],
         values: Callable[[Outcome], tuple[float, ...]],
+        score: Callable[[Outcome], float],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
         taken: Taken | None = None,
     ) -> None:
         self.settings = settings
         self.clock = Clock(total_seconds, taken)
-        self._final = Final(settings, self.clock, space.shared_stage is not None)
+        self._final = Final(settings, self.clock, space.shared_stage is not None, score)
         self._space, self._values, self._seed = space, values, seed
         self._candidates = Candidates(describe)
         fitting = Fitting(space, self._candidates.constraints, scales)
@@ -216,8 +217,7 @@ class Planner:
         return self._job("prepare", [reference], stop_step=self.settings.full_steps)
 
     def _relax_job(self, spent: float) -> Job | None:
-        part = self._relaxing.next_part(spent)
-        if part is None:
+        if (part := self._relaxing.next_part(spent)) is None:
             return None
         seed, start_step, stop_step = part
         return self._job("relax", [], start_step, stop_step=stop_step, seed=seed)
@@ -263,7 +263,7 @@ class Planner:
         finding = not self._relaxing.is_over or bool(waits and self._proxies_in_flight)
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else [*self._finalists(), *self._final_references()]
-        run = self._final.next_run(contenders, None if finding or self._proxies_open else self._ranked())
+        run = self._final.next_run(contenders, None if finding else self._ranked(), self._references)
         return run and self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
 
     def _job(self, task: Task, group: Sequence[Trial], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
@@ -305,9 +305,8 @@ class Planner:
         """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
         missing = self.settings.finalists - len(self._finalists()) - len(self._proxies_in_flight)
         for rung in reversed(self._rungs[:-1]):
-            waiting = [self.trials[number] for number in rung.waiting(max(0, missing))]
-            if waiting:
-                return waiting
+            if waiting := rung.waiting(max(0, missing)):
+                return [self.trials[number] for number in waiting]
         return []
 
     def _finalists(self) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nasseg.experiment.experiment import Experiment
+from nasseg.planning.candidates import FIRST_FRESH_SEED
 from nasseg.report.live import Progress
 from nasseg.report.rows import name_of
 
@@ -13,6 +14,7 @@ PHASES = {
     "relax": "training relaxations",
     "proxy": "proxy trials",
     "full": "training end to end",
+    "fresh": "training the best and the baseline with fresh seeds",
 }
 
 
@@ -22,7 +24,7 @@ def progress(search: Experiment, before: Progress | None = None) -> Progress:
     Between two jobs, the phase of the progress `before` goes on.
     """
     in_flight, results, budget = search.planner.in_flight, search.results, search.config.budget
-    tasks = {job.task for job in in_flight}
+    tasks = {"fresh" if job.task == "full" and job.seed >= FIRST_FRESH_SEED else job.task for job in in_flight}
     phases = PHASES if search.rung_runs == "proxy" else {**PHASES, "proxy": "short runs"}
     waiting = "finishing" if search.planner.done else before.phase if before else phases["proxy"]
     counts = results.counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate with its mIoU by rung (training step) and by seed of the end-to-end training.
+    """A candidate with its mIoU by rung (training step) and by seed of the end-to-end training, deciding and `fresh`.
 
     `rung_runs` is the name of the trainings up to a rung: `proxy` on stored features, `short run` of a whole network.
 
@@ -30,6 +30,7 @@ class Row:
     status: TrialStatus
     proxy: Mapping[int, float]
     full: Mapping[int, float]
+    fresh: Mapping[int, float] = field(default_factory=dict)
     class_iou: tuple[float | None, ...] = ()
     params: int | None = None
     madds: int | None = None
@@ -70,6 +71,11 @@ class Row:
         """The sample standard deviation over seeds, from two seeds on."""
         return stdev(self.full.values()) if len(self.full) > 1 else None
 
+    @property
+    def fresh_miou(self) -> float | None:
+        """The mean of the end-to-end mIoU over fresh seeds."""
+        return fmean(self.fresh.values()) if self.fresh else None
+
 
 def name_of(candidate: Candidate) -> str:
     """Name the candidate in tables, plots and folders."""
@@ -85,7 +91,10 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
     """Make the row of a candidate on the way to the rung at step `top`, with its latency if measured."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     proxy = {step: o.miou for step, o in sorted(trial.proxy.items()) if o.status == "ok" and o.miou is not None}
-    full = {seed: o.miou for seed, o in sorted(trial.full.items()) if o.status == "ok" and o.miou is not None}
+    full, fresh = (
+        {seed: o.miou for seed, o in sorted(runs.items()) if o.status == "ok" and o.miou is not None}
+        for runs in (trial.deciding, trial.fresh)
+    )
     broken = next((o for o in outcomes if o.status != "ok"), None)
     class_ious = [trial.full[seed].class_iou for seed in full] or [trial.proxy[step].class_iou for step in proxy][-1:]
     return Row(
@@ -95,6 +104,7 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
         status=trial.status(top),
         proxy=proxy,
         full=full,
+        fresh=fresh,
         class_iou=_mean_by_class(class_ious),
         params=trial.costs.params,
         madds=trial.costs.madds,

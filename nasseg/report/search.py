@@ -25,7 +25,7 @@ from nasseg.report.plan_text import plan_text, training_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
 from nasseg.report.rows import Row, name_of
-from nasseg.report.table import front_table, summary_table, write_trials
+from nasseg.report.table import front_table, gain_text, summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
 from nasseg.run_folder import BEST_FILE, LOG_FILE, REPORT_FILE, TENSORBOARD_FOLDER, TRIALS_FILE
 from nasseg.space.weighted_graph import WeightedGraph
@@ -225,6 +225,7 @@ class SearchReporter:
             place=search.problem.space.drawn_place,
             graphs=self.graphs(best),
             trust=search.results.trust,
+            gain=search.results.gain,
             relaxations=snapshots(search.folder),
             limits=str(search.config.limits),
             training=training_text(search),
@@ -262,6 +263,8 @@ class SearchReporter:
         for row in self.compared():
             if not row.feasible:
                 console.print(f"The handcrafted {row.name} breaks a limit ({search.config.limits}), so it cannot win.")
+        if (gain := search.results.gain) is not None:
+            console.print(gain_text(gain, self.rows))
         trust = search.results.trust
         for agreement in trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
@@ -284,9 +287,11 @@ class SearchReporter:
             "folder": str(search.folder),
             "best": best.candidate.key if best else None,
             "networks": [
-                {name: getattr(row, name) for name in SUMMARISED} | {"full_miou_by_seed": list(row.full.values())}
+                {name: getattr(row, name) for name in SUMMARISED}
+                | {"full_miou_by_seed": list(row.full.values()), "fresh_miou_by_seed": list(row.fresh.values())}
                 for row in self.compared()
             ],
+            "gain": None if (gain := search.results.gain) is None else gain.model_dump(mode="json"),
             "candidates": len(search.results.trials),
             "trust": search.results.trust.model_dump(mode="json"),
             "elapsed_seconds": round(search.elapsed_seconds, 1),

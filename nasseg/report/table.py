@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from nasseg.report.rows import Row, rung_runs_of
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nasseg.experiment.trust import Gain
 
 FRONT_TITLE = "What each cost buys"
 
@@ -31,8 +32,8 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
         [
             *("key", "label", "status", "step_reached"),
             *(f"proxy_miou_step_{rung}" for rung in rungs),
-            *("full_miou_mean", "full_miou_std", "full_seeds", "score", "params", "madds", "latency_ms"),
-            "predicted_latency_ms",
+            *("full_miou_mean", "full_miou_std", "full_seeds", "fresh_miou_mean", "fresh_seeds"),
+            *("score", "params", "madds", "latency_ms", "predicted_latency_ms"),
             *("message", "choice"),
         ]
     )
@@ -41,8 +42,8 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
             [
                 *(row.key, row.label, row.status, row.step),
                 *(row.proxy.get(rung) for rung in rungs),
-                *(row.full_miou, row.full_miou_deviation, len(row.full), row.score),
-                *(row.params, row.madds, row.latency_ms, row.predicted_latency_ms, row.message),
+                *(row.full_miou, row.full_miou_deviation, len(row.full), row.fresh_miou, len(row.fresh)),
+                *(row.score, row.params, row.madds, row.latency_ms, row.predicted_latency_ms, row.message),
                 json.dumps(row.choice, sort_keys=True),
             ]
         )
@@ -52,16 +53,18 @@ def write_trials(path: str | Path, rows: Sequence[Row], rungs: Sequence[int]) ->
 def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """Compare the best network, the first row, with the references: mIoU, parameters, MAdds, latency.
 
-    A column has the predicted latency if a table predicts it.
+    A column has the mIoU on fresh seeds if there are any, one the predicted latency if a table predicts it.
     """
     from rich.table import Table
 
     table = Table(title=title)
     table.add_column("network", no_wrap=True)
     predicted = any(row.predicted_latency_ms is not None for row in rows)
+    fresh = any(row.fresh for row in rows)
     for column in (
         f"mIoU {rung_runs_of(rows)}",
         "mIoU end to end",
+        *["fresh seeds"] * fresh,
         "params",
         "MAdds",
         "latency",
@@ -73,6 +76,7 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
             row.name,
             miou_text(row.proxy_miou),
             full_miou_text(row),
+            *[miou_text(row.fresh_miou)] * fresh,
             *cost_texts(row),
             *[latency_text(row.predicted_latency_ms)] * predicted,
             style="bold" if index == 0 else None,
@@ -121,6 +125,17 @@ def full_miou_text(row: Row) -> str:
     """Write the end-to-end mIoU as mean ± deviation over seeds."""
     deviation = row.full_miou_deviation
     return miou_text(row.full_miou) + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def gain_text(gain: Gain, rows: Iterable[Row]) -> str:
+    """Tell what fresh seeds say of the network found, one of the rows, and of the baseline."""
+    name = next(row.name for row in rows if row.key == gain.found)
+    difference = f"{gain.miou:+.4f} mIoU"
+    if gain.interval is not None:
+        low, high = gain.interval
+        difference += f", 95 % interval {low:+.4f} to {high:+.4f}: {gain.verdict}"
+    seeds = " and ".join(map(str, gain.seeds))
+    return f"{name} against {gain.baseline} on fresh seeds ({seeds}): {difference}"
 
 
 def millions_text(count: int | None) -> str:

@@ -172,6 +172,7 @@ def _scalars(row: Row) -> set[tuple[str, float, int]]:
     scalars = {(f"mIoU/{row.rung_runs}", miou, step) for step, miou in row.proxy.items()}
     single = {
         ("mIoU/end to end, mean over seeds", row.full_miou, len(row.full)),
+        ("mIoU/end to end, mean over fresh seeds", row.fresh_miou, len(row.fresh)),
         ("score", row.score, len(row.proxy) + len(row.full)),
         ("trial cost/MAdds (G)", None if row.madds is None else row.madds / 1e9, 0),
         ("trial cost/parameters (M)", None if row.params is None else row.params / 1e6, 0),

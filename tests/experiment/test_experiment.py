@@ -120,14 +120,25 @@ def test_the_best_is_written_with_where_it_comes_from(done: Experiment) -> None:
 def test_the_best_is_as_good_as_the_reference_in_the_same_measure(done: Experiment) -> None:
     reference = done.results.references["plain"]
     assert done.results.best is not None
-    assert set(done.results.best.full) == set(reference.full) == {0, 1}
+    assert set(done.results.best.deciding) == set(reference.deciding) == {0, 1}
     assert done.results.best_score == done.results.score(done.results.best)
     assert (done.results.best_score or 0) >= (done.results.score(reference) or 1)
 
 
+def test_the_gain_is_that_of_fresh_seeds_which_decided_nothing(done: Experiment) -> None:
+    found = next(trial for trial in done.results.ranked if trial.candidate.label is None)
+    baseline = next(iter(done.results.references.values()))
+    (of_found,), (of_baseline,) = found.fresh.values(), baseline.fresh.values()
+    gain = done.results.gain
+    assert gain is not None
+    assert (gain.found, gain.baseline, gain.seeds) == (found.key, baseline.candidate.label, (1, 1))
+    assert gain.miou == pytest.approx((of_found.miou or 0) - (of_baseline.miou or 0))
+    assert found.miou == pytest.approx(sum(found.full[seed].miou or 0 for seed in range(2)) / 2)
+
+
 def test_the_front_is_what_no_other_beats(done: Experiment) -> None:
     assert done.results.best in done.results.front
-    final = [trial for trial in done.results.trials if len(trial.full) == 2]
+    final = [trial for trial in done.results.trials if trial.full]
     assert len(final) == 3
     points = [(float(trial.costs.madds or 0), (trial.miou or 0)) for trial in final]
     expected = [final[index] for index in non_dominated(points)]
@@ -161,7 +172,8 @@ def test_checkpoints_go_when_nothing_can_go_on_from_them(tmp_path: Path, monkeyp
 
     search.run(threading.Event(), look)
     assert max(map(len, seen)) == 1
-    assert [path.suffix for path in (search.folder / "checkpoints").iterdir()] == [".safetensors"] * 6
+    runs = sum(len(trial.full) for trial in search.results.trials)
+    assert [path.suffix for path in (search.folder / "checkpoints").iterdir()] == [".safetensors"] * runs
     assert sum(len(trial.proxy) == 1 for trial in search.results.trials) >= 4
 
 
@@ -358,7 +370,7 @@ def test_a_search_by_gradient_tries_what_the_relaxations_found(relaxed: Experime
     assert all(tuple(trial.proxy) == RUNGS for trial in first)
     assert relaxed.results.trials[: len(first)] == first
     assert relaxed.results.best is not None
-    assert set(relaxed.results.best.full) == {0, 1}
+    assert set(relaxed.results.best.deciding) == {0, 1}
     assert load(relaxed.folder / "best.json").choice == relaxed.results.best.candidate.choice
     assert {path.name for path in (relaxed.folder / "relaxation").iterdir()} == {"seed0.json", "seed1.json"}
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from nasseg.experiment.trust import measure_trust, pooled_deviation
-from nasseg.planning.candidates import Trial
+from nasseg.experiment.trust import Gain, measure_gain, measure_trust, pooled_deviation
+from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.job import Candidate, Outcome
 from tests.planning.made_up import Cell
 
@@ -40,3 +40,42 @@ def test_each_rung_is_compared_over_the_candidates_that_reached_both() -> None:
         ("step 30", "end to end"): (3, pytest.approx(-1)),
     }
     assert trust.seed_deviation == pytest.approx(math.sqrt(0.00005))
+
+
+def trial(key: str, deciding: list[float], fresh: list[float], label: str | None = None) -> Trial:
+    full = {
+        start + seed: Outcome(key=key, status="ok", step=9, miou=miou)
+        for start, mious in ((0, deciding), (FIRST_FRESH_SEED, fresh))
+        for seed, miou in enumerate(mious)
+    }
+    return Trial(Candidate(key=key, choice={}, label=label), CHOICE, full=full)
+
+
+def test_a_gain_is_of_fresh_seeds_with_the_interval_of_student() -> None:
+    found = trial("found", [0.8, 0.82], [0.6, 0.64])
+    baseline = trial("baseline", [0.5, 0.54], [0.5], label="aspp")
+    gain = measure_gain(found, baseline, [found, baseline])
+    assert gain is not None
+    assert (gain.found, gain.baseline, gain.seeds) == ("found", "aspp", (2, 1))
+    assert gain.miou == pytest.approx(0.12)
+    # Three pairs, whose halves differ by 0.01, 0.02 and 0.02; the tables' t for three degrees of freedom is 3.182.
+    deviation = math.sqrt(2 * (0.01**2 + 0.02**2 + 0.02**2) / 3)
+    half = 3.182 * deviation * math.sqrt(1 / 2 + 1)
+    assert gain.interval == pytest.approx((0.12 - half, 0.12 + half), abs=1e-4)
+    assert gain.verdict == "better"
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((0.001, 0.2), "better"), ((-0.1, 0.2), "a tie"), ((-0.2, -0.001), "worse"), (None, None)]
+)
+def test_what_may_be_luck_is_called_a_tie(interval: tuple[float, float] | None, verdict: str | None) -> None:
+    gain = Gain(found="a", baseline="b", miou=0.0, seeds=(1, 1), interval=interval)
+    assert gain.verdict == verdict
+
+
+def test_a_gain_needs_fresh_seeds_and_its_interval_two_of_one_network() -> None:
+    found, baseline = trial("found", [0.8], [0.6]), trial("baseline", [0.5], [0.5])
+    alone = measure_gain(found, baseline, [found, baseline])
+    assert alone is not None
+    assert (alone.miou, alone.interval) == (pytest.approx(0.1), None)
+    assert measure_gain(found, trial("other", [0.5], []), [found]) is None

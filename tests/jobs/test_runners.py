@@ -26,6 +26,7 @@ def planner() -> Planner:
         plan,
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
+        score=lambda outcome: outcome.miou or 0.0,
     )
 
 

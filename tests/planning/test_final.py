@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, Clock, Final
 from nasseg.planning.job import Outcome
@@ -13,10 +13,14 @@ from tests.planning.made_up import Cell, candidate_of
 TRIALS = [Trial(candidate_of(Cell(branches=(n,))), Cell(branches=(n,)), n) for n in range(4)]
 
 
+def score(outcome: Outcome) -> float:
+    return outcome.miou or 0.0
+
+
 def final(total: float = 1000.0, shared: bool = False, **settings: int) -> tuple[Final, Clock]:
     clock = Clock(total)
     given = {"finalists": 2, "seeds": 2, "concurrency": 2, **settings}
-    return Final(PlannerSettings(rungs=(10,), full_steps=20, proxy_share=0.6, **given), clock, shared), clock
+    return Final(PlannerSettings(rungs=(10,), full_steps=20, proxy_share=0.6, **given), clock, shared, score), clock
 
 
 def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
@@ -37,8 +41,8 @@ def test_the_final_starts_by_plan_and_then_by_what_runs_take() -> None:
     assert runs.starts_at(4, []) == 600
     runs.end(TRIALS[0], 0, "full", 100.0)
     TRIALS[0].full = {0: Outcome(key="0", status="ok", step=20, miou=0.5)}
-    # Of the eight runs seven are left: four rounds of two.
-    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - 4 * 110)
+    # Of the eight runs seven are left: four rounds of two, and one of fresh seeds.
+    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - 5 * 110)
     for _ in range(20):
         clock.note("full", 200.0)
     rounds = int((1 - SPARE_SHARE - LEAST_PROXY_SHARE) * 1000 / 200)
@@ -63,7 +67,7 @@ def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() ->
     runs, clock = final()
     clock.note("full", 100.0)
     order = []
-    while (run := runs.next_run(TRIALS[:2], iter(TRIALS))) is not None:
+    while (run := runs.next_run(TRIALS[:2], iter(TRIALS), [])) is not None:
         order.append((run[0].number, run[1]))
         runs.start(*run)
     planned = [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -71,13 +75,85 @@ def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() ->
     more = [(number, seed) for seed in range(2, 6) for number in range(2)]
     assert order == planned + others + more
     unsettled, _ = final()
-    assert unsettled.next_run([], None) is None
+    assert unsettled.next_run([], None, []) is None
 
 
 def test_no_run_starts_that_cannot_end_in_time() -> None:
     runs, clock = final()
     clock.note("full", 100.0)
     clock.now = 890.0
-    assert runs.next_run(TRIALS, None) == (TRIALS[0], 0)
+    assert runs.next_run(TRIALS, None, []) == (TRIALS[0], 0)
     clock.now = 890.1
-    assert runs.next_run(TRIALS, None) is None
+    assert runs.next_run(TRIALS, None, []) is None
+
+
+def trained(*mious: float) -> list[Trial]:
+    """Trials that are trained end to end with two seeds."""
+    trials = [Trial(trial.candidate, trial.choice, trial.number) for trial in TRIALS[: len(mious)]]
+    for trial, miou in zip(trials, mious, strict=True):
+        for seed in range(2):
+            finish(trial, seed, miou)
+    return trials
+
+
+def finish(trial: Trial, seed: int, miou: float) -> None:
+    trial.full[seed] = Outcome(key=trial.key, status="ok", step=20, miou=miou)
+
+
+def test_without_a_clock_the_winner_and_the_baseline_get_one_fresh_seed_each() -> None:
+    better, best, reference, baseline = trials = trained(0.6, 0.7, 0.4, 0.5)
+    runs, _ = final(math.inf)
+    del best.full[1]
+    runs.start(best, 1)
+    assert runs.next_run(trials, trials[:2], trials[2:]) is None, "the winner is not known yet"
+    runs.end(best, 1, "full", 1.0)
+    finish(best, 1, 0.7)
+    for expected in ((baseline, FIRST_FRESH_SEED), (best, FIRST_FRESH_SEED)):
+        assert runs.next_run(trials, trials[:2], trials[2:]) == expected
+        runs.start(*expected)
+    assert runs.next_run(trials, trials[:2], trials[2:]) is None
+    runs.end(best, FIRST_FRESH_SEED, "full", 1.0)
+    finish(best, FIRST_FRESH_SEED, 0.0)
+    assert best.miou == pytest.approx(0.7), "a fresh seed decides nothing"
+    assert not better.fresh
+    assert not reference.fresh
+
+
+def test_the_last_round_is_for_fresh_seeds() -> None:
+    found, baseline = trials = trained(0.6, 0.5)
+    runs, clock = final(total=1000.0, concurrency=2)
+    clock.note("full", 100.0)
+    clock.now = 780.0
+    assert runs.next_run(trials, [found], [baseline]) == (found, 2), "a round of fresh seeds can still follow"
+    clock.now = 781.0
+    order = []
+    while (run := runs.next_run(trials, [found], [baseline])) is not None:
+        order.append((run[0].number, run[1] - FIRST_FRESH_SEED))
+        runs.start(*run)
+    assert order == [(number, seed) for seed in range(6) for number in (1, 0)]
+    alone, clock = final(total=1000.0, concurrency=1)
+    clock.note("full", 100.0)
+    clock.now = 671.0
+    run = alone.next_run(trials, [found], [baseline])
+    assert run == (baseline, FIRST_FRESH_SEED), "one worker trains them one after the other"
+
+
+def test_who_wins_late_gets_a_fresh_seed_too() -> None:
+    first, second, baseline = trials = trained(0.6, 0.5, 0.4)
+    runs, clock = final(total=1000.0, concurrency=4)
+    clock.note("full", 100.0)
+    clock.now = 790.0
+    for trial in (baseline, first):
+        runs.start(trial, FIRST_FRESH_SEED)
+    finish(second, 2, 0.9)
+    finish(first, FIRST_FRESH_SEED, 0.9)
+    assert runs.next_run(trials, trials[:2], [baseline]) == (second, FIRST_FRESH_SEED)
+
+
+def test_without_a_network_that_was_found_no_seed_is_fresh() -> None:
+    (baseline,) = trials = trained(0.6)
+    for total in (math.inf, 1000.0):
+        runs, clock = final(total=total)
+        clock.note("full", 100.0)
+        clock.now = 850.0
+        assert runs.next_run(trials, TRIALS[1:], [baseline]) is None

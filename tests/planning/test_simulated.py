@@ -5,11 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
+from nasseg.experiment.results import Results
 from nasseg.jobs.runners.simulated import Pace, Simulated, simulate
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.job import Candidate
 from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.objective import Objective
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
 from nasseg.planning.planner import Planner
@@ -42,6 +44,7 @@ def searched(
         total_seconds=total,
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
+        score=lambda outcome: outcome.miou or 0.0,
     )
     pace = Pace(speed.at(plan.image_scale), 8, slower, noise, failures)
     found = simulate(planner, pace, workers, total, score)
@@ -70,15 +73,22 @@ def test_what_a_simulated_job_takes_adds_up() -> None:
 def test_a_search_ends_in_time_with_what_was_forecast(speed: Speed, budget: str, workers: int) -> None:
     if (budget, workers) == ("8h", 64) and speed is FEATURES:
         pytest.skip("23,000 candidates: benchmarks/budget.py has this one")
-    found, planner, expected = searched(budget, workers, speed)
+    simulated, planner, expected = searched(budget, workers, speed)
     total = Budget.parse(budget).wall_seconds(workers, 0)
-    assert 0.9 < found.end_seconds / total < 1.04
-    assert found.idle_share < (0.1 if speed is WHOLE else 0.2)
+    assert 0.9 < simulated.end_seconds / total < 1.04
+    assert simulated.idle_share < (0.1 if speed is WHOLE else 0.2)
     tried = sum(bool(trial.proxy) for trial in planner.trials)
     assert tried > 0.75 * expected
     # The final has what was planned: finalists and references, with all seeds.
     trained = [trial for trial in planner.trials if set(range(planner.settings.seeds)) <= set(trial.full)]
     assert len(trained) >= planner.settings.finalists
+    # What is reported of the winner and of the baseline was not chosen by.
+    objective = Objective(reference_cost=1.0, weight=0.0)
+    results = Results([trial for trial in planner.trials if trial.full], objective, planner.settings.rungs, {}, False)
+    found = next(trial for trial in results.ranked if trial.candidate.label is None)
+    baseline = next(iter(results.references.values()))
+    assert found.fresh
+    assert baseline.fresh
 
 
 @pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from nasseg.planning.candidates import FIRST_FRESH_SEED
 from nasseg.report.rows import make_row
-from tests.report.made_up import RUNGS, make_trials, rows
+from tests.report.made_up import RUNGS, make_trials, ok, rows
 
 
 def test_rows_say_how_far_each_candidate_came() -> None:
@@ -33,6 +34,13 @@ def test_what_was_predicted_and_which_limit_is_broken_is_known() -> None:
     row = make_row(replace(trial, candidate=candidate, proxy={100: outcome}), RUNGS[-1], None, None)
     assert (row.predicted_latency_ms, row.feasible) == (9.5, False)
     assert (rows()[0].predicted_latency_ms, rows()[0].feasible) == (None, True)
+
+
+def test_fresh_seeds_are_kept_apart() -> None:
+    trial = make_trials()[0]
+    fresh = {FIRST_FRESH_SEED + seed: ok(trial.key, 900, miou) for seed, miou in enumerate((0.2, 0.4))}
+    row = make_row(replace(trial, full={**trial.full, **fresh}), RUNGS[-1], None, None)
+    assert (row.full_miou, row.fresh_miou) == (pytest.approx(0.71), pytest.approx(0.3))
 
 
 def test_one_seed_has_no_deviation() -> None:

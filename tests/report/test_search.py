@@ -80,8 +80,11 @@ def test_the_summary_says_what_the_table_says(done: SearchReporter, capsys: pyte
     assert summary["best"] == best["key"] == row.key
     assert (best["full_miou"], best["madds"], best["latency_ms"]) == (row.full_miou, row.madds, row.latency_ms)
     assert best["latency_ms"] > 0
+    assert len(best["fresh_miou_by_seed"]) == 1
+    assert summary["gain"]["seeds"] == [1, 1]
     done.print_summary()
     text = capsys.readouterr().err
+    assert "on fresh seeds (1 and 1)" in text
     assert "5 candidates tried" in text
     assert f"nasseg retrain {search.folder / 'best.json'}" in text
 

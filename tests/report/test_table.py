@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from baselines.dense_prediction_cell import ASPP, Cell
-from nasseg.report.table import front_table, summary_table, write_trials
+from nasseg.experiment.trust import Gain
+from nasseg.report.table import front_table, gain_text, summary_table, write_trials
 from tests.report.made_up import RUNGS, rows
 
 
@@ -57,6 +58,22 @@ def test_what_a_table_predicts_is_shown_beside_what_was_measured(tmp_path: Path)
     write_trials(tmp_path / "trials.csv", predicted, RUNGS)
     with (tmp_path / "trials.csv").open(newline="") as file:
         assert [row["predicted_latency_ms"] for row in csv.DictReader(file)] == ["12.5", "12.5"]
+
+
+def test_fresh_seeds_have_a_column_and_a_line_that_calls_ties_ties(tmp_path: Path) -> None:
+    aspp, best, *_ = rows()
+    both = [replace(best, fresh={1000: 0.7, 1001: 0.74}), replace(aspp, fresh={1000: 0.7})]
+    table = summary_table(both)
+    column = next(column for column in table.columns if column.header == "fresh seeds")
+    assert list(column.cells) == ["0.7200", "0.7000"]
+    write_trials(tmp_path / "trials.csv", both, RUNGS)
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        cells = [(row["fresh_miou_mean"], row["fresh_seeds"]) for row in csv.DictReader(file)]
+    assert cells == [("0.72", "2"), ("0.7", "1")]
+    gain = Gain(found=best.key, baseline="aspp", miou=0.02, seeds=(2, 1), interval=(-0.01, 0.05))
+    tie = "on fresh seeds (2 and 1): +0.0200 mIoU, 95 % interval -0.0100 to +0.0500: a tie"
+    assert gain_text(gain, both) == f"{'b' * 10} against aspp {tie}"
+    assert gain_text(gain.model_copy(update={"interval": None}), both).endswith("(2 and 1): +0.0200 mIoU")
 
 
 def test_what_each_cost_buys_is_the_front_with_the_references_in_it() -> None:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasseg.experiment.trust import Trust
+from nasseg.experiment.trust import Gain, Trust
 from nasseg.graph import Architecture, write_atomically
 from nasseg.report.page.elements import difference, document, drawings, plot, ratio, section, table, tile
 from nasseg.report.rows import Row, rung_runs_of
@@ -18,6 +18,7 @@ from nasseg.report.table import (
     cost_texts,
     front_rows,
     full_miou_text,
+    gain_text,
     latency_text,
     millions_text,
     miou_text,
@@ -40,7 +41,8 @@ class Report:
     `best` is the key of the best row. The rows with a label are the references, the first of them the baseline.
     `history` is the best score so far against the budget spent, as (minutes, score). `place` is the part of the best
     architecture that is drawn, `None` for all of it; `graphs` are further drawings of it. `limits` tells the limits on
-    candidates, if any, and `training` how these were trained. `front` asks for what each cost buys.
+    candidates, if any, and `training` how these were trained. `gain` is what fresh seeds say of the best network found.
+    `front` asks for what each cost buys.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Report:
     place: str | None = None
     graphs: Sequence[WeightedGraph] = ()
     trust: Trust | None = None
+    gain: Gain | None = None
     relaxations: Sequence[RelaxationSnapshot] = ()
     limits: str = ""
     training: str = ""
@@ -122,7 +125,9 @@ def _headline(report: Report) -> str:
     best, baseline = report.best_row, report.baseline
     other = None if baseline is None or baseline.key == best.key else baseline
     kind, value, before = "mIoU end to end", best.full_miou, None if other is None else other.full_miou
-    if value is None:
+    if other is not None and best.fresh and other.fresh:
+        kind, value, before = "mIoU on fresh seeds", best.fresh_miou, other.fresh_miou
+    elif value is None:
         kind, value, before = f"mIoU {best.rung_runs}", best.proxy_miou, None if other is None else other.proxy_miou
     costs = (
         ("parameters", millions_text(best.params), best.params, None if other is None else other.params),
@@ -139,9 +144,10 @@ def _headline(report: Report) -> str:
     counts = {status: sum(row.status == status for row in report.rows) for status in STATUS_TEXT}
     found = ", ".join(f"{count} {STATUS_TEXT[status]}" for status, count in counts.items() if count)
     kept = f" ({escape(report.limits)}, references excepted)" if report.limits else ""
+    gain = "" if report.gain is None else f"<br>{escape(gain_text(report.gain, report.rows))}"
     return (
         f'<p class="lead">Best: <b>{escape(best.name)}</b>{against}. '
-        f'<span class="faint">{len(report.rows)} candidates{kept}: {found}. {escape(report.training)}</span></p>'
+        f'<span class="faint">{len(report.rows)} candidates{kept}: {found}. {escape(report.training)}{gain}</span></p>'
         f'<div class="tiles">{"".join(tiles)}</div>'
     )
 
@@ -157,10 +163,12 @@ STATUS_TEXT = {
 
 def _comparison(report: Report) -> str:
     rows = [report.best_row, *report.references]
+    fresh = any(row.fresh for row in rows)
     header = (
         "network",
         "mIoU end to end",
         "seeds",
+        *["fresh seeds"] * fresh,
         f"mIoU {rung_runs_of(rows)}",
         "score",
         "parameters",
@@ -173,6 +181,7 @@ def _comparison(report: Report) -> str:
             escape(row.name),
             full_miou_text(row),
             str(len(row.full) or "–"),
+            *[miou_text(row.fresh_miou)] * fresh,
             miou_text(row.proxy_miou),
             miou_text(row.score),
             *cost_texts(row),

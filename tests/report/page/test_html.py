@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nasseg.experiment.trust import measure_trust
+from nasseg.experiment.trust import Gain, measure_trust
 from nasseg.report.page.html import Report, page, write_report
 from nasseg.report.page.plots import budget_plot, choice_lines, front_plot
 from search_spaces.dpc import DPC
@@ -118,6 +118,20 @@ def test_the_budget_plot_has_the_history_and_the_baseline() -> None:
     assert (figure.data[0].x, figure.data[0].y) == ((1.0, 2.0), (0.5, 0.76))
     assert figure.layout.shapes[0].y0 == 0.71
     assert figure.layout.xaxis.title.text == "budget spent (min)"
+
+
+def test_fresh_seeds_are_what_the_headline_is_of() -> None:
+    aspp, best, *others = ALL
+    compared = [replace(aspp, fresh={1000: 0.7}), replace(best, fresh={1000: 0.74})]
+    gain = Gain(found=best.key, baseline="aspp", miou=0.04, seeds=(1, 1), interval=(-0.01, 0.09))
+    html = page(replace(REPORT, rows=[*compared, *others], gain=gain))
+    assert [row[:4] for row in tables(html)[0]] == [
+        ["network", "mIoU end to end", "seeds", "fresh seeds"],
+        ["b" * 10, "0.7600 ± 0.0141", "2", "0.7400"],
+        ["aspp", "0.7100 ± 0.0141", "2", "0.7000"],
+    ]
+    assert re.search(r'mIoU on fresh seeds</div><div class="value">0.7400</div><div class="note good">\+0.0400<', html)
+    assert "+0.0400 mIoU, 95 % interval -0.0100 to +0.0900: a tie" in html
 
 
 def test_a_search_that_found_nothing_better_says_so() -> None:
