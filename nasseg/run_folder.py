@@ -63,6 +63,11 @@ def check_new(folder: Path) -> None:
         raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make a run folder for the block to fill, removed if the block fails. Raises as `check_new` does."""

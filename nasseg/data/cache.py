@@ -18,6 +18,9 @@ from torch import Tensor
 
 from nasseg.data.batches import Batch, seeded, shuffled
 
+STORED_BYTES = 2
+"""Of a feature, which is stored in half precision."""
+
 _INDEX = "index.json"
 _MASKS = "<masks>"  # no name that a node can have
 

@@ -21,14 +21,14 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, cores
+from nasseg.planning.machine import Hardware, Room, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
 from nasseg.planning.samplers import find_sampler
-from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, new_folder
+from nasseg.run_folder import LATENCY_TABLE_FILE, check_new, free_disk_bytes, new_folder
 from nasseg.space import Space
-from nasseg.space.relaxation import Relaxable
+from nasseg.space.relaxation import Relaxable, RelaxationOptions
 
 CHECKED = 50
 """Random networks whose operators a latency table must have, and whose backbones pretrained weights."""
@@ -41,18 +41,20 @@ REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
 
 
-def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
+def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float = math.inf) -> SearchConfig:
     """Check the options of a search, time the machine, and make the plan.
 
-    A target latency without a table is by this machine's, which is measured now if there is none. Raises `ValueError`
-    for anything that would fail later: data, space, weights, sampler, budget.
+    Memory and `disk_bytes` bound the jobs at once, the images' scale and the stored features. A target latency without
+    a table is by this machine's, which is measured now if there is none. Raises `ValueError` for anything that would
+    fail later: data, space, weights, sampler, budget, memory.
     """
     options, space = problem.options, problem.space
     by_gradient = options.strategy == "gradient"
     if by_gradient:
         _check_relaxable(options.space, space)
     hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial)
-    seconds = Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)
+    hardware = hardware.model_copy(update={"memory_bytes": free_memory_bytes(problem.device), "disk_bytes": disk_bytes})
+    Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     problem.train.check()
     problem.val.check()
     check_weights(problem)
@@ -60,10 +62,34 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
     check_costs(problem)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
-    typical = _typical(problem)
-    speed = measure_speed(space, typical, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation)
-    if math.isfinite(seconds) and hardware.workers_together > 1:
-        together, crop = hardware.workers_together, search_crop(problem.size, REHEARSAL_SCALE)
+    plan_for, room = _measured(problem, hardware, relaxation, watcher)
+    plan = plan_for(options)
+    jobs = room.jobs(plan.image_scale)
+    if jobs < hardware.workers_together:
+        if options.concurrency or options.gpus_per_trial:
+            room.require(plan.image_scale, hardware.workers_together)
+        hardware = hardware.with_jobs_together(int(jobs))
+        watcher.say(f"memory suffices for {hardware.workers} jobs at once")
+        plan_for, room = _measured(problem, hardware, relaxation, watcher)
+        plan = plan_for(options)
+    if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
+        raise ValueError(_too_short(options, plan_for, len(problem.references)))
+    derived = {"sampler": problem.sampler, "objective": problem.aim}
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan)
+
+
+def _measured(
+    problem: Problem, hardware: Hardware, relaxation: RelaxationOptions | None, watcher: Watcher
+) -> tuple[Callable[[SearchOptions], Plan], Room]:
+    """Measure what training steps take on the hardware; return what makes plans from it, and what there is room for."""
+    typical, train_images, val_images = _typical(problem), len(problem.train), len(problem.val)
+    speed = measure_speed(
+        problem.space, typical, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
+    )
+    room = Room(hardware, speed, problem.size, train_images, val_images)
+    together = int(min(hardware.workers_together, room.jobs(REHEARSAL_SCALE)))
+    if Budget.parse(problem.options.budget).trials is None and together > 1:
+        crop = search_crop(problem.size, REHEARSAL_SCALE)
         times_longer = measure_contention(typical[0], crop, problem.device, hardware.threads, together)
         watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
         speed = speed.model_copy(update={"contention": times_longer})
@@ -72,15 +98,11 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT) -> SearchConfig:
         speed=speed,
         hardware=hardware,
         size=problem.size,
-        train_images=len(problem.train),
-        val_images=len(problem.val),
+        train_images=train_images,
+        val_images=val_images,
         references=len(problem.references),
     )
-    plan = plan_for(options)
-    if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
-        raise ValueError(_too_short(options, plan_for, len(problem.references)))
-    derived = {"sampler": problem.sampler, "objective": problem.aim}
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan)
+    return plan_for, room
 
 
 def _too_short(options: SearchOptions, plan_for: Callable[[SearchOptions], Plan], references: int) -> str:
@@ -149,7 +171,7 @@ def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Exper
     check_new(out)
     problem = Problem(options)
     find_sampler(problem.sampler)
-    config = plan_search(problem, watcher)
+    config = plan_search(problem, watcher, free_disk_bytes(out))
     with new_folder(out):
         config.save(out)
         if config.latency is not None:

@@ -1,17 +1,19 @@
-"""The time that this machine takes for a step of each kind of training."""
+"""The time and the memory that a step of each kind of training takes on this machine."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from statistics import mean
 from typing import Any
 
 import torch
 
+from nasseg.cost.memory import Allocated
 from nasseg.data import Augment, Batch, Split, training_batches
+from nasseg.data.cache import STORED_BYTES
 from nasseg.data.resized import Resized, scaled
 from nasseg.graph import Architecture
 from nasseg.planning.machine import Speed, batch_size
@@ -38,6 +40,8 @@ def measure_speed(
     relaxation: RelaxationOptions | None = None,
 ) -> Speed:
     """Time training steps of networks of the space on crops of `split`'s images at `image_scale`; their mean counts.
+
+    Of their memory, the largest counts.
 
     Steps at half the scale tell what does not grow with the images. With options of a `relaxation`, time its steps too.
     """
@@ -75,31 +79,35 @@ def _times(
     next(batches)
     times = {"reading_seconds": time.perf_counter() - start}
     steps = [_time_steps(architecture, images, crop, device) for architecture in architectures]
-    times["full_step_seconds"], times["forward_seconds"] = map(mean, zip(*steps, strict=True))
+    training, forward, job_bytes = zip(*steps, strict=True)
+    times |= {"full_step_seconds": mean(training), "forward_seconds": mean(forward), "job_bytes": max(job_bytes)}
     if space.shared_stage is not None:
         prefix, suffix = architectures[0].cut(space.shared_stage)
         with torch.inference_mode():
             features = seeded_network(prefix, 0).eval().outputs({"image": images["image"].cpu()})
         labels = scaled(crop, 1 / LABEL_STRIDE)
         inputs = {name: feature.clone() for name, feature in features.items()} | {"image": torch.zeros(1, 1, *labels)}
-        times["proxy_step_seconds"], _ = _time_steps(suffix, inputs, labels, device)
+        times["proxy_step_seconds"], *_ = _time_steps(suffix, inputs, labels, device)
+        times["feature_bytes"] = sum(feature[0].numel() for feature in features.values()) * STORED_BYTES
     if relaxation is not None:
-        times["relax_step_seconds"] = _time_relaxation(space, split, crop, device, relaxation)
+        times["relax_step_seconds"], relax_bytes = _time_relaxation(space, split, crop, device, relaxation)
+        times["job_bytes"] = max(times["job_bytes"], relax_bytes)
     return times
 
 
 def _time_relaxation(
     space: Space[Any], split: Split, crop: tuple[int, int], device: torch.device, options: RelaxationOptions
-) -> float:
-    """Time a step of a relaxation with both updates, in seconds."""
+) -> tuple[float, float]:
+    """Time a step of a relaxation with both updates, in seconds, and count its bytes."""
     assert isinstance(space, Relaxable)
     recipe = relax_recipe(device, crop, steps=2, architecture_start=0, options=options)
     relaxation = seeded_relaxation(space, len(split.classes), options, 0)
     trainer = RelaxationTrainer(relaxation, recipe, split, device, 0)
-    trainer.run(1)
+    with Allocated() as memory:
+        trainer.run(1)
     start = time.perf_counter()
     trainer.run(2)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, _bytes(relaxation) + float(memory.peak)
 
 
 def rehearsal(
@@ -121,10 +129,12 @@ def step_seconds(trainer: Trainer, batches: Iterator[Batch]) -> float:
 
 def _time_steps(
     architecture: Architecture, inputs: dict[str, torch.Tensor], labels: tuple[int, int], device: torch.device
-) -> tuple[float, float]:
-    """Time a training step and a forward pass in inference, in seconds."""
+) -> tuple[float, float, float]:
+    """Time a training step and a forward pass in inference, in seconds, and count a step's bytes."""
     trainer, batches = rehearsal(architecture, inputs, labels, device)
-    trainer.run(batches, 1)
+    with Allocated() as memory:
+        trainer.run(batches, 1)
+    weights = _bytes(trainer.network) + _bytes(trainer.ema_network())
     train_seconds = step_seconds(trainer, batches)
     network, on_device = trainer.ema_network(), {name: value.to(device) for name, value in inputs.items()}
     with torch.inference_mode():
@@ -132,4 +142,8 @@ def _time_steps(
         network.outputs(on_device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    return train_seconds, time.perf_counter() - start
+    return train_seconds, time.perf_counter() - start, float(weights + memory.peak)
+
+
+def _bytes(network: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in chain(network.parameters(), network.buffers()))

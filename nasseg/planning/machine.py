@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 from pydantic import BaseModel, ConfigDict
+
+from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
+from nasseg.data.resized import scaled
 
 
 def cores() -> int:
@@ -13,8 +20,33 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+PROCESS_BYTES = 500 << 20
+"""What a worker takes beside its jobs: libraries and, on a GPU, its context."""
+MEMORY_MARGIN = 1.3
+"""Times a measured training step that a job may take: other networks of the space, work space, fragmentation."""
+USABLE_DISK_SHARE = 0.9
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Return the free memory of a GPU, or of this machine within the limit of its control group, if it has one."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    limit = CONTROL_GROUP / "memory.max"
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        stat = dict(line.split() for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        used = int((CONTROL_GROUP / "memory.current").read_text()) - int(stat["inactive_file"])
+        free = min(free, int(most) - used)
+    return free
+
+
 class Hardware(BaseModel):
-    """The hardware of a search; `workers` jobs run at once, with `threads` threads each."""
+    """The hardware of a search; `workers` jobs run at once, with `threads` threads each.
+
+    Those that share a GPU, or else the cores of this machine, have `memory_bytes` together. Features may take
+    `disk_bytes`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,6 +56,8 @@ class Hardware(BaseModel):
     workers: int
     threads: int
     gpus_per_trial: float = 0.0
+    memory_bytes: float = math.inf
+    disk_bytes: float = math.inf
 
     @classmethod
     def of(
@@ -57,6 +91,13 @@ class Hardware(BaseModel):
             return max(1, min(self.workers, int(1 / self.gpus_per_trial)))
         return max(1, min(self.workers, self.cores // self.threads))
 
+    def with_jobs_together(self, jobs: int) -> Hardware:
+        """Return the same hardware with so many workers that share a GPU, or else the cores of this machine."""
+        workers = jobs * max(1, self.gpus)
+        share = 1 / jobs if self.gpus else 0.0
+        threads = max(1, self.cores // workers)
+        return self.model_copy(update={"workers": workers, "threads": threads, "gpus_per_trial": share})
+
 
 TYPICAL_CONTENTION = 1.15
 """How many times longer a step takes beside other jobs where it was not measured."""
@@ -65,7 +106,7 @@ PASSES_PER_STEP = 3
 
 
 class Speed(BaseModel):
-    """Seconds of one job's steps at `image_scale`, measured with the threads of one worker, on images in memory."""
+    """What a job's steps take at `image_scale`: bytes, and seconds with a worker's threads and images in memory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,8 +120,12 @@ class Speed(BaseModel):
     """Updating a relaxation's weights and its architecture parameters."""
     reading_seconds: float = 0.0
     """Reading one batch of images."""
+    job_bytes: float = 0.0
+    """Memory of a training step, with the network's weights."""
+    feature_bytes: float = 0.0
+    """Stored features of an image."""
     overheads: dict[str, float] = {}
-    """The part of a time, by its name, that does not grow with the images."""
+    """The part of a figure, by its name, that does not grow with the images."""
     contention: float = TYPICAL_CONTENTION
     """How many times longer each takes while all jobs run."""
 
@@ -119,3 +164,67 @@ class Speed(BaseModel):
 def batch_size(device: torch.device) -> int:
     """Choose the images per step: enough to keep a GPU busy, and what a CPU can afford."""
     return 16 if device.type == "cuda" else 8
+
+
+@dataclass(frozen=True)
+class Room:
+    """What memory and disk suffice for, and how fast it is, where jobs train on so many images of `size` at a scale."""
+
+    hardware: Hardware
+    speed: Speed
+    size: tuple[int, int]
+    train_images: int
+    val_images: int
+
+    def speed_at(self, image_scale: float) -> Speed:
+        """The speed at a scale; images that memory does not keep are read for every step."""
+        height, width = scaled(self.size, image_scale)
+        kept = min(1.0, LIMIT_BYTES / (BYTES_PER_PIXEL * height * width * self.train_images))
+        return self.speed.at(image_scale).reading(1 - kept)
+
+    def views(self, image_scale: float, most: int) -> int:
+        """Return how many augmented copies of each image the disk has room for the features of, at most `most`."""
+        each = self.speed.at(image_scale).feature_bytes
+        if not each or math.isinf(self.hardware.disk_bytes):
+            return most
+        images = USABLE_DISK_SHARE * self.hardware.disk_bytes / each - self.val_images
+        return min(most, max(0, int(images / self.train_images)))
+
+    def job_bytes(self, image_scale: float) -> float:
+        """Return the memory that a job takes, with the images that its worker keeps."""
+        height, width = scaled(self.size, image_scale)
+        kept = (min(LIMIT_BYTES, BYTES_PER_PIXEL * height * width * n) for n in (self.train_images, self.val_images))
+        images = 0 if self.hardware.gpus_per_trial else sum(kept)
+        return PROCESS_BYTES + images + MEMORY_MARGIN * self.speed.at(image_scale).job_bytes
+
+    def jobs(self, image_scale: float) -> float:
+        """Return how many jobs there is memory for, of the workers that share it."""
+        free = self.hardware.memory_bytes
+        return free if math.isinf(free) else free // self.job_bytes(image_scale)
+
+    def require(self, image_scale: float, jobs: int = 1) -> None:
+        """Raise `ValueError` if memory or disk do not suffice for so many jobs at once at a scale."""
+        if (lack := self.lack(image_scale, jobs)) is not None:
+            raise ValueError(lack)
+
+    def lack(self, image_scale: float, jobs: int = 1) -> str | None:
+        """Tell what does not suffice for so many jobs at once, and what to do; `None` if all does."""
+        images = f"images at {image_scale:g} of their size"
+        if self.jobs(image_scale) < jobs:
+            return (
+                f"{jobs} job{'s at once' * (jobs > 1)} on {images} take{'s' * (jobs == 1)} "
+                f"{_gibibytes(jobs * self.job_bytes(image_scale))} of memory, but "
+                f"{_gibibytes(self.hardware.memory_bytes)} are free; give a smaller --image-scale"
+                f"{' or a lower --concurrency' * (jobs > 1)}"
+            )
+        if self.views(image_scale, 1) < 1:
+            features = (self.train_images + self.val_images) * self.speed.at(image_scale).feature_bytes
+            return (
+                f"features of {images} take {_gibibytes(features)}, but {_gibibytes(self.hardware.disk_bytes)} of the "
+                "disk are free; give a smaller --image-scale or another --out"
+            )
+        return None
+
+
+def _gibibytes(count: float) -> str:
+    return f"{count / (1 << 30):.3g} GiB"

@@ -9,13 +9,12 @@ from functools import cached_property
 
 import torch
 
-from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
 from nasseg.planning.halving import mean_work
-from nasseg.planning.machine import Hardware, Speed, batch_size
+from nasseg.planning.machine import Hardware, Room, Speed, batch_size
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import FINAL_REFERENCES
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
@@ -26,7 +25,7 @@ LABEL_STRIDE = 4
 """Stride of the masks that proxies are trained and scored on."""
 REDUCTION = 3
 VIEWS = 4
-"""Augmented copies of each image whose features are cached."""
+"""Augmented copies of each image whose features are cached, fewer where the disk does not hold them."""
 IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 USABLE_SHARE, STARTING_SECONDS = 0.95, 20
@@ -104,11 +103,9 @@ class _Case:
     def val_batches(self) -> float:
         return self.val_images / self.batch_size
 
-    def speed_at(self, image_scale: float) -> Speed:
-        """The speed at a scale; images that memory does not keep are read for every step."""
-        height, width = scaled(self.size, image_scale)
-        kept = min(1.0, LIMIT_BYTES / (BYTES_PER_PIXEL * height * width * self.train_images))
-        return self.speed.at(image_scale).reading(1 - kept)
+    @cached_property
+    def room(self) -> Room:
+        return Room(self.hardware, self.speed, self.size, self.train_images, self.val_images)
 
     @property
     def most_steps(self) -> int:
@@ -139,6 +136,7 @@ class _Lengths:
     """The length of all runs, and the shares of the budget at which relaxations and proxies end."""
 
     image_scale: float
+    views: int
     full_steps: int
     rungs: tuple[int, ...]
     relax_steps: int
@@ -180,7 +178,7 @@ def derive_plan(
         finalists=final.finalists,
         seeds=final.seeds,
         proxy_share=lengths.proxy_share,
-        views=VIEWS,
+        views=lengths.views,
         label_stride=LABEL_STRIDE,
         reduction=REDUCTION,
         concurrency=hardware.workers,
@@ -235,8 +233,11 @@ def _count_relaxations(case: _Case) -> int:
 
 def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
     full_steps = case.options.full_steps or TRIALS_FULL_STEPS
+    scale = case.options.image_scale or (1.0 if min(case.size) <= TRIALS_SMALL_SIDE_PIXELS else 0.5)
+    case.room.require(scale)
     return _Lengths(
-        image_scale=case.options.image_scale or (1.0 if min(case.size) <= TRIALS_SMALL_SIDE_PIXELS else 0.5),
+        image_scale=scale,
+        views=case.room.views(scale, VIEWS),
         full_steps=full_steps,
         rungs=_rungs(case, TRIALS_FIRST_RUNG_STEPS, full_steps),
         relax_steps=(case.options.relax_steps or TRIALS_RELAX_STEPS) if relaxations else 0,
@@ -246,11 +247,16 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
 
 
 def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
-    """Fit all runs into the time, at the largest image scale that leaves enough steps and candidates."""
-    scale = case.options.image_scale
-    if scale is not None:
-        return _fit_at(scale, case, final, relaxations)
-    for scale in IMAGE_SCALES:
+    """Fit all runs into the time, at the largest image scale that leaves enough steps and candidates.
+
+    Scales for which memory or disk do not suffice are left out; raises `ValueError` if none is left.
+    """
+    given = case.options.image_scale
+    if given is not None:
+        case.room.require(given)
+        return _fit_at(given, case, final, relaxations)
+    case.room.require(IMAGE_SCALES[-1])
+    for scale in (scale for scale in IMAGE_SCALES if case.room.lack(scale) is None):
         lengths = _fit_at(scale, case, final, relaxations)
         long_enough = _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS
         if long_enough and (lengths.expected_candidates or 0) >= case.fewest_candidates:
@@ -259,14 +265,14 @@ def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
 
 
 def _fit_at(scale: float, case: _Case, final: _Final, relaxations: int) -> _Lengths:
-    speed = case.speed_at(scale)
+    speed, views = case.room.speed_at(scale), case.room.views(scale, VIEWS)
     full_steps = case.options.full_steps or max(
         SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
     )
     full_seconds = full_steps * speed.full_step_seconds + speed.scoring_seconds(case.val_batches)
     features_seconds = 0.0
     if speed.proxy_step_seconds is not None:
-        features_seconds = (VIEWS * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
+        features_seconds = (views * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
     # Each worker reads all images once; the rest of what memory does not keep is in the steps.
     reading_seconds = (case.train_images + case.val_images) / case.batch_size * speed.reading_seconds
     before_seconds = features_seconds + reading_seconds
@@ -283,6 +289,7 @@ def _fit_at(scale: float, case: _Case, final: _Final, relaxations: int) -> _Leng
     rungs = _rungs(case, _first_rung_steps(case, speed, rest_seconds), int(full_steps))
     return _Lengths(
         image_scale=scale,
+        views=views,
         full_steps=int(full_steps),
         rungs=rungs,
         relax_steps=relax_steps,
@@ -293,7 +300,7 @@ def _fit_at(scale: float, case: _Case, final: _Final, relaxations: int) -> _Leng
 
 
 def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
-    speed = case.speed_at(image_scale)
+    speed = case.room.speed_at(image_scale)
     share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / speed.contention)
     seconds = share * case.usable_seconds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds

@@ -44,7 +44,7 @@ def plan_text(search: Experiment) -> str:
         f"{runs}, {_how(search)}: {candidates}, compared at {steps}, sampler {config.sampler}\n"
         f"{few}"
         f"end to end: {plan.full_steps} steps, {plan.finalists} finalists and {_references(search)}, "
-        f"{plan.seeds} seeds each\n"
+        f"{plan.seeds} seeds each; then fresh seeds of the best found and of the best reference\n"
         f"{_goal_text(search)}\n"
         f"run folder {search.folder}"
     )

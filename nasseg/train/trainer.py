@@ -1,9 +1,10 @@
 """The one training loop, both for trials on cached features and for training on images."""
 
 import copy
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nasseg.data.batches import Batch
     from nasseg.network import Network
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TrainLog:
@@ -41,6 +44,10 @@ class Trainer:
 
     All randomness in a step depends on (seed, step) alone, and `state_dict` holds everything else, so on the CPU a
     resumed run equals an uninterrupted one bit for bit.
+
+    Where the device's memory does not suffice for a batch, its gradients are added up over parts of it, halves first.
+    The step is then that of the whole batch but for batch norms, which see a part at a time, and for the share of hard
+    pixels (`ohem_cross_entropy`), which is that of each part.
 
     Source of the average's warm-up, min(decay, (1 + t) / (10 + t)): TensorFlow's ExponentialMovingAverage. Running
     statistics of batch norms are averaged along with the weights they belong to.
@@ -67,6 +74,7 @@ class Trainer:
         half = recipe.amp and mixed_precision_dtype(device) == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
         self._loss = _main_loss(recipe, device)
+        self._parts = 1
 
     def run(
         self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
@@ -130,12 +138,7 @@ class Trainer:
         factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group, learning_rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
-        masks = batch.masks.to(self.device, non_blocking=True)
-        with seeded(self.device, self.seed, self.step):
-            with autocast(self.device, self.recipe.amp):
-                outputs = self.network.outputs(to_device(batch.inputs, self.device))
-            loss = self._total_loss(outputs, masks)
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = self._gradients(batch)
         self._scaler.unscale_(self._optimizer)
         norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: not a failure.
@@ -148,6 +151,38 @@ class Trainer:
         self._optimizer.zero_grad()
         self._update_average()
         return value
+
+    def _gradients(self, batch: "Batch") -> Tensor:
+        """Compute the gradients of a batch, in more parts from now on if memory does not suffice; return its loss."""
+        while True:
+            try:
+                return self._gradients_of_parts(batch)
+            except torch.OutOfMemoryError:
+                # A batch norm needs two images, as of one whose map is a single pixel it has one value.
+                if len(batch.masks) < 4 * self._parts:
+                    raise
+                self._parts *= 2
+                images = len(batch.masks) // self._parts
+                logger.warning("out of memory on %s: gradients are added up over %d images", self.device, images)
+            self._optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _gradients_of_parts(self, batch: "Batch") -> Tensor:
+        masks, losses = batch.masks.to(self.device, non_blocking=True), []
+        with seeded(self.device, self.seed, self.step):
+            for inputs, part in _parts(to_device(batch.inputs, self.device), masks, self._parts):
+                with autocast(self.device, self.recipe.amp):
+                    outputs = self.network.outputs(inputs)
+                loss = self._total_loss(outputs, part)
+                if self._parts > 1:
+                    loss = loss * self._labelled(part) / self._labelled(masks).clamp(min=1)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _labelled(self, masks: Tensor) -> Tensor:
+        return (masks != self.ignore_index).sum()
 
     def _total_loss(self, outputs: dict[str, Tensor], masks: Tensor) -> Tensor:
         losses = []
@@ -170,6 +205,16 @@ class Trainer:
         for name, buffer in self._average.named_buffers():
             if buffer.is_floating_point():
                 latest[name].copy_(buffer)
+
+
+def _parts(inputs: dict[str, Tensor], masks: Tensor, parts: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Split a batch; an input of another length than the masks, whose size alone counts, goes with every part."""
+    split = {
+        name: value.tensor_split(parts) if len(value) == len(masks) else (value,) * parts
+        for name, value in inputs.items()
+    }
+    for number, part in enumerate(masks.tensor_split(parts)):
+        yield {name: values[number] for name, values in split.items()}, part
 
 
 def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

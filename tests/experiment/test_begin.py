@@ -12,6 +12,7 @@ from nasseg.experiment.begin import check_costs, check_weights, plan_search
 from nasseg.graph import Architecture, PublishedBackbone
 from nasseg.jobs.context import Problem
 from nasseg.planning.budget import Budget
+from nasseg.planning.machine import PROCESS_BYTES
 from nasseg.planning.options import SearchOptions
 from tests.jobs.tiny import DATA, SPACE, Head, TinySpace, latency_table, tiny_config
 
@@ -21,6 +22,22 @@ ASKED: dict[str, Any] = {"budget": "2min", "space": SPACE, "data": DATA, "device
 def test_a_plan_is_made_from_the_measured_speed() -> None:
     plan = plan_search(Problem(SearchOptions(**ASKED, finalists=1))).plan
     assert (plan.finalists, plan.concurrency, plan.candidates) == (1, 1, None)
+
+
+def test_there_are_as_many_jobs_at_once_as_memory_suffices_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = {"bytes": 1.6 * PROCESS_BYTES}
+    monkeypatch.setattr("nasseg.experiment.begin.free_memory_bytes", lambda device: memory["bytes"])
+    monkeypatch.setattr("nasseg.experiment.begin.cores", lambda: 3)
+    asked = {**ASKED, "concurrency": None}
+    assert plan_search(Problem(SearchOptions(**asked))).plan.concurrency == 1
+    with pytest.raises(ValueError, match=r"2 jobs at once on images at \S+ of .* or a lower --concurrency"):
+        plan_search(Problem(SearchOptions(**{**asked, "concurrency": 2})))
+    memory["bytes"] = 2.6 * PROCESS_BYTES
+    plan = plan_search(Problem(SearchOptions(**asked))).plan
+    assert (plan.concurrency, plan.threads) == (2, 1)
+    memory["bytes"] = 0.5 * PROCESS_BYTES
+    with pytest.raises(ValueError, match=r"1 job on images at 0\.25 of their size takes"):
+        plan_search(Problem(SearchOptions(**asked)))
 
 
 def test_a_budget_for_the_references_alone_is_refused_with_one_that_does() -> None:

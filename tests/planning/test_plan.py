@@ -341,6 +341,9 @@ def test_speed_is_measured_on_the_data() -> None:
     assert found.overheads["reading_seconds"] == found.reading_seconds
     assert all(0 <= overhead <= getattr(found, name) for name, overhead in found.overheads.items())
     assert found.relax_step_seconds == 0
+    assert found.feature_bytes == 2 * 12 * 8 * 12, "12 channels at stride 8, in half precision"
+    images, logits = (8 * channels * 64 * 96 * 4 for channels in (3, 3))
+    assert images + 2 * logits < found.job_bytes < 10 * images
 
 
 # --- by gradient -----------------------------------------------------------------------------------------------------

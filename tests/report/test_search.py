@@ -211,7 +211,8 @@ def test_the_dials_are_told_before_the_search_starts(done: SearchReporter) -> No
         f"space {SPACE} (48 points), data {DATA}, budget 5trials",
         "images at 1 of their size, crops 64x96, batches of 4, 1 jobs at once on cpu",
         "proxy, on stored features: 5 candidates, compared at steps 2, 6, the best 1/3 go on, sampler random",
-        "end to end: 4 steps, 1 finalists and the references, 2 seeds each",
+        "end to end: 4 steps, 1 finalists and the references, 2 seeds each; "
+        "then fresh seeds of the best found and of the best reference",
         "reference plain: ",
     ):
         assert part in text

@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -270,3 +270,47 @@ def test_mixed_precision_on_cuda_trains() -> None:
     log = run.run(batches(), until_step=60)
     assert log.status == "finished"
     assert sum(log.losses[-5:]) < 0.75 * sum(log.losses[:5])
+
+
+class LittleMemory(TinyNetwork):
+    """Memory suffices for so many images; without a norm, whose statistics would be those of a part of the batch."""
+
+    def __init__(self, most_images: int) -> None:
+        super().__init__(dropout=0)
+        self.most_images, self.runs = most_images, 0
+        self.backbone[1] = nn.Identity()
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self.runs += 1
+        if len(inputs["image"]) > self.most_images:
+            raise torch.OutOfMemoryError("out of memory")
+        assert inputs["size"].shape == (1, 1, 8, 8)
+        return {"head": super().outputs(inputs)["head"]}
+
+
+def eight_images() -> Batch:
+    parts = list(islice(batches(), 4))
+    masks = torch.cat([part.masks for part in parts])
+    masks[0] = masks[3, 5:] = IGNORED
+    size = torch.zeros(1, 1, 8, 8)
+    return Batch({"image": torch.cat([part.inputs["image"] for part in parts]), "size": size}, masks)
+
+
+@pytest.mark.parametrize(("most_images", "runs"), [(8, 1), (4, 3), (3, 6)])
+def test_a_batch_that_memory_does_not_hold_is_trained_in_parts(most_images: int, runs: int) -> None:
+    whole, split = (LittleMemory(images) for images in (8, most_images))
+    split.load_state_dict(whole.state_dict())
+    losses = [
+        trainer(PLAIN, network).run([eight_images(), eight_images()], until_step=2).losses for network in (whole, split)
+    ]
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(split.state_dict(), whole.state_dict())
+    # The first step finds the number of parts, the next one has as many from its start.
+    parts = {8: 1, 4: 2, 3: 4}[most_images]
+    assert split.runs == runs + parts
+    assert whole.runs == 2
+
+
+def test_a_network_that_two_images_are_too_much_for_fails() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer(PLAIN, LittleMemory(1)).run([eight_images()], until_step=1)
