@@ -52,8 +52,13 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     by_gradient = options.strategy == "gradient"
     if by_gradient:
         _check_relaxable(options.space, space)
-    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial)
-    hardware = hardware.model_copy(update={"memory_bytes": free_memory_bytes(problem.device), "disk_bytes": disk_bytes})
+    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial).model_copy(
+        update={
+            "cluster": options.ray_address is not None,
+            "memory_bytes": free_memory_bytes(problem.device),
+            "disk_bytes": disk_bytes,
+        }
+    )
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     problem.train.check()
     problem.val.check()

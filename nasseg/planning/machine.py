@@ -44,8 +44,8 @@ def free_memory_bytes(device: torch.device) -> int:
 class Hardware(BaseModel):
     """The hardware of a search; `workers` jobs run at once, with `threads` threads each.
 
-    Those that share a GPU, or else the cores of this machine, have `memory_bytes` together. Features may take
-    `disk_bytes`.
+    With a `cluster`, this machine's cores are those of each of its machines. The workers that share a GPU, or else a
+    machine, have `memory_bytes` together. Features may take `disk_bytes`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +56,7 @@ class Hardware(BaseModel):
     workers: int
     threads: int
     gpus_per_trial: float = 0.0
+    cluster: bool = False
     memory_bytes: float = math.inf
     disk_bytes: float = math.inf
 
@@ -86,10 +87,13 @@ class Hardware(BaseModel):
 
     @property
     def workers_together(self) -> int:
-        """The workers that share a GPU or, without one, the cores of this machine."""
+        """The workers that share a GPU or, without one, the cores and the memory of a machine.
+
+        Without a cluster, all of them run on this machine, however few cores it has.
+        """
         if self.gpus_per_trial:
             return max(1, min(self.workers, int(1 / self.gpus_per_trial)))
-        return max(1, min(self.workers, self.cores // self.threads))
+        return max(1, min(self.workers, self.cores // self.threads)) if self.cluster else self.workers
 
     def with_jobs_together(self, jobs: int) -> Hardware:
         """Return the same hardware with so many workers that share a GPU, or else the cores of this machine."""

@@ -94,6 +94,12 @@ def test_fewer_jobs_share_a_gpu_or_the_cores() -> None:
     assert (cpu.workers, cpu.threads, cpu.gpus_per_trial, cpu.workers_together) == (5, 3, 0, 5)
 
 
+def test_without_a_cluster_all_jobs_share_this_machine() -> None:
+    many = Hardware.of(torch.device("cpu"), 2, 16)
+    assert (many.threads, many.workers_together) == (1, 16)
+    assert many.model_copy(update={"cluster": True}).workers_together == 2
+
+
 def test_free_memory_is_within_the_control_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
