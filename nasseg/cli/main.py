@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
+from textwrap import shorten
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -58,6 +59,9 @@ for name, command in COMMANDS.items():
 UsageError = typer.BadParameter.__bases__[0]
 """The base of Typer's exceptions for a wrong command line, for which it exports no name."""
 
+LONGEST_ERROR = 300
+"""Characters of an unexpected error's message: some libraries write pages."""
+
 
 def main() -> None:
     """Run the command line; exit code 0 is success, 1 failure, 2 the user's mistake, 130 interruption."""
@@ -77,7 +81,8 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, UsageError):
             _fail(_usage(error), USER_ERROR, debug)
-        _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED, debug)
+        what = shorten(f"{type(error).__name__}: {error}", LONGEST_ERROR)
+        _fail(f"{what} (run again with --debug for the traceback)", FAILED, debug)
 
 
 def _usage(error: Any) -> str:

@@ -69,6 +69,16 @@ def test_a_bug_of_ours_is_exit_code_1(nasseg: Run, monkeypatch: pytest.MonkeyPat
     assert done.err == "nasseg: ZeroDivisionError: division by zero (run again with --debug for the traceback)\n"
 
 
+def test_a_long_error_of_a_library_is_cut(nasseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory " * 1000)
+
+    monkeypatch.setattr("nasseg.plugins.architecture", fail)
+    err = nasseg("describe", "unet").err
+    assert len(err) < 400
+    assert err.endswith("[...] (run again with --debug for the traceback)\n")
+
+
 def test_options_come_in_any_order(nasseg: Run, arch: Path) -> None:
     results = [
         nasseg("describe", *order)

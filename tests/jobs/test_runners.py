@@ -131,6 +131,15 @@ def test_ray_runs_the_same_jobs_with_the_same_results_and_survives_a_death(tmp_p
 
 
 @pytest.mark.slow
+def test_a_machine_that_others_fill_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "20")
+    plan = planner()
+    run_with_ray(plan, partial(TroubledWorker, lambda job: time.sleep(0.1)))
+    assert plan.done
+
+
+@pytest.mark.slow
 def test_ray_raises_what_is_no_candidates_fault() -> None:
     with pytest.raises(OSError, match="No space left"):
         run_with_ray(

@@ -222,6 +222,8 @@ def _ray(options: RayOptions) -> Iterator[None]:
     environment = {**_OPTIONS_OF_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(options.concurrency)}
     start: dict[str, Any] = {"address": options.address}
     if options.address is None:
+        # Tune does not survive that Ray kills a process as memory runs short; the system kills workers first, too.
+        environment["RAY_memory_monitor_refresh_ms"] = "0"
         # The workers find what this process finds.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         start = {
