@@ -43,6 +43,8 @@ class Worker:
             outcomes = self.proxy.train(job)
         else:
             outcomes = (train_end_to_end(self.context, job.candidates[0], job.seed),)
+        trained = time.perf_counter()
         if job.task == "prepare" and outcomes[0].status == "ok" and self.proxy.features is not None:
             self.proxy.features.store()
-        return JobResult(job=job, outcomes=outcomes, seconds=time.perf_counter() - start)
+        end = time.perf_counter()
+        return JobResult(job=job, outcomes=outcomes, seconds=end - start, storing_seconds=end - trained)

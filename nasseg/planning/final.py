@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.job import Outcome, Task
+from nasseg.planning.job import JobResult, Outcome, Task
 
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
@@ -98,8 +98,11 @@ class Final:
         self._waits_for_first_run = shared_stage or settings.concurrency == 1
         self._in_flight: set[tuple[str, int]] = set()
 
-    def starts_at(self, contenders: int, trained: Iterable[Trial]) -> float:
-        """Return the second at which candidates make way for so many `contenders`, some of them `trained`."""
+    def starts_at(self, contenders: int, trained: Iterable[Trial], climbing: bool = False) -> float:
+        """Return the second at which candidates make way for so many `contenders`, some of them `trained`.
+
+        If some are still `climbing` to the top rung, that takes its time before.
+        """
         settings, total = self._settings, self._clock.total_seconds
         if math.isinf(total):
             return math.inf
@@ -111,7 +114,7 @@ class Final:
         done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
         rounds = rounds_of(max(0, contenders * settings.seeds - done), settings.concurrency)
         rounds = min(rounds, max(1, int(most / each)))
-        start = (1 - SPARE_SHARE) * total - rounds * each
+        start = (1 - SPARE_SHARE) * total - rounds * each - (self._climb if climbing else 0.0)
         return start if max(start, self._clock.now) + each <= total else (1 - SPARE_SHARE) * total
 
     def waits_for(self, kinds: Iterable[Kind]) -> bool:
@@ -122,16 +125,27 @@ class Final:
         """Note that a run starts."""
         self._in_flight.add((trial.key, seed))
 
-    def end(self, trial: Trial, seed: int, task: Task, seconds: float | None) -> None:
-        """Note that a run ended, after so many seconds if it did not fail."""
-        self._in_flight.discard((trial.key, seed))
-        if seconds is not None:
-            self._clock.note(task, seconds)
+    def end(self, trial: Trial, result: JobResult) -> None:
+        """Note that a run ended and, if it did not fail, what it took."""
+        job = result.job
+        self._in_flight.discard((trial.key, job.seed))
+        if result.outcomes[0].status == "ok":
+            self._clock.note("full", result.seconds - result.storing_seconds)
+            if job.task == "prepare":
+                self._clock.note("prepare", result.seconds)
 
     @property
     def _each(self) -> float:
-        """What a run takes; the first one may have stored features too."""
-        return self._clock.expected("full") or self._clock.expected("prepare")
+        """What a run takes."""
+        return self._clock.expected("full")
+
+    @property
+    def _climb(self) -> float:
+        """What the way from the first rung to the top takes, by the steps as long as no run to a rung has ended."""
+        first, *others = self._settings.rungs
+        each = self._clock.expected(first) / first
+        ways = zip((first, *others), others, strict=False)
+        return sum(self._clock.expected(stop) or each * (stop - start) for start, stop in ways)
 
     def next_run(
         self, contenders: Sequence[Trial], ranked: Iterable[Trial] | None, references: Sequence[Trial]

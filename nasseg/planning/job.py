@@ -84,7 +84,7 @@ class Outcome(Costs):
 
 
 class JobResult(_Data):
-    """The outcomes of a job, one per candidate, in the same order, and the seconds it took.
+    """The outcomes of a job, one per candidate, in the same order, and the seconds it took, some of them for storing.
 
     A `relax` job has the choices that it `found`, as JSON (none before the first update of the architecture), or a
     `message` if it failed.
@@ -93,6 +93,7 @@ class JobResult(_Data):
     job: Job
     outcomes: tuple[Outcome, ...]
     seconds: float
+    storing_seconds: float = 0.0
     found: tuple[dict[str, object], ...] = ()
     message: str | None = None
 

@@ -143,7 +143,7 @@ class Planner:
                 self._finish_rung(trial, outcome, job.stop_step)
             else:
                 trial.full[job.seed] = outcome
-                self._final.end(trial, job.seed, job.task, result.seconds if outcome.status == "ok" else None)
+                self._final.end(trial, result)
 
     @property
     def done(self) -> bool:
@@ -189,9 +189,8 @@ class Planner:
         With `most_waiting`, only so many of a rung's candidates count, the best, as these are promoted first.
         """
         steps = self.settings.rungs
-        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most_waiting)] + [
-            trial for trial in self._settled if 0 < trial.level < len(steps)
-        ]
+        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most_waiting)]
+        waiting += [trial for trial in self._settled if 0 < trial.level < len(steps)]
         going_on = {
             (candidate.key, job.start_step)
             for job in self.in_flight
@@ -207,8 +206,9 @@ class Planner:
         return (outcome := self._references[0].full.get(0)) is not None and outcome.status == "ok"
 
     def _final_starts_at(self) -> float:
-        contenders = self.settings.finalists + min(FINAL_REFERENCES, len(self._references))
-        return self._final.starts_at(contenders, [*self._finalists(), *self._final_references()])
+        finalists, most = self._finalists(), self.settings.finalists
+        contenders, trained = most + min(FINAL_REFERENCES, len(self._references)), finalists + self._final_references()
+        return self._final.starts_at(contenders, trained, climbing=len(finalists) < most)
 
     def _prepare_job(self) -> Job | None:
         reference = self._references[0]
@@ -260,7 +260,7 @@ class Planner:
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
         waits = self._proxies_open or self._final.waits_for(self.settings.rungs)
-        finding = not self._relaxing.is_over or bool(waits and self._proxies_in_flight)
+        finding = not (self._prepared and self._relaxing.is_over) or bool(waits and self._proxies_in_flight)
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else [*self._finalists(), *self._final_references()]
         run = self._final.next_run(contenders, None if finding else self._ranked(), self._references)
@@ -303,7 +303,8 @@ class Planner:
 
     def _missing_finalists(self) -> list[Trial]:
         """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
-        missing = self.settings.finalists - len(self._finalists()) - len(self._proxies_in_flight)
+        new_in_flight = self._proxies_in_flight.difference(trial.key for trial in self._references)
+        missing = self.settings.finalists - len(self._finalists()) - len(new_in_flight)
         for rung in reversed(self._rungs[:-1]):
             if waiting := rung.waiting(max(0, missing)):
                 return [self.trials[number] for number in waiting]

@@ -7,7 +7,7 @@ import pytest
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, Clock, Final
-from nasseg.planning.job import Outcome
+from nasseg.planning.job import Job, JobResult, Outcome, Task
 from tests.planning.made_up import Cell, candidate_of
 
 TRIALS = [Trial(candidate_of(Cell(branches=(n,))), Cell(branches=(n,)), n) for n in range(4)]
@@ -21,6 +21,12 @@ def final(total: float = 1000.0, shared: bool = False, **settings: int) -> tuple
     clock = Clock(total)
     given = {"finalists": 2, "seeds": 2, "concurrency": 2, **settings}
     return Final(PlannerSettings(rungs=(10,), full_steps=20, proxy_share=0.6, **given), clock, shared, score), clock
+
+
+def ended(trial: Trial, seed: int, seconds: float = 1.0, task: Task = "full", storing: float = 0.0) -> JobResult:
+    job = Job(number=0, task=task, candidates=(trial.candidate,), seed=seed, start_step=0, stop_step=20)
+    outcome = Outcome(key=trial.key, status="ok", step=20, miou=0.5)
+    return JobResult(job=job, outcomes=(outcome,), seconds=seconds, storing_seconds=storing)
 
 
 def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
@@ -39,7 +45,7 @@ def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
 def test_the_final_starts_by_plan_and_then_by_what_runs_take() -> None:
     runs, clock = final()
     assert runs.starts_at(4, []) == 600
-    runs.end(TRIALS[0], 0, "full", 100.0)
+    runs.end(TRIALS[0], ended(TRIALS[0], 0, 100.0))
     TRIALS[0].full = {0: Outcome(key="0", status="ok", step=20, miou=0.5)}
     # Of the eight runs seven are left: four rounds of two, and one of fresh seeds.
     assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - 5 * 110)
@@ -53,11 +59,15 @@ def test_the_final_starts_by_plan_and_then_by_what_runs_take() -> None:
 
 
 def test_where_everything_waits_for_the_first_run_it_counts() -> None:
-    runs, _ = final(shared=True, concurrency=8)
-    runs.end(TRIALS[0], 0, "prepare", 300.0)
+    runs, clock = final(shared=True, concurrency=8)
+    runs.end(TRIALS[0], ended(TRIALS[0], 0, 300.0, "prepare"))
     assert runs.starts_at(4, []) == pytest.approx(950 - 330)
+    assert (clock.expected("prepare"), clock.expected("full")) == (330, 330)
+    stored, clock = final(shared=True, concurrency=8)
+    stored.end(TRIALS[0], ended(TRIALS[0], 0, 300.0, "prepare", storing=200.0))
+    assert (clock.expected("prepare"), clock.expected("full")) == pytest.approx((330, 110))
     endless, _ = final(total=math.inf)
-    endless.end(TRIALS[0], 0, "full", 300.0)
+    endless.end(TRIALS[0], ended(TRIALS[0], 0, 300.0))
     assert endless.starts_at(4, []) == math.inf
 
 
@@ -106,13 +116,13 @@ def test_without_a_clock_the_winner_and_the_baseline_get_one_fresh_seed_each() -
     del best.full[1]
     runs.start(best, 1)
     assert runs.next_run(trials, trials[:2], trials[2:]) is None, "the winner is not known yet"
-    runs.end(best, 1, "full", 1.0)
+    runs.end(best, ended(best, 1))
     finish(best, 1, 0.7)
     for expected in ((baseline, FIRST_FRESH_SEED), (best, FIRST_FRESH_SEED)):
         assert runs.next_run(trials, trials[:2], trials[2:]) == expected
         runs.start(*expected)
     assert runs.next_run(trials, trials[:2], trials[2:]) is None
-    runs.end(best, FIRST_FRESH_SEED, "full", 1.0)
+    runs.end(best, ended(best, FIRST_FRESH_SEED))
     finish(best, FIRST_FRESH_SEED, 0.0)
     assert best.miou == pytest.approx(0.7), "a fresh seed decides nothing"
     assert not better.fresh
@@ -157,3 +167,15 @@ def test_without_a_network_that_was_found_no_seed_is_fresh() -> None:
         clock.note("full", 100.0)
         clock.now = 850.0
         assert runs.next_run(trials, TRIALS[1:], [baseline]) is None
+
+
+def test_the_way_to_the_top_rung_takes_its_time_before() -> None:
+    clock = Clock(1000.0)
+    settings = PlannerSettings(rungs=(10, 30, 90), full_steps=20, proxy_share=0.6, finalists=2, seeds=2, concurrency=8)
+    runs = Final(settings, clock, False, score)
+    clock.note("full", 100.0)
+    assert runs.starts_at(4, []) == pytest.approx(950 - 2 * 110)
+    clock.note(10, 10.0)
+    assert runs.starts_at(4, [], climbing=True) == pytest.approx(730 - 11 * (20 + 60) / 10)
+    clock.note(90, 40.0)
+    assert runs.starts_at(4, [], climbing=True) == pytest.approx(730 - 22 - 44)

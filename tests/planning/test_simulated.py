@@ -112,3 +112,9 @@ def test_where_all_takes_longer_than_timed_the_budget_holds(speed: Speed, worker
 def test_the_same_seed_is_the_same_search() -> None:
     ends = {searched("10min", 4, FEATURES)[0].end_seconds for _ in range(2)}
     assert len(ends) == 1
+
+
+def test_while_features_are_stored_references_get_no_more_than_the_planned_seeds() -> None:
+    _, planner, _ = searched("1h", 4, FEATURES, slower=3.5)
+    seeds = set(range(planner.settings.seeds))
+    assert all(set(trial.deciding) <= seeds for trial in planner.trials if trial.candidate.label is not None)

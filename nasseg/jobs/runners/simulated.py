@@ -68,7 +68,10 @@ def simulate(
         seconds = pace.slower * pace.seconds(job) * rng.lognormvariate(0, pace.noise) * (0.5 if failed else 1)
         found.jobs[job.task] += 1
         found.seconds[job.task] += seconds
-        return JobResult.failed(job, "made up", seconds) if failed else _result(job, seconds, score)
+        if failed:
+            return JobResult.failed(job, "made up", seconds)
+        storing = pace.storing_seconds / pace.seconds(job) * seconds if job.task == "prepare" else 0.0
+        return _result(job, seconds, score).model_copy(update={"storing_seconds": storing})
 
     start = pace.starting_seconds
     found.end_seconds = run_on_a_clock(planner, workers, run, lambda clock: clock / total_seconds, start)
