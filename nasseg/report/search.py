@@ -265,6 +265,8 @@ class SearchReporter:
                 console.print(f"The handcrafted {row.name} breaks a limit ({search.config.limits}), so it cannot win.")
         if (gain := search.results.gain) is not None:
             console.print(gain_text(gain, self.rows))
+        elif search.results.best.full:
+            console.print("No time was left for fresh seeds, so the mIoU of the best is partly the luck of the choice.")
         trust = search.results.trust
         for agreement in trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
