@@ -1,9 +1,10 @@
-"""A training step with our depthwise convolutions, and with PyTorch's, on a CPU.
+"""A training step with our depthwise convolutions, and with PyTorch's, on a CPU; inference, too.
 
     OMP_NUM_THREADS=1 python benchmarks/depthwise.py
 
-Layers alone, forward and backward, then steps of whole networks at 180×240 in batches of 8. The two take turns, and the
-median over the rounds is shown; times are only comparable within a line.
+Layers in inference on one image, layers alone, forward and backward, then steps of whole networks at 180×240 in batches
+of 8 (`--networks` without names for none). The two take turns, and the median over the rounds is shown; times are only
+comparable within a line.
 """
 
 import argparse
@@ -36,6 +37,14 @@ LAYERS = [  # channels, height, width, kernel, stride, rate
     (256, 23, 30, 3, 1, 6),
     (256, 23, 30, 3, 1, 18),
 ]
+IN_INFERENCE = [
+    (960, 12, 15, 5, 1, 4),
+    (960, 12, 15, 7, 1, 4),
+    (576, 23, 30, 7, 1, 3),
+    (576, 23, 30, 7, 1, 6),
+    (256, 23, 30, 3, 1, 18),
+    (136, 46, 60, 7, 1, 4),
+]
 NETWORKS = ("deeplabv3plus-mobilenetv2", "deeplabv3plus-efficientnet_lite0", "lraspp", "stdc1", "auto_deeplab-s")
 BATCH, SIZE, CLASSES = 8, (176, 240), 11
 
@@ -43,7 +52,7 @@ BATCH, SIZE, CLASSES = 8, (176, 240), 11
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     args = parser.parse_args()
     keep_freed_memory()
     rows = {}
@@ -64,18 +73,38 @@ def main():
 def cases(networks):
     """Yield the name of each case and what is timed."""
     for dtype in (torch.float32, torch.bfloat16):
-        for layer in LAYERS:
-            yield f"{str(dtype)[6:]} {'{}×{}×{} kernel {} stride {} rate {}'.format(*layer)}", layer_step(layer, dtype)
+        for layers, made in ((IN_INFERENCE, layer_pass), (LAYERS, layer_step)):
+            for layer in layers:
+                named = "{}×{}×{} kernel {} stride {} rate {}".format(*layer)
+                yield f"{str(dtype)[6:]} {named}{' in inference' * (made is layer_pass)}", made(layer, dtype)
     for amp in (False, True):
         for name in networks:
             yield f"{name}{', mixed precision' if amp else ''}", network_step(name, amp)
 
 
-def layer_step(layer, dtype):
-    channels, height, width, kernel, stride, rate = layer
+def layer_pass(layer, dtype):
+    module, input = module_of(layer), images_of(layer, 1).to(dtype)
+    module.eval().to(dtype)
+
+    def step():
+        with torch.inference_mode():
+            module(input)
+
+    return step
+
+
+def module_of(layer):
+    channels, _, _, kernel, stride, rate = layer
     module = conv_layer(channels, channels, kernel, stride=stride, rate=(rate, rate), groups=channels, bias=False)
-    module.to(memory_format=torch.channels_last)
-    input = torch.randn(BATCH, channels, height, width).to(memory_format=torch.channels_last).to(dtype)
+    return module.to(memory_format=torch.channels_last)
+
+
+def images_of(layer, images):
+    return torch.randn(images, *layer[:3]).to(memory_format=torch.channels_last)
+
+
+def layer_step(layer, dtype):
+    module, input = module_of(layer), images_of(layer, BATCH).to(dtype)
     input.requires_grad_()
 
     def step():

@@ -1,4 +1,4 @@
-"""Depthwise convolutions that train fast on CPUs."""
+"""Depthwise convolutions that are fast on CPUs, most of all in training."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -15,28 +15,37 @@ from nasseg.ops.base import Pair
 def convolve(layer: nn.Conv2d, input: Tensor, padding: Pair) -> Tensor:
     """Convolve with `layer`'s weight and this padding, centred if the stride is 1.
 
-    A depthwise convolution that trains on a CPU is computed otherwise than by PyTorch, equal up to the order of
-    summation. oneDNN has fast kernels for small paddings only, for a weight's gradient only if the kernel is three wide
-    and not atrous, and for an input's only if it is neither atrous nor, in bfloat16, strided. Others take 5 to 80 times
-    as long (`benchmarks/depthwise.py`); here they are made of what is fast.
+    A depthwise convolution on a CPU is computed otherwise than by PyTorch, equal up to the order of summation: where it
+    trains, and in inference where its padding is large. oneDNN has fast kernels for small paddings only, for a weight's
+    gradient only if the kernel is three wide and not atrous, and for an input's only if it is neither atrous nor, in
+    bfloat16, strided. Others take 5 to 80 times as long (`benchmarks/depthwise.py`); here they are made of what is
+    fast. What is exported or compiled has PyTorch's convolution.
     """
-    depthwise = layer.groups == layer.in_channels == layer.out_channels
-    if not (
-        depthwise
-        and layer.kernel_size[0] > 1
-        and layer.training
-        and torch.is_grad_enabled()
-        and input.device.type == "cpu"
-    ):
-        return F.conv2d(input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+    depthwise = layer.groups == layer.in_channels == layer.out_channels and layer.kernel_size[0] > 1
+    if not depthwise or input.device.type != "cpu" or torch.compiler.is_compiling():
+        return _stock(layer, input, padding)
     weight = layer.weight
+    if not torch.is_grad_enabled():
+        if max(layer.stride) > 1 or max(padding) <= LARGEST_FAST_PADDING:
+            return _stock(layer, input, padding)
+        return _with_bias(_centred(input, weight, layer.dilation), layer.bias)  # type: ignore[arg-type] # a pair
+    if not layer.training:
+        return _stock(layer, input, padding)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         input, weight = input.to(dtype), weight.to(dtype)
     output: Tensor = _DepthwiseConvolution.apply(  # type: ignore[no-untyped-call]
         input, weight, layer.stride, padding, layer.dilation
     )
-    return output if layer.bias is None else output + layer.bias[:, None, None].to(output.dtype)
+    return _with_bias(output, layer.bias)
+
+
+def _stock(layer: nn.Conv2d, input: Tensor, padding: Pair) -> Tensor:
+    return F.conv2d(input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+
+
+def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
+    return output if bias is None else output + bias[:, None, None].to(output.dtype)
 
 
 LARGEST_FAST_PADDING = 6

@@ -38,6 +38,32 @@ def test_gradients_are_those_of_pytorch(kernel, stride, rate, padding, size, bia
         torch.testing.assert_close(made, expected, rtol=1e-9, atol=1e-9)
 
 
+@given(
+    kernel=st.sampled_from((3, 5, 7)),
+    stride=st.integers(1, 2),
+    rate=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    images=st.integers(1, 2),
+    bias=st.booleans(),
+)
+def test_inference_is_that_of_pytorch(kernel, stride, rate, size, images, bias):
+    layer = conv_layer(4, 4, kernel, stride=stride, rate=rate, groups=4, bias=bias).double().eval()
+    input = torch.randn(images, 4, *size, dtype=torch.float64)
+    expected = layer(input).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(input), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_exported_has_pytorchs_convolution():
+    layer = conv_layer(4, 4, 7, rate=(4, 4), groups=4, bias=True).eval()
+    input = torch.randn(1, 4, 12, 15)
+    with torch.inference_mode():
+        operators = [node.target for node in torch.export.export(layer, (input,)).graph.nodes]
+        expected = layer(input)
+    assert [op for op in operators if callable(op)] == [torch.ops.aten.conv2d.default]
+    torch.testing.assert_close(layer(input).detach(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("kernel", "stride", "rate"), [(7, 1, 1), (3, 1, 2), (5, 2, 1)])
 def test_mixed_precision_is_that_of_a_convolution(kernel, stride, rate):
     layer = conv_layer(8, 8, kernel, stride=stride, rate=(rate, rate), groups=8, bias=True)
