@@ -110,9 +110,9 @@ class Planner:
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self._prepared:
-                # Once the final has begun, no new contenders join, however fast it turns out to be.
-                fits = self.clock.fits(self.settings.rungs[0], starts_at)
-                self._proxies_open = self._proxies_open and fits and planned < self.settings.proxy_share
+                # Once there are finalists, no new contenders join, however fast the final turns out to be.
+                fits = self.clock.fits(self.settings.rungs[0], starts_at) and planned < self.settings.proxy_share
+                self._proxies_open = fits and (self._proxies_open or not self._finalists())
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
                 job = self._relax_job(planned) or self._full_job()

@@ -118,3 +118,11 @@ def test_while_features_are_stored_references_get_no_more_than_the_planned_seeds
     _, planner, _ = searched("1h", 4, FEATURES, slower=3.5)
     seeds = set(range(planner.settings.seeds))
     assert all(set(trial.deciding) <= seeds for trial in planner.trials if trial.candidate.label is not None)
+
+
+def test_where_no_final_can_end_in_time_candidates_are_tried_to_the_end() -> None:
+    found, planner, _ = searched("10min", 16, FEATURES, slower=5)
+    new = [trial for trial in planner.trials if trial.candidate.label is None and trial.proxy]
+    assert not any(trial.full for trial in new)
+    assert len(new) > 40
+    assert found.end_seconds > 0.9 * 600
