@@ -46,10 +46,11 @@ def search(out: Path, options: SearchOptions) -> Architecture:
     from nasseg.experiment.begin import begin
     from nasseg.report.profile import ProfileBars
     from nasseg.report.search import SearchReporter
+    from nasseg.run_folder import claimed
 
     with ProfileBars() as bars:
         run = begin(out, options, bars)
-    with SearchReporter(run) as reporter:
+    with claimed(run.folder), SearchReporter(run) as reporter:
         run.run(threading.Event(), reporter.update)
     if run.results.best is None:
         raise ValueError(f"no candidate could be trained within {options.budget}; give a larger budget")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from reprlib import repr as short_repr
 from typing import Annotated, TypeVar
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from nasseg.errors import one_line
@@ -19,6 +22,8 @@ from nasseg.graph import write_atomically
 CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
 TENSORBOARD_FOLDER = "tensorboard"
+LOCK_FILE, OWNER_FILE = ".lock", ".owner"
+"""Of the process that runs in a folder; the lock ends with it, however it ends."""
 
 STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
@@ -63,6 +68,15 @@ def check_new(folder: Path) -> None:
         raise ValueError(f"{folder} exists already; continue it with --resume, or name another folder with --out")
 
 
+def to_resume(folder: Path | None, run: str) -> Path:
+    """Return the folder of a run to continue; raises `ValueError` if none is named, or it has none. `run` names it."""
+    if folder is None:
+        raise ValueError(f"--resume needs --out RUN, the folder of the {run} to continue")
+    if not (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
+    return folder
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
@@ -82,6 +96,27 @@ def new_folder(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # another run may have its folder there by now
                 parent.rmdir()
         raise
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes from running in a folder during the block.
+
+    Raises `ValueError` naming the process that runs there already.
+    """
+    owner = folder / OWNER_FILE
+    try:
+        lock = FileLock(folder / LOCK_FILE, timeout=0).acquire()
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise ValueError(f"{folder} is in use by {who}; stop that first, or wait until it has ended") from None
+    with lock:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        try:
+            yield
+        finally:
+            for file in (OWNER_FILE, LOCK_FILE):
+                (folder / file).unlink(missing_ok=True)
 
 
 def save_config(config: BaseModel, folder: Path) -> None:

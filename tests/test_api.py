@@ -109,7 +109,10 @@ def made_up_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sear
         out.mkdir(parents=True)
         save(nasseg.baseline("unet", 2), out / "best.json")
         return SimpleNamespace(
-            run=lambda *_: None, results=SimpleNamespace(best=out), architecture=lambda _: nasseg.baseline("unet", 2)
+            folder=out,
+            run=lambda *_: None,
+            results=SimpleNamespace(best=out),
+            architecture=lambda _: nasseg.baseline("unet", 2),
         )
 
     @contextmanager

@@ -1,8 +1,13 @@
+import os
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nasseg.run_folder import check_new, file_name, new_folder
+from nasseg.run_folder import OWNER_FILE, check_new, claimed, file_name, new_folder
 
 
 def fill_up(folder: Path, file: Path) -> None:
@@ -51,3 +56,28 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
             check_new(path)
     (tmp_path / "empty").mkdir()
     check_new(tmp_path / "empty")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nasseg.run_folder import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_in_use_is_refused_with_who_uses_it_until_that_process_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"claimed\n"
+        refusal = rf"is in use by process {holder.pid} on {re.escape(socket.gethostname())}; stop that first"
+        for _ in range(2):
+            with pytest.raises(ValueError, match=refusal), claimed(tmp_path):
+                pass
+        holder.kill()
+        holder.wait()
+        with claimed(tmp_path):
+            assert str(os.getpid()) in (tmp_path / OWNER_FILE).read_text()
+    assert list(tmp_path.iterdir()) == []

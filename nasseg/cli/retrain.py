@@ -27,6 +27,7 @@ from nasseg.cli.options import (
 
 
 def retrain(
+    context: typer.Context,
     arch: Arch,
     space: SpaceOfFile = None,
     data: Data = None,
@@ -56,7 +57,7 @@ def retrain(
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
     from nasseg.report.retrain import RetrainReporter
-    from nasseg.run_folder import MODEL_FILE
+    from nasseg.run_folder import MODEL_FILE, claimed, to_resume
     from nasseg.train.fit import Stopped
     from nasseg.train.retrain import Retraining
 
@@ -69,9 +70,9 @@ def retrain(
         "detail_head": detail_head,
     }
     if resume:
-        if out is None:
-            raise ValueError("--resume needs --out RUN, the folder of the training to continue")
-        training = Retraining.load(out)
+        existing = to_resume(out, "training")
+        context.with_resource(claimed(existing))
+        training = Retraining.load(existing)
     else:
         training = Retraining.prepare(
             arch,
@@ -87,6 +88,7 @@ def retrain(
             workers=workers,
             space=space,
         )
+        context.with_resource(claimed(training.folder))
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")
     used = training.config.recipe

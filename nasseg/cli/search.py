@@ -34,12 +34,16 @@ def search(
 ) -> None:
     """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
     from nasseg.report.search import SearchReporter
+    from nasseg.run_folder import claimed, to_resume
 
     take_space(context, options["space"])
     if resume:
-        run = _continue(out, {name: value for name, value in options.items() if is_given(context, name)})
+        existing = to_resume(out, "search")
+        context.with_resource(claimed(existing))
+        run = _continue(existing, {name: value for name, value in options.items() if is_given(context, name)})
     else:
         run = _begin(out or new_run_folder("search"), options)
+        context.with_resource(claimed(run.folder))
     stop = stop_on_interrupt()
     with SearchReporter(run) as reporter:
         run.run(stop, reporter.update)
@@ -53,15 +57,13 @@ def search(
         reporter.print_summary()
 
 
-def _continue(out: Path | None, named: Mapping[str, str | None]) -> Experiment:
+def _continue(out: Path, named: Mapping[str, str | None]) -> Experiment:
     """Open the search in `out`; `named` are the command line's options, as a file alone is not to be trusted."""
     from nasseg.experiment.experiment import Experiment
     from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.run_folder import CONFIG_FILE
 
-    if out is None:
-        raise ValueError("--resume needs --out RUN, the folder of the search to continue")
     named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
     saved = SearchConfig.load(out, space=named_again["space"], storage=named_again["storage"])
     asked = SearchOptions.parse({name: value for name, value in named.items() if name not in named_again})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, proxy_checkpoint, trained_model
 from nasseg.train.model import load_model
 
+UNCHARGED_SHARE, MOST_UNCHARGED_SECONDS = 0.002, 60.0
+"""Of the budget, that a kill may leave uncharged."""
 MOST_WAITING = 16
 """Candidates of a rung whose checkpoints are kept in case they are promoted; others would begin anew."""
 
@@ -121,6 +124,16 @@ class Experiment:
             on_update(self)
 
         delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent)
+        with self._noting_the_time():
+            self._run_jobs(delivery, stop)
+        if not stop.is_set():
+            for key, step in self._checkpoints:
+                proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
+            self.record.close()
+            self._finish()
+            on_update(self)
+
+    def _run_jobs(self, delivery: Delivery, stop: threading.Event) -> None:
         if self.config.runner == "in-process":
             in_process.run_jobs(delivery, partial(Worker, self.context), stop=stop)
         else:
@@ -138,12 +151,25 @@ class Experiment:
                     address=self.config.ray_address,
                 ),
             )
-        if not stop.is_set():
-            for key, step in self._checkpoints:
-                proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
-            self.record.close()
-            self._finish()
-            on_update(self)
+
+    @contextmanager
+    def _noting_the_time(self) -> Iterator[None]:
+        """Keep the spent time on record while jobs run, so that what a kill interrupts is charged, too."""
+        ended = threading.Event()
+        every_seconds = min(MOST_UNCHARGED_SECONDS, max(1.0, UNCHARGED_SHARE * self.total_seconds))
+
+        def note() -> None:
+            while not ended.wait(every_seconds):
+                with suppress(OSError):  # a full disk ends the search with the next result
+                    self.record.note_elapsed(self.elapsed_seconds)
+
+        noting = threading.Thread(target=note, daemon=True)
+        noting.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            noting.join()
 
     @property
     def elapsed_seconds(self) -> float:

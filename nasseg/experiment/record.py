@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -26,6 +28,9 @@ from nasseg.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LOCK_GRACE_SECONDS = 5
 _STEP = "step "
 _FULL = "full "
@@ -34,6 +39,17 @@ _ELAPSED = "elapsed seconds"
 _TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
+
+
+def _alone(method: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[Record, P], T]:
+    """Let a method write alone: a thread of its own notes the time."""
+
+    @wraps(method)
+    def alone(self: Record, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._writing:
+            return method(self, *args, **kwargs)
+
+    return alone
 
 
 class Record:
@@ -62,7 +78,7 @@ class Record:
         at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Open the study `name` in `storage`, or create it there; `at_once` joins the writes of a block into one."""
-        self._at_once = at_once
+        self._at_once, self._writing = at_once, threading.RLock()
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
@@ -102,18 +118,21 @@ class Record:
             raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
         return cls(storage, name, space, top_step, objective)
 
+    @_alone
     def start(self, job: Job) -> None:
         """Note the candidates of a job that starts."""
         for candidate in job.candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.RUNNING)
 
+    @_alone
     def reject(self, candidates: Iterable[Candidate]) -> None:
         """Note candidates that are not trained because they violate a limit."""
         for candidate in candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.PRUNED)
 
+    @_alone
     def add(self, result: JobResult, elapsed_seconds: float | None = None, taken: Taken | None = None) -> None:
         """Write the outcomes of a job, the time that the search has spent, and what its jobs took, in one go."""
         job = result.job
@@ -135,6 +154,7 @@ class Record:
             if taken is not None:
                 self._study.set_user_attr(_TAKEN, {str(kind): list(seconds) for kind, seconds in taken.items()})
 
+    @_alone
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
         with self._at_once():
@@ -165,7 +185,7 @@ class Record:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Wall clock that the search had spent when its last result came in."""
+        """Wall clock that the search had spent when it was last noted."""
         return float(self._study.user_attrs.get(_ELAPSED, 0.0))
 
     @property
@@ -176,6 +196,7 @@ class Record:
             for kind, seconds in self._study.user_attrs.get(_TAKEN, {}).items()
         }
 
+    @_alone
     def note_elapsed(self, seconds: float) -> None:
         """Note the time that the search has spent."""
         self._study.set_user_attr(_ELAPSED, seconds)
@@ -186,6 +207,7 @@ class Record:
         best = _with_prefix(_BEST_AT, self._study.user_attrs)
         return sorted((float(seconds), score) for seconds, score in best.items())
 
+    @_alone
     def note_best(self, seconds: float, score: float) -> None:
         """Note the score of a new best candidate."""
         self._study.set_user_attr(f"{_BEST_AT}{seconds:.3f}", score)
@@ -196,6 +218,7 @@ class Record:
         latencies = _with_prefix(_LATENCY, self._study.user_attrs)
         return {key: Latency.model_validate(value) for key, value in latencies.items()}
 
+    @_alone
     def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
         """Write measured latencies, by key."""
         for key, latency in latencies.items():

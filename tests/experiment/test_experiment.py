@@ -22,7 +22,7 @@ from nasseg.jobs.worker import Worker
 from nasseg.pareto import non_dominated
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
-from nasseg.planning.job import Task
+from nasseg.planning.job import Job, JobResult, Task
 from nasseg.report.search import SearchReporter
 from nasseg.run_folder import LATENCY_TABLE_FILE, STUDY_FILE
 from nasseg.train.model import load_model
@@ -218,6 +218,28 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -
     while not condition():
         assert process.poll() is None
         time.sleep(0.01)
+
+
+def test_the_time_of_what_a_kill_interrupts_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.experiment.experiment.MOST_UNCHARGED_SECONDS", 0.05)
+    search = begin(tmp_path / "run")
+    noted: list[float] = []
+
+    class Killed(BaseException):
+        pass
+
+    def train(worker: Worker, job: Job) -> JobResult:
+        start = search.elapsed_seconds
+        while (elapsed := resumed(tmp_path / "run").record.elapsed_seconds) < start + 0.5:
+            time.sleep(0.02)
+        noted.append(elapsed)
+        raise Killed
+
+    monkeypatch.setattr(Worker, "run", train)
+    with pytest.raises(Killed):
+        finish(search)
+    assert not any(trial.full or trial.proxy for trial in search.planner.trials)
+    assert resumed(tmp_path / "run").elapsed_seconds >= noted[0] > 0.5
 
 
 def test_a_finished_search_has_nothing_left_to_do(tmp_path: Path, trainings: Counter[Training]) -> None:

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -137,6 +138,25 @@ def test_a_machine_that_others_fill_does_not_end_the_search(monkeypatch: pytest.
     plan = planner()
     run_with_ray(plan, partial(TroubledWorker, lambda job: time.sleep(0.1)))
     assert plan.done
+
+
+@pytest.mark.slow
+def test_a_termination_is_still_the_searchs_own_while_ray_runs() -> None:
+    seen: list[object] = []
+
+    def spent() -> float:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return 0.0
+
+    def handle(number: int, frame: object) -> None:
+        raise AssertionError("no signal is sent")
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        run_with_ray(planner(), MadeUpWorker, spent=spent)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert set(seen) == {handle}
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,6 +219,16 @@ def _pickled(error: Exception) -> bytes:
 
 
 @contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handlers, in whose place Ray puts its own, which end the process without a word."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _ray(options: RayOptions) -> Iterator[None]:
     """Start or join Ray, with as little memory and output as possible."""
     environment = {**_OPTIONS_OF_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(options.concurrency)}
@@ -235,7 +247,8 @@ def _ray(options: RayOptions) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
+        with _own_signals():
+            ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         yield
     finally:
