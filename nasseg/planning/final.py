@@ -31,9 +31,14 @@ Taken = Mapping[Kind, Sequence[float]]
 """The seconds that the latest jobs of each kind took."""
 
 
+def fresh_rounds(concurrency: int) -> int:
+    """Return how many runs follow each other until the winner and the baseline have a fresh seed."""
+    return math.ceil(2 / concurrency)
+
+
 def rounds_of(runs: int, concurrency: int) -> int:
-    """Return how many end-to-end runs follow each other in a final: so many, then a fresh seed of two networks."""
-    return math.ceil(runs / concurrency) + math.ceil(2 / concurrency)
+    """Return how many end-to-end runs follow each other in a final: so many, then the fresh seeds."""
+    return math.ceil(runs / concurrency) + fresh_rounds(concurrency)
 
 
 class Clock:
@@ -136,7 +141,6 @@ class Final:
 
     @property
     def _each(self) -> float:
-        """What a run takes."""
         return self._clock.expected("full")
 
     @property
@@ -161,8 +165,8 @@ class Final:
         if planned is not None or ranked is None:
             return planned
         ranked = list(ranked)
-        fresh_seconds = math.ceil(2 / self._settings.concurrency) * self._each
-        if not math.isinf(clock.total_seconds) and clock.now + self._each + fresh_seconds <= clock.total_seconds:
+        needed = (1 + fresh_rounds(self._settings.concurrency)) * self._each
+        if not math.isinf(clock.total_seconds) and clock.now + needed <= clock.total_seconds:
             more = range(len(seeds), MOST_SEEDS * len(seeds))
             more_seeds = ((trial, seed) for seed, trial in product(more, contenders))
             further = self._first_open(chain(product(ranked, seeds), more_seeds))
