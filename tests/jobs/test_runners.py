@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nasseg.jobs.runners import in_process
@@ -157,6 +158,21 @@ def test_a_termination_is_still_the_searchs_own_while_ray_runs() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert set(seen) == {handle}
+
+
+@pytest.mark.slow
+def test_nobody_outside_this_machine_reaches_its_processes() -> None:
+    seen: set[str] = set()
+
+    def spent() -> float:
+        ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        for connection in psutil.net_connections("tcp"):
+            if connection.pid in ours and connection.status == psutil.CONN_LISTEN:
+                seen.add(connection.laddr.ip.removeprefix("::ffff:"))
+        return 0.0
+
+    run_with_ray(planner(), MadeUpWorker, spent=spent)
+    assert seen == {"127.0.0.1"}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import cloudpickle, tune
+from ray._private import ray_constants
 from ray.tune.search import Searcher
 
 from nasseg.jobs.runners.dispatch import Delivery, StopEvent, run_guarded
@@ -219,6 +220,17 @@ def _pickled(error: Exception) -> bytes:
 
 
 @contextmanager
+def _loopback(alone: bool) -> Iterator[None]:
+    """Let Ray listen on the loopback interface only, as it does on macOS, if it runs `alone` on this machine."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not alone
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep this process's handlers, in whose place Ray puts its own, which end the process without a word."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -247,7 +259,7 @@ def _ray(options: RayOptions) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        with _own_signals():
+        with _own_signals(), _loopback(alone=options.address is None):
             ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         yield
