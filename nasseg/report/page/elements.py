@@ -45,11 +45,12 @@ def tile(name: str, value: str, note: str) -> str:
     return f'<div class="tile"><div class="name">{name}</div><div class="value">{value}</div>{note}</div>'
 
 
-def difference(value: float | None, before: float | None) -> str:
-    """Note the change of a value that should grow; nothing if either is unknown."""
+def difference(value: float | None, before: float | None, tied: bool = False) -> str:
+    """Note the change of a value that should grow; nothing if either is unknown, and no praise if they are `tied`."""
     if value is None or before is None:
         return ""
-    return _note(f"{value - before:+.4f}", value >= before)
+    change = f"{value - before:+.4f}"
+    return f'<div class="note faint">{change}, a tie</div>' if tied else _note(change, value >= before)
 
 
 def ratio(value: float | None, before: float | None) -> str:

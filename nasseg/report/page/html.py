@@ -125,7 +125,9 @@ def _headline(report: Report) -> str:
     best, baseline = report.best_row, report.baseline
     other = None if baseline is None or baseline.key == best.key else baseline
     kind, value, before = "mIoU end to end", best.full_miou, None if other is None else other.full_miou
+    tied = False
     if other is not None and best.fresh and other.fresh:
+        tied = report.gain is not None and report.gain.verdict == "a tie"
         kind, value, before = "mIoU on fresh seeds", best.fresh_miou, other.fresh_miou
     elif value is None:
         kind, value, before = f"mIoU {best.rung_runs}", best.proxy_miou, None if other is None else other.proxy_miou
@@ -135,7 +137,7 @@ def _headline(report: Report) -> str:
         ("latency", latency_text(best.latency_ms), best.latency_ms, None if other is None else other.latency_ms),
     )
     tiles = [
-        tile(kind, miou_text(value), difference(value, before)),
+        tile(kind, miou_text(value), difference(value, before, tied)),
         *(tile(name, text, ratio(cost, reference)) for name, text, cost, reference in costs),
     ]
     against = "" if other is None else f" against the baseline <b>{escape(other.name)}</b>"

@@ -130,8 +130,12 @@ def test_fresh_seeds_are_what_the_headline_is_of() -> None:
         ["b" * 10, "0.7600 ± 0.0141", "2", "0.7400"],
         ["aspp", "0.7100 ± 0.0141", "2", "0.7000"],
     ]
-    assert re.search(r'mIoU on fresh seeds</div><div class="value">0.7400</div><div class="note good">\+0.0400<', html)
+    assert re.search(
+        r'mIoU on fresh seeds</div><div class="value">0.7400</div><div class="note faint">\+0.0400, a t', html
+    )
     assert "+0.0400 mIoU, 95 % interval -0.0100 to +0.0900: a tie" in html
+    surely = page(replace(REPORT, rows=[*compared, *others], gain=gain.model_copy(update={"interval": (0.01, 0.07)})))
+    assert '<div class="note good">+0.0400<' in surely
 
 
 def test_a_search_that_found_nothing_better_says_so() -> None:
