@@ -69,8 +69,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
     plan_for, room = _measured(problem, hardware, relaxation, watcher)
     plan = plan_for(options)
-    jobs = room.jobs(plan.image_scale)
-    if jobs < hardware.workers_together:
+    while (jobs := room.jobs(plan.image_scale)) < hardware.workers_together:
         if options.concurrency or options.gpus_per_trial:
             room.require(plan.image_scale, hardware.workers_together)
         hardware = hardware.with_jobs_together(int(jobs))

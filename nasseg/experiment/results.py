@@ -135,9 +135,11 @@ class Results:
     @property
     def gain(self) -> Gain | None:
         """What fresh seeds say of the best network found and the baseline; `None` until both have one."""
-        found = next((trial for trial in self.trained_furthest if trial.candidate.label is None), None)
+        found = next((trial for trial in self.ranked if trial.candidate.label is None), None)
         baseline = next(iter(self.references.values()), None)
-        return measure_gain(found, baseline, self.trials) if found and baseline else None
+        if found is None or baseline is None:
+            return None
+        return measure_gain(found, baseline, dict.fromkeys([*self._end_to_end, *self._labelled]))
 
     def _rank(self, trial: Trial) -> None:
         """Move a trial to its place in the ranking, and to the front if it belongs there."""

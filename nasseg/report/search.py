@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from nasseg.data import Split, normalise
 from nasseg.experiment.experiment import Experiment
+from nasseg.experiment.trust import Gain
 from nasseg.network import Network
 from nasseg.planning.candidates import Trial
 from nasseg.planning.job import Outcome
@@ -75,6 +76,7 @@ class SearchReporter:
         self._rows = KeptRows(search)
         self._best: Trial | None = None
         """The best so far, as the thread of the views sees it."""
+        self._gain: Gain | None = None
         self._due = 0.0
         self._log = logging.FileHandler(search.folder / LOG_FILE, encoding="utf-8", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -128,6 +130,7 @@ class SearchReporter:
         self._log_new(self._rows.catch_up())
         best = self.search.results.best
         self._best = None if best is None else best.copied()
+        self._gain = self.search.results.gain
         if self._board is not None:
             self._predict()
 
@@ -225,7 +228,7 @@ class SearchReporter:
             place=search.problem.space.drawn_place,
             graphs=self.graphs(best),
             trust=search.results.trust,
-            gain=search.results.gain,
+            gain=self._gain,
             relaxations=snapshots(search.folder),
             limits=str(search.config.limits),
             training=training_text(search),
