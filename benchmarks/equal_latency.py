@@ -3,6 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/equal_latency.py plan --work WORK --data folder:PATH --latency TABLE.json \
         --share 0.5 --share 0.25 --found 0.25=runs/search/best.json
     OMP_NUM_THREADS=1 python benchmarks/equal_latency.py train --work WORK --data folder:PATH --weights FILE
+    OMP_NUM_THREADS=1 python benchmarks/equal_latency.py latency --work WORK --data folder:PATH \
+        --latency TABLE.json
     python benchmarks/equal_latency.py page --work WORK --picture FILE.png
 
 A band is [0.92, 1] of a latency: that of DeepLabV3+ on MobileNetV2 by the table, times `--share`. `plan` writes the
@@ -11,6 +13,8 @@ random points of the space (`--random`), scaled likewise; and what searches have
 to add networks. `train` trains each with `--seeds` seeds (random points with `--random-seeds`), all by one recipe from
 the pretrained weights, and scores it on `--test-split`: one result a file. It passes over what another process trains,
 so it runs in any number of processes, at any time, and on other machines: WORK holds no paths.
+
+`latency` measures the handcrafted and the found networks in turns, as the table was, and prints them beside it.
 
 `page` prints, band by band, the gain of the space (the median of the random points minus the best handcrafted head) and
 that of the search (found minus the median of the random points). The winner's curse is in the search's own report. With
@@ -31,6 +35,8 @@ from filelock import FileLock, Timeout
 
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
+from nasseg.cost.load import OthersLoad
+from nasseg.cost.profile import time_networks
 from nasseg.data import evaluation_batches, open_dataset
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
@@ -71,15 +77,18 @@ def main():
     plan_parser.add_argument("--found", action="append", default=[], metavar="SHARE=FILE")
     train_parser = commands.add_parser("train")
     train_parser.add_argument("--weights", required=True)
-    for command in (plan_parser, train_parser):
-        command.add_argument("--data", required=True)
     train_parser.add_argument("--only", action="append", help="part of the names of the networks to train now")
+    latency_parser = commands.add_parser("latency")
+    latency_parser.add_argument("--latency", required=True, help="the table that the networks were planned with")
+    latency_parser.add_argument("--minutes", type=float, default=1.0)
     page_parser = commands.add_parser("page")
     page_parser.add_argument("--picture", type=Path)
-    for command in (plan_parser, train_parser, page_parser):
+    for command in (plan_parser, train_parser, latency_parser):
+        command.add_argument("--data", required=True)
+    for command in (plan_parser, train_parser, latency_parser, page_parser):
         command.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
-    {"plan": plan, "train": train, "page": page}[args.command](args)
+    {"plan": plan, "train": train, "latency": latency, "page": page}[args.command](args)
 
 
 def plan(args):
@@ -180,6 +189,20 @@ def trained(args, settings, dataset, splits, name, row, seed):
     checkpoint.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
     return {"status": log.status, "miou": metrics.miou, "boundary_miou": metrics.boundary_miou, "seconds": seconds}
+
+
+def latency(args):
+    """Measure the networks that are compared, in turns."""
+    known, table = json.loads((args.work / "plan.json").read_text()), LatencyTable.load(args.latency)
+    torch.set_num_threads(table.conditions.threads)
+    space, classes = find_space(known["settings"]["space"]), len(open_dataset(args.data).classes)
+    rows = {name: row for name, row in known["networks"].items() if row["group"] != RANDOM}
+    networks = [space.architecture(space.parse(row["choice"]), classes) for row in rows.values()]
+    others = OthersLoad(CPU)
+    measured = dict(zip(rows, time_networks(networks, table.conditions, CPU, 60 * args.minutes), strict=True))
+    for name, ms in sorted(measured.items(), key=lambda one: one[1]):
+        print(f"{name:48}{ms:8.2f} ms, by the table {rows[name]['predicted_ms']:.2f} ms")
+    print(json.dumps({"benchmark": "equal_latency latency", "ms": measured, "others_share": others.share}))
 
 
 def page(args):
