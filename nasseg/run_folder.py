@@ -72,8 +72,7 @@ def to_resume(folder: Path | None, run: str) -> Path:
     """Return the folder of a run to continue; raises `ValueError` if none is named, or it has none. `run` names it."""
     if folder is None:
         raise ValueError(f"--resume needs --out RUN, the folder of the {run} to continue")
-    if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
+    _check_run(folder, run)
     return folder
 
 
@@ -126,14 +125,18 @@ def save_config(config: BaseModel, folder: Path) -> None:
 
 def load_config(kind: type[Config], folder: Path, run: str) -> Config:
     """Read the options in a run folder; raises `ValueError` if they are missing or invalid. `run` names its kind."""
+    _check_run(folder, run)
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
     try:
         return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise ValueError(f"{path}: {detail}") from None
+
+
+def _check_run(folder: Path, run: str) -> None:
+    if not (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
 
 
 def trained_model(folder: Path, key: str, seed: int) -> Path:
