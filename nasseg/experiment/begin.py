@@ -88,7 +88,14 @@ def _measured(
     """Measure what training steps take on the hardware; return what makes plans from it, and what there is room for."""
     typical, train_images, val_images = _typical(problem), len(problem.train), len(problem.val)
     speed = measure_speed(
-        problem.space, typical, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
+        problem.space,
+        typical,
+        problem.train,
+        problem.size,
+        REHEARSAL_SCALE,
+        problem.device,
+        hardware.threads,
+        relaxation,
     )
     room = Room(hardware, speed, problem.size, train_images, val_images)
     together = int(min(hardware.workers_together, room.jobs(REHEARSAL_SCALE)))

@@ -52,9 +52,8 @@ class Problem:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first image of the validation split, in pixels."""
-        height, width = self.val[0].mask.shape
-        return height, width
+        """Height and width, in pixels, of a typical image of the validation split."""
+        return self.val.typical_size()
 
     @cached_property
     def pricing(self) -> Pricing:

@@ -185,10 +185,9 @@ class Retraining:
 
     def _provenance(self, metrics: Metrics) -> Provenance:
         config = self.config
-        height, width = self.train[0].mask.shape
         known = Provenance.read(self.architecture)
         return Provenance(
-            data=DataInfo.of(self.dataset, config.train_split, config.val_split, (height, width)),
+            data=DataInfo.of(self.dataset, config.train_split, config.val_split, self.train.typical_size()),
             weights=config.weights,
             budget=f"{config.recipe.steps} steps",
             seed=config.seed,
@@ -216,8 +215,8 @@ def _for_classes(arch: str, architecture: Architecture, dataset: Dataset, named_
 
 
 def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, object]) -> Recipe:
-    """Make the named recipe, its crop no larger than the images rounded up to multiples of 32, the largest stride."""
-    height, width = train[0].mask.shape
+    """Make the named recipe, its crop no larger than a typical image rounded up to whole strides of 32 pixels."""
+    height, width = train.typical_size()
     try:
         made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
     except ValidationError as error:
