@@ -45,11 +45,16 @@ def search(
         run = _begin(out or new_run_folder("search"), options)
         context.with_resource(claimed(run.folder))
     stop = stop_on_interrupt()
-    with SearchReporter(run) as reporter:
-        run.run(stop, reporter.update)
+    again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
+    saved = f"everything finished is saved. Continue with:\n  {again}"
+    try:
+        with SearchReporter(run) as reporter:
+            run.run(stop, reporter.update)
+    except BaseException:
+        say(saved)
+        raise
     if stop.is_set():
-        again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
-        say(f"stopped; everything finished is saved. Continue with:\n  {again}")
+        say(f"stopped; {saved}")
         raise typer.Exit(INTERRUPTED)
     if as_json:
         print_json(reporter.summary())

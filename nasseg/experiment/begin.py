@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, Room, cores, free_memory_bytes
+from nasseg.planning.machine import Hardware, JobTimes, Room, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
@@ -79,7 +80,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
         raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan)
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan))
 
 
 def _measured(
@@ -104,6 +105,7 @@ def _measured(
         times_longer = measure_contention(typical[0], crop, problem.device, hardware.threads, together)
         watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
         speed = speed.model_copy(update={"contention": times_longer})
+        room = replace(room, speed=speed)
     plan_for = partial(
         derive_plan,
         speed=speed,
@@ -114,6 +116,13 @@ def _measured(
         references=len(problem.references),
     )
     return plan_for, room
+
+
+def _times(room: Room, plan: Plan) -> JobTimes:
+    """Return what jobs take by the plan, beside each other."""
+    speed, batch = room.speed_at(plan.image_scale), plan.full_recipe.batch_size
+    stored_batches = (plan.views * room.train_images + room.val_images) / batch
+    return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(speed.contention)
 
 
 def _too_short(options: SearchOptions, plan_for: Callable[[SearchOptions], Plan], references: int) -> str:

@@ -110,7 +110,9 @@ class Experiment:
         """Run jobs until the planner has no more or `stop` is set; `on_update` is called after every change.
 
         However this ends, all results so far are on disk, and a new `Experiment` of the folder continues from them.
+        Raises `RuntimeError` if the search leads nowhere (`Delivery`), or what runs its jobs has ended.
         """
+        self.context.stop = stop
 
         def on_start(job: Job) -> None:
             rejected = self.planner.rejected
@@ -123,10 +125,11 @@ class Experiment:
             self._take_in(result)
             on_update(self)
 
-        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent)
+        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent, self.config.times)
         with self._noting_the_time():
             self._run_jobs(delivery, stop)
         if not stop.is_set():
+            delivery.end()
             for key, step in self._checkpoints:
                 proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
             self.record.close()
@@ -137,14 +140,14 @@ class Experiment:
         if self.config.runner == "in-process":
             in_process.run_jobs(delivery, partial(Worker, self.context), stop=stop)
         else:
-            from nasseg.jobs.runners import ray_tune
+            from nasseg.jobs.runners import ray_actors
 
             for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, so need no password
-            ray_tune.run_jobs(
+            ray_actors.run_jobs(
                 delivery,
                 partial(Worker.open, for_workers, self.folder.resolve()),
                 stop=stop,
-                options=ray_tune.RayOptions(
+                options=ray_actors.RayOptions(
                     concurrency=self.plan.concurrency,
                     cpus_per_job=self.plan.threads,
                     gpus_per_job=self.plan.gpus_per_trial,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import Self
 
@@ -23,10 +25,12 @@ from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.samplers.base import Region
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
-from nasseg.train.fit import seeded_network
+from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.weights.loading import Pretrained
+
+T = TypeVar("T")
 
 KEPT_ARCHITECTURES = 256
 """Architectures kept in memory; a candidate is priced, trained and written within this many others."""
@@ -146,10 +150,11 @@ class Problem:
 
 
 class Context:
-    """A problem with the plan of its search and the run folder."""
+    """A problem with the plan of its search and the run folder. Once `stop` is set, jobs end at their next step."""
 
     def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
         self.problem, self.plan, self.folder = problem, plan, folder
+        self.stop = threading.Event()
         self.train = InMemory(Resized(problem.train, plan.image_scale))
         self.val = InMemory(Resized(problem.val, plan.image_scale))
 
@@ -159,6 +164,17 @@ class Context:
         table = folder / LATENCY_TABLE_FILE
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
         return cls(Problem(options), config.plan, folder)
+
+    def until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches of a job; raises `Stopped` between two of them once `stop` is set."""
+        for batch in batches:
+            self.raise_if_stopped()
+            yield batch
+
+    def raise_if_stopped(self) -> None:
+        """Raise `Stopped` once `stop` is set."""
+        if self.stop.is_set():
+            raise Stopped
 
     @cached_property
     def provenance(self) -> Provenance:

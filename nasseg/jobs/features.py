@@ -86,7 +86,7 @@ class SharedFeatures:
         context = self._context
         place(network, context.problem.device)
         for view in range(context.plan.views if part == "train" else 1):
-            for images, masks in self._images(split, view, augmented=part == "train"):
+            for images, masks in context.until_stopped(self._images(split, view, augmented=part == "train")):
                 with torch.inference_mode(), autocast(context.problem.device, context.plan.proxy_recipe.amp):
                     features = network.outputs({"image": images.contiguous(memory_format=torch.channels_last)})
                 writer.add(features, sampled(masks, context.plan.label_stride), view)

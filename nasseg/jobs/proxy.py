@@ -48,7 +48,7 @@ class Proxy:
             for trainer, checkpoint in zip(trainers, checkpoints, strict=True):
                 trainer.load_state_dict(load_checkpoint(checkpoint, self._context.problem.device))
         alive = list(trainers)
-        batches = self.training_batches(job.seed, start_step)
+        batches = self._context.until_stopped(self.training_batches(job.seed, start_step))
         for _ in range(start_step, job.stop_step):
             batch = next(batches)
             alive = [trainer for trainer in alive if trainer.run([batch], trainer.step + 1).status != "nonfinite"]
@@ -78,7 +78,7 @@ class Proxy:
         context = self._context
         if self.features is None:
             return score_on_images(context, network)
-        batches, ignore_index = self.features.evaluation_batches(), context.val.ignore_index
+        batches, ignore_index = context.until_stopped(self.features.evaluation_batches()), context.val.ignore_index
         return evaluate(network, batches, context.problem.classes, ignore_index, context.problem.device)
 
     def _trainer(self, candidate: Candidate, seed: int) -> Trainer:

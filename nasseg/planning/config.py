@@ -11,6 +11,7 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.database import given_again
 from nasseg.planning.budget import Budget
+from nasseg.planning.machine import JobTimes
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.recipe import Recipe
@@ -72,18 +73,19 @@ class Plan(PlannerSettings):
 
 
 class SearchConfig(SearchOptions):
-    """A search's options, resolved, and the plan made for them."""
+    """A search's options, resolved, the plan made for them, and what jobs take by the measured speed."""
 
     budget: Budget
     sampler: str
     objective: Aim
     plan: Plan
+    times: JobTimes | None = None
 
     @classmethod
-    def of(cls, options: SearchOptions, plan: Plan) -> SearchConfig:
+    def of(cls, options: SearchOptions, plan: Plan, times: JobTimes) -> SearchConfig:
         """Combine options with the plan made for them."""
         given = {name: getattr(options, name) for name in SearchOptions.model_fields}
-        return cls.model_validate({**given, "plan": plan})
+        return cls.model_validate({**given, "plan": plan, "times": times})
 
     def extended(self, budget: Budget) -> SearchConfig:
         """Return the same search with another budget, of trials if it was one of trials, else of time.

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.job import JobResult, Outcome, Task
+from nasseg.planning.job import JobResult, Kind, Outcome
 
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
@@ -25,8 +25,6 @@ WAITED_SHARE = 0.1
 MOST_SEEDS = 3
 """Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
 
-Kind = Task | int
-"""A task or, for a short run, the rung that it reaches."""
 Taken = Mapping[Kind, Sequence[float]]
 """The seconds that the latest jobs of each kind took."""
 

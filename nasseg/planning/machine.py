@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
+from nasseg.planning.job import Job
 
 
 def cores() -> int:
@@ -107,6 +108,8 @@ TYPICAL_CONTENTION = 1.15
 """How many times longer a step takes beside other jobs where it was not measured."""
 PASSES_PER_STEP = 3
 """A training step takes as long as this many inference passes."""
+PROXY_OVERHEAD_SECONDS = 0.7
+"""Of a proxy run, beyond its steps and its scoring."""
 
 
 class Speed(BaseModel):
@@ -163,6 +166,47 @@ class Speed(BaseModel):
         names = ("full_step_seconds", "forward_seconds", "relax_step_seconds")
         added = share * self.reading_seconds
         return self.model_copy(update={name: getattr(self, name) + added for name in names})
+
+
+class JobTimes(BaseModel):
+    """What jobs take, in seconds, by the speed that was measured before the search; any job has a proxy's overhead."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_step_seconds: float
+    trial_scoring_seconds: float
+    full_step_seconds: float
+    scoring_seconds: float
+    relax_step_seconds: float = 0.0
+    storing_seconds: float = 0.0
+    """Storing the features that all trials share."""
+
+    @classmethod
+    def of(cls, speed: Speed, val_batches: float, stored_batches: float = 0.0) -> JobTimes:
+        """Derive them for a job alone on the machine; features are stored of so many batches of views."""
+        return cls(
+            trial_step_seconds=speed.trial_step_seconds,
+            trial_scoring_seconds=speed.trial_scoring_seconds(val_batches),
+            full_step_seconds=speed.full_step_seconds,
+            scoring_seconds=speed.scoring_seconds(val_batches),
+            relax_step_seconds=speed.relax_step_seconds,
+            storing_seconds=stored_batches * speed.forward_seconds,
+        )
+
+    def longer(self, factor: float) -> JobTimes:
+        """Return those of jobs that take so many times as long."""
+        return JobTimes(**{name: factor * seconds for name, seconds in self})
+
+    def seconds(self, job: Job) -> float:
+        """Return what a job takes from its first step to its last."""
+        steps = job.stop_step - job.start_step
+        if job.task == "relax":
+            return steps * self.relax_step_seconds + PROXY_OVERHEAD_SECONDS
+        if job.task == "proxy":
+            each = steps * self.trial_step_seconds + self.trial_scoring_seconds
+            return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
+        storing = self.storing_seconds * (job.task == "prepare")
+        return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS + storing
 
 
 def batch_size(device: torch.device) -> int:

@@ -197,6 +197,30 @@ def test_a_stopped_search_goes_on_and_ends_as_if_unbroken(
     assert set(trainings.values()) == {1}
 
 
+@pytest.mark.parametrize("calls", [3, 6, 9, 23, 40])
+def test_a_stop_in_the_middle_of_a_job_ends_it_and_the_search_ends_as_if_unbroken(
+    done: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    search, stop, asked = begin(tmp_path / "run"), threading.Event(), 0
+    raise_if_stopped = Context.raise_if_stopped
+
+    def stopping(context: Context) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == calls:
+            stop.set()
+        assert asked <= calls, "the job went on"
+        raise_if_stopped(context)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Context, "raise_if_stopped", stopping)
+        search.run(stop, lambda search: None)
+    assert asked == calls
+    assert not list((tmp_path / "run").glob("**/*.partial"))
+    again = resumed(tmp_path / "run")
+    assert outcomes(finish(again)) == outcomes(done)
+
+
 def test_a_search_in_another_process_that_is_killed_goes_on_and_ends_as_if_unbroken(
     done: Experiment, tmp_path: Path, trainings: Counter[Training]
 ) -> None:
