@@ -71,13 +71,14 @@ def _continue(out: Path, named: Mapping[str, str | None]) -> Experiment:
 
     named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
     saved = SearchConfig.load(out, space=named_again["space"], storage=named_again["storage"])
-    asked = SearchOptions.parse({name: value for name, value in named.items() if name not in named_again})
-    for name in asked.model_fields_set - {"budget"}:
+    given = {name: value for name, value in named.items() if name not in named_again}
+    asked = SearchOptions.parse({"data": saved.data, **given}).from_anywhere()
+    for name in given.keys() - {"budget"}:
         if getattr(asked, name) != getattr(saved, name):
             raise ValueError(
                 f"{name} is {getattr(asked, name)}, but {getattr(saved, name)} in {out}; only --budget can change"
             )
-    budget = Budget.parse(asked.budget) if "budget" in asked.model_fields_set else saved.budget
+    budget = Budget.parse(asked.budget) if "budget" in given else saved.budget
     extended = None if budget == saved.budget else budget
     search = Experiment.open(out, **named_again, budget=extended)
     address = search.config.ray_address

@@ -22,7 +22,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, JobTimes, Room, cores, free_memory_bytes
+from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
@@ -53,12 +53,9 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     by_gradient = options.strategy == "gradient"
     if by_gradient:
         _check_relaxable(options.space, space)
-    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial).model_copy(
-        update={
-            "cluster": options.ray_address is not None,
-            "memory_bytes": free_memory_bytes(problem.device),
-            "disk_bytes": disk_bytes,
-        }
+    cluster = () if options.ray_address is None else machines_at(options.ray_address)
+    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial, cluster).model_copy(
+        update={"memory_bytes": free_memory_bytes(problem.device), "disk_bytes": disk_bytes}
     )
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     problem.train.check()
@@ -81,6 +78,13 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
         raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan))
+
+
+def machines_at(ray_address: str) -> tuple[Machine, ...]:
+    """Return the machines of a Ray cluster; raises `ValueError` if a search cannot join it."""
+    from nasseg.jobs.runners import ray_session
+
+    return ray_session.machines(ray_address)
 
 
 def _measured(
@@ -186,10 +190,11 @@ def check_costs(problem: Problem) -> None:
 def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Experiment:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
-    Raises `ValueError` for anything that would fail later, and then leaves nothing behind.
+    It can be resumed from any working folder. Raises `ValueError` for anything that would fail later, and then leaves
+    nothing behind.
     """
     check_new(out)
-    problem = Problem(options)
+    problem = Problem(options.from_anywhere())
     find_sampler(problem.sampler)
     config = plan_search(problem, watcher, free_disk_bytes(out))
     with new_folder(out):

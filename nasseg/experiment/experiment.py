@@ -19,6 +19,7 @@ from nasseg.experiment.record import Record
 from nasseg.experiment.results import Results
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.jobs.context import Context
+from nasseg.jobs.remote import open_worker
 from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
@@ -142,16 +143,22 @@ class Experiment:
         else:
             from nasseg.jobs.runners import ray_actors
 
-            for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, so need no password
+            # They keep no record, so need no password, and each sees just the GPU that Ray gives it.
+            device = self.problem.device
+            for_workers = self.config.model_copy(update={"storage": None, "device": device.type})
+            folder, joins = self.folder.resolve(), self.config.ray_address is not None
             ray_actors.run_jobs(
                 delivery,
-                partial(Worker.open, for_workers, self.folder.resolve()),
+                partial(open_worker, for_workers) if joins else partial(Worker.open, for_workers, folder),
                 stop=stop,
+                run_folder=folder if joins else None,
                 options=ray_actors.RayOptions(
                     concurrency=self.plan.concurrency,
                     cpus_per_job=self.plan.threads,
                     gpus_per_job=self.plan.gpus_per_trial,
+                    gpu=device.index,
                     address=self.config.ray_address,
+                    grows=self.config.concurrency is None and self.config.budget.unit not in ("gpu-h", "cpu-h"),
                 ),
             )
 
@@ -184,7 +191,9 @@ class Experiment:
         """Wall clock that the budget allows; infinite for a budget of trials."""
         plan = self.plan
         gpus = max(1, round(plan.gpus_per_trial * plan.concurrency)) if plan.gpus_per_trial else 0
-        return self.config.budget.wall_seconds(min(cores(), plan.concurrency * plan.threads), gpus)
+        threads = plan.concurrency * plan.threads
+        held = threads if self.config.ray_address else min(cores(), threads)
+        return self.config.budget.wall_seconds(held, gpus)
 
     @property
     def rung_runs(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
@@ -67,12 +68,19 @@ class SharedFeatures:
             )
         return self._caches[part]
 
+    @property
+    def trained_reference(self) -> Path:
+        """The model of the first reference, whose layers give the features."""
+        problem = self._context.problem
+        architecture = problem.architecture(next(iter(problem.references.values())))
+        return trained_model(self._context.folder, architecture.key, 0)
+
     @cached_property
     def prefix(self) -> tuple[Network, str]:
         """The trained reference's layers up to the end of the shared stage, and the hash of their weights."""
         problem = self._context.problem
         architecture = problem.architecture(next(iter(problem.references.values())))
-        weights = safetensors.torch.load_file(trained_model(self._context.folder, architecture.key, 0))
+        weights = safetensors.torch.load_file(self.trained_reference)
         network = Network(architecture.cut(self._stage)[0])
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
         digest = hashlib.sha256()

@@ -166,6 +166,14 @@ class SearchOptions(BaseModel):
 
         return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
 
+    def from_anywhere(self) -> Self:
+        """Return the same options with paths that every working folder understands; raises `DataError` for no data."""
+        from nasseg.data import open_dataset
+        from nasseg.train.weights.loading import absolute_source
+
+        weights = None if self.weights is None else absolute_source(self.weights)
+        return self.model_copy(update={"data": open_dataset(self.data).spec, "weights": weights})
+
     @property
     def torch_device(self) -> torch.device:
         """The device that trials run on."""

@@ -291,6 +291,7 @@ def test_jobs_share_gpus(
     assert (found.workers, found.gpus_per_trial) == expected
     assert found.threads == max(1, 16 // found.workers)
     assert found.workers * found.gpus_per_trial <= gpus
+    assert Hardware.of(torch.device("cuda:0"), 16).gpus == 1
     with pytest.raises(ValueError, match=f"has {gpus} GPUs"):
         Hardware.of(torch.device("cuda"), 16, None, gpus + 1)
 

@@ -2,58 +2,72 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
-import signal
-import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import cloudpickle
-from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from nasseg.jobs.runners.dispatch import Delivery, StopEvent, late, run_guarded
+from nasseg.jobs.runners.ray_folder import RayRunFolder
+from nasseg.jobs.runners.ray_session import session
 from nasseg.planning.job import Job, JobResult, Worker
 
 POLL_SECONDS = 0.5
 """How soon a stop, a job that takes too long or a lost Ray is seen."""
-PULSE_SECONDS = 2.0
-MOST_SILENT_SECONDS, MOST_SILENT_SECONDS_OF_A_CLUSTER = 5.0, 30.0
-"""How long Ray may take no connections; after 60 s it ends this process."""
-OBJECT_STORE_BYTES = 80 * 2**20
 MOST_FAILED_STARTS = 5
 """Processes that may die one after another before any is ready for a job."""
 
 
 class RayOptions(BaseModel):
-    """The number of jobs at once, their resources, and the cluster to join (`None` starts one on this machine)."""
+    """The number of jobs at once, their resources, and the cluster to join (`None` starts one on this machine).
+
+    Of this machine's GPUs, jobs run on that of the index `gpu`, or on all. If it `grows`, more jobs run at once while
+    the cluster has room for more.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     concurrency: int = Field(default=1, ge=1)
     cpus_per_job: int = Field(default=1, ge=1)
     gpus_per_job: float = Field(default=0.0, ge=0)
+    gpu: int | None = None
     address: str | None = None
+    grows: bool = False
 
 
-def run_jobs(delivery: Delivery, make_worker: Callable[[], Worker], *, stop: StopEvent, options: RayOptions) -> None:
+def run_jobs(
+    delivery: Delivery,
+    make_worker: Callable[..., Worker],
+    *,
+    stop: StopEvent,
+    options: RayOptions,
+    run_folder: Path | None = None,
+) -> None:
     """Run the planner's jobs until there are no more or `stop` is set; running jobs are then abandoned.
 
-    `make_worker` is sent to the workers' processes; everything else is called in this process and thread. The process
-    of a job that fails, hangs or dies is replaced, as it may have lost its device for good.
+    `make_worker` is sent to the workers' processes, and called with the `run_folder` as all machines reach it if one is
+    given; everything else is called in this process and thread. The process of a job that fails, hangs or dies is
+    replaced, as it may have lost its device for good.
 
     Raises `RuntimeError` if Ray itself ends, and what a worker raises that is no failure of its job.
     """
-    with running_ray(options) as check_ray:
+    with ExitStack() as stack:
+        check_ray = stack.enter_context(
+            session(options.address, options.concurrency * options.cpus_per_job, options.gpu)
+        )
+        if run_folder is not None:
+            reached = RayRunFolder(run_folder)
+            stack.callback(reached.clean)
+            make_worker = partial(make_worker, reached)
         processes = _Processes(delivery, make_worker, options)
         while not stop.is_set():
             processes.hand_out()
@@ -112,7 +126,7 @@ class _Processes:
 
         One on a device that is kept out gets none, and holds the device, so that no other process is given it.
         """
-        while len(self._processes) < self._options.concurrency:
+        while len(self._processes) < self._concurrency():
             actor = self._actor.remote(self._make_worker)
             self._processes.append(_Process(actor, actor.device.remote()))
         for process in self._processes:
@@ -122,6 +136,17 @@ class _Processes:
             if (job := self._delivery.next_job(process.device)) is not None:
                 process.job, process.future = job, process.actor.run.remote(job.model_dump_json())
                 process.begun, process.limit_seconds = time.monotonic(), self._delivery.limit_seconds(job)
+
+    def _concurrency(self) -> int:
+        """Return how many jobs run at once: as planned or, if that may grow, as many as the cluster has room for."""
+        options = self._options
+        if not options.grows or options.address is None:
+            return options.concurrency
+        there = ray.cluster_resources()
+        room = there.get("CPU", 0) // options.cpus_per_job
+        if options.gpus_per_job:
+            room = min(room, there.get("GPU", 0) // options.gpus_per_job)
+        return max(options.concurrency, int(room))
 
     def collect(self) -> None:
         """Wait a moment for results, deliver them, and give up jobs that take too long."""
@@ -201,92 +226,3 @@ def _pickled(error: Exception) -> bytes:
     except Exception:
         pickled = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     return pickled
-
-
-@contextmanager
-def running_ray(options: RayOptions) -> Iterator[Callable[[], None]]:
-    """Start or join Ray, with as little memory and output as possible.
-
-    Yields a function that raises `RuntimeError` if Ray has ended: Ray itself would end this process without a word.
-    """
-    environment = {}
-    start: dict[str, Any] = {"address": options.address}
-    if options.address is None:
-        # The system kills workers first, too, as memory runs short; Ray's own monitor would also for other programs.
-        environment["RAY_memory_monitor_refresh_ms"] = "0"
-        # The workers find what this process finds.
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        start = {
-            "address": "local",
-            "num_cpus": options.concurrency * options.cpus_per_job,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        with _own_signals(), _loopback(alone=options.address is None):
-            ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        yield _Pulse(MOST_SILENT_SECONDS if options.address is None else MOST_SILENT_SECONDS_OF_A_CLUSTER).check
-    finally:
-        ray.shutdown()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-class _Pulse:
-    """Whether Ray's server and this machine's part of it still take connections."""
-
-    def __init__(self, most_silent_seconds: float) -> None:
-        context = ray.get_runtime_context()
-        host, port = context.gcs_address.rsplit(":", 1)
-        here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
-        self._addresses = {
-            "its server": (host, int(port)),
-            "its part on this machine": (here["NodeManagerAddress"], here["NodeManagerPort"]),
-        }
-        self._most_silent_seconds = most_silent_seconds
-        self._seen = dict.fromkeys(self._addresses, time.monotonic())
-        self._due = 0.0
-
-    def check(self) -> None:
-        """Raise `RuntimeError` if one of them has been silent for too long."""
-        now = time.monotonic()
-        if now < self._due:
-            return
-        self._due = now + PULSE_SECONDS
-        for name, address in self._addresses.items():
-            if _takes_connections(address):
-                self._seen[name] = now
-            elif now - self._seen[name] > self._most_silent_seconds:
-                raise RuntimeError(f"Ray has ended: {name} cannot be reached at {':'.join(map(str, address))}")
-
-
-def _takes_connections(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, timeout=PULSE_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _loopback(alone: bool) -> Iterator[None]:
-    """Let Ray listen on the loopback interface only, as it does on macOS, if it runs `alone` on this machine."""
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and not alone
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's handlers, in whose place Ray puts its own, which end the process without a word."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -143,6 +143,12 @@ class Pretrained:
         return load_backbone(network, self._fetch(imagenet_url(network)) if weights is None else weights, name)
 
 
+def absolute_source(source: str | Path) -> str:
+    """Return what `Pretrained` takes with absolute paths."""
+    names = (part.strip() for part in str(source).split(","))
+    return ",".join(name if name == "imagenet" else str(Path(name).expanduser().resolve()) for name in names)
+
+
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:
     """Set the weights of a network's stage `backbone` from what `Pretrained` takes; raises as that does."""
     return Pretrained(source).load_into(network)
