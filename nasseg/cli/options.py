@@ -52,10 +52,10 @@ Config = Annotated[
 ]
 
 
-def is_given(context: typer.Context, name: str) -> bool:
-    """Check that an option comes from the command line, not from an options file or a default."""
+def is_given(context: typer.Context, name: str, *, or_in_file: bool = False) -> bool:
+    """Check that an option comes from the command line, or also from an options file; not from a default."""
     source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return source is not None and source.name in ("COMMANDLINE", *(["DEFAULT_MAP"] if or_in_file else []))
 
 
 def take_space(context: typer.Context, text: str | None) -> str | None:

@@ -26,7 +26,7 @@ def search(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the search in --out, with a larger --budget if one is given.")
+        bool, typer.Option("--resume", help="Continue the search in --out; a larger budget counts, more finalists too.")
     ] = False,
     as_json: Json = False,
     config: Config = None,
@@ -40,7 +40,7 @@ def search(
     if resume:
         existing = to_resume(out, "search")
         context.with_resource(claimed(existing))
-        run = _continue(existing, {name: value for name, value in options.items() if is_given(context, name)})
+        run = _continue(context, existing, options)
     else:
         run = _begin(out or new_run_folder("search"), options)
         context.with_resource(claimed(run.folder))
@@ -62,32 +62,27 @@ def search(
         reporter.print_summary()
 
 
-def _continue(out: Path, named: Mapping[str, str | None]) -> Experiment:
-    """Open the search in `out`; `named` are the command line's options, as a file alone is not to be trusted."""
+def _continue(context: typer.Context, out: Path, options: Mapping[str, str | None]) -> Experiment:
+    """Open the search in `out` with the options that are given, by command line or options file, if they can change.
+
+    A file alone is not to be trusted with a space, a database or a cluster: these come from the command line.
+    """
     from nasseg.experiment.experiment import Experiment
-    from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.run_folder import CONFIG_FILE
 
-    named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
-    saved = SearchConfig.load(out, space=named_again["space"], storage=named_again["storage"])
-    given = {name: value for name, value in named.items() if name not in named_again}
-    asked = SearchOptions.parse({"data": saved.data, **given}).from_anywhere()
-    for name in given.keys() - {"budget"}:
-        if getattr(asked, name) != getattr(saved, name):
-            raise ValueError(
-                f"{name} is {getattr(asked, name)}, but {getattr(saved, name)} in {out}; only --budget can change"
-            )
-    budget = Budget.parse(asked.budget) if "budget" in given else saved.budget
-    extended = None if budget == saved.budget else budget
-    search = Experiment.open(out, **named_again, budget=extended)
+    given = {name: value for name, value in options.items() if is_given(context, name, or_in_file=True)}
+    named = {name: given.pop(name, None) if is_given(context, name) else None for name in ("space", "storage")}
+    saved = SearchConfig.load(out, **named)
+    asked = SearchOptions.parse({"strategy": saved.strategy, **given}).from_anywhere()
+    search = Experiment.open(out, **named, asked=asked)
     address = search.config.ray_address
-    if address is not None and named_again["ray_address"] is None:
+    if address is not None and not is_given(context, "ray_address"):
         raise ValueError(
             f"{out / CONFIG_FILE}: ray_address is {address!r}, and a cluster runs code here; if you trust it, give it "
             "again with --ray-address"
         )
-    if extended is not None:
+    if search.config != saved:
         search.config.save(out)
     say(f"continuing {out}: {search.config.space} on {search.config.data}, budget {search.config.budget}")
     return search

@@ -77,7 +77,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
         raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan))
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan), problem.fingerprints)
 
 
 def machines_at(ray_address: str) -> tuple[Machine, ...]:

@@ -24,12 +24,12 @@ from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
-from nasseg.planning.budget import Budget
 from nasseg.planning.candidates import Trial
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.machine import cores
 from nasseg.planning.objective import Objective
+from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import find_sampler
 from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, proxy_checkpoint, trained_model
@@ -80,29 +80,26 @@ class Experiment:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        *,
-        space: str | None = None,
-        storage: str | None = None,
-        ray_address: str | None = None,
-        budget: Budget | None = None,
+        cls, folder: Path, *, space: str | None = None, storage: str | None = None, asked: SearchOptions | None = None
     ) -> Self:
         """Open the search in a run folder; raises `ValueError` if there is none, and as `SearchConfig.load` does.
 
-        `space`, `storage` and `ray_address` come from the user, as a file alone is not to be trusted. A `budget`
-        replaces the search's; what was spent counts. Raises `ValueError` if nothing would be left of it.
+        `space` and `storage` come from the user, as a file alone is not to be trusted. With `asked`, the search is to
+        go on with these options (`SearchConfig.changed`). Then `ValueError` is also raised if nothing would be left of
+        a budget that was changed, or if the data or the weights have changed.
         """
         config = SearchConfig.load(folder, space=space, storage=storage)
-        config = config.model_copy(update={"ray_address": ray_address or config.ray_address})
-        if budget is None:
+        if asked is None:
             return cls(config, Context.open(config, folder))
-        config = config.extended(budget)
-        search = cls(config, Context.open(config, folder))
-        tried, elapsed_seconds = len(search.planner.trials), search.record.elapsed_seconds
-        if search.spent >= 1 or (budget.trials is not None and tried >= budget.trials):
-            spent = f"{tried} trials" if budget.trials is not None else f"{elapsed_seconds / 60:.3g} min"
-            raise ValueError(f"budget {budget} includes what was spent, {spent}; give more to go on")
+        saved, config = config, config.changed(asked)
+        context = Context.open(config, folder)
+        context.problem.require_unchanged(config.fingerprints)
+        search = cls(config, context)
+        tried, elapsed_seconds, trials = len(search.planner.trials), search.record.elapsed_seconds, config.budget.trials
+        used_up = tried >= trials if trials is not None else search.spent >= 1
+        if config.budget != saved.budget and used_up:
+            spent = f"{elapsed_seconds / 60:.3g} min" if trials is None else f"{tried} trials"
+            raise ValueError(f"budget {config.budget} includes what was spent, {spent}; give more to go on")
         return search
 
     # --- carrying it out -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
 from nasseg.network import Network
-from nasseg.planning.config import Plan, SearchConfig
+from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.options import Aim, SearchOptions
@@ -114,6 +114,26 @@ class Problem:
         """The pretrained backbones, if any were given; raises `ValueError` if they cannot be read."""
         source = self.options.weights
         return None if source is None else Pretrained(source)
+
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprints of the splits and of the pretrained weights, as they are now."""
+        weights = None if self.pretrained is None else self.pretrained.fingerprint
+        return Fingerprints(train=self.train.fingerprint, val=self.val.fingerprint, weights=weights)
+
+    def require_unchanged(self, known: Fingerprints | None) -> None:
+        """Raise `ValueError` if a split or the weights are not those that a search began with."""
+        now, options = self.fingerprints, self.options
+        for name, what in (
+            ("train", f"split {options.train_split!r} of {options.data}"),
+            ("val", f"split {options.val_split!r} of {options.data}"),
+            ("weights", f"--weights {options.weights}"),
+        ):
+            if known is not None and getattr(known, name) != getattr(now, name):
+                raise ValueError(
+                    f"{what} has changed since the search began, or is a copy whose files have other times; restore it "
+                    "as it was, or begin a new search, as scores could not be compared"
+                )
 
     @property
     def inherits(self) -> bool:

@@ -28,8 +28,13 @@ class Worker:
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
-        """Open a worker in a process that has nothing open yet."""
-        return cls(Context.open(config, folder))
+        """Open a worker in a process that has nothing open yet.
+
+        Raises `ValueError` if the data or the weights are not those that the search began with.
+        """
+        context = Context.open(config, folder)
+        context.problem.require_unchanged(config.fingerprints)
+        return cls(context)
 
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; one whose loss is not finite is an outcome, not an error.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -11,11 +11,15 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.database import given_again
 from nasseg.planning.budget import Budget
-from nasseg.planning.machine import JobTimes
+from nasseg.planning.machine import Hardware, JobTimes, cores
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe
+
+CHANGEABLE = ("budget", "finalists", "concurrency", "runner", "ray_address")
+"""The options of a search that a resumption may change."""
+ONLY_CHANGEABLE = "only --budget, --finalists, --concurrency, --runner and --ray-address can change"
 
 
 class PlannerSettings(BaseModel):
@@ -72,32 +76,78 @@ class Plan(PlannerSettings):
     relax_recipe: RelaxationRecipe | None = None
 
 
+class Fingerprints(BaseModel):
+    """Fingerprints of what a search reads, by which a later change is seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str
+    val: str
+    weights: str | None = None
+
+
 class SearchConfig(SearchOptions):
-    """A search's options, resolved, the plan made for them, and what jobs take by the measured speed."""
+    """A search's options, resolved, the plan made for them, what jobs take by the measured speed, and what it reads."""
 
     budget: Budget
     sampler: str
     objective: Aim
     plan: Plan
     times: JobTimes | None = None
+    fingerprints: Fingerprints | None = None
 
     @classmethod
-    def of(cls, options: SearchOptions, plan: Plan, times: JobTimes) -> SearchConfig:
+    def of(cls, options: SearchOptions, plan: Plan, times: JobTimes, fingerprints: Fingerprints) -> SearchConfig:
         """Combine options with the plan made for them."""
         given = {name: getattr(options, name) for name in SearchOptions.model_fields}
-        return cls.model_validate({**given, "plan": plan, "times": times})
+        return cls.model_validate({**given, "plan": plan, "times": times, "fingerprints": fingerprints})
 
-    def extended(self, budget: Budget) -> SearchConfig:
-        """Return the same search with another budget, of trials if it was one of trials, else of time.
+    def changed(self, asked: SearchOptions) -> SearchConfig:
+        """Return the same search with those options of `asked` that are set, of which only `CHANGEABLE` may differ.
 
-        Runs are as long as they were, so that all scores can be compared; the time buys more of them. Raises
-        `ValueError` for a budget of another kind.
+        Runs are as long as they were, so that all scores can be compared; a larger budget or more finalists buy more of
+        them. Raises `ValueError` for any other change.
         """
+        given = [name for name in SearchOptions.model_fields if name in asked.model_fields_set]
+        differing = [name for name in given if getattr(asked, name) not in self._values(name)]
+        for name in differing:
+            if name not in CHANGEABLE:
+                saved = next((value for value in self._values(name) if value is not None), None)
+                raise ValueError(f"{name} is {getattr(asked, name)}, but {saved} in the search; {ONLY_CHANGEABLE}")
+        changes = {name: getattr(asked, name) for name in differing}
+        plan: dict[str, Any] = {}
+        if "budget" in differing:
+            changes["budget"] = self._checked(Budget.parse(asked.budget))
+            plan |= {"candidates": changes["budget"].trials, "expected_candidates": None}
+        if "finalists" in differing:
+            if (asked.finalists or 0) < self.plan.finalists:
+                raise ValueError(f"finalists are {asked.finalists}, but {self.plan.finalists} in the search; give more")
+            plan["finalists"] = asked.finalists
+        if "concurrency" in differing:
+            plan |= self._other_concurrency(asked.concurrency or 1)
+        return self.model_copy(update={**changes, "plan": self.plan.model_copy(update=plan)})
+
+    def _values(self, name: str) -> tuple[object, object]:
+        """Return the value of an option as it was given and, if it follows from the budget unless given, as planned."""
+        return getattr(self, name), getattr(self.plan, name, None)
+
+    def _checked(self, budget: Budget) -> Budget:
+        """Check that a budget is of trials if the search's is, else of time."""
         if (budget.trials is None) != (self.budget.trials is None):
             kind = "time" if self.budget.trials is None else "trials"
             raise ValueError(f"budget {budget} cannot replace {self.budget}; give one of {kind}")
-        plan = self.plan.model_copy(update={"candidates": budget.trials, "expected_candidates": None})
-        return self.model_copy(update={"budget": budget, "plan": plan})
+        return budget
+
+    def _other_concurrency(self, concurrency: int) -> dict[str, Any]:
+        """Return what changes in the plan with the number of jobs at once; their threads, and so scores, do not."""
+        if self.budget.unit in {"cpu-h", "gpu-h"}:
+            raise ValueError(
+                f"concurrency cannot change, as it decides how long the budget of {self.budget} is"
+            )
+        share = self.plan.gpus_per_trial
+        if share:
+            share = Hardware.of(self.torch_device, cores(), concurrency, self.gpus_per_trial).gpus_per_trial
+        return {"concurrency": concurrency, "gpus_per_trial": share}
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""

@@ -171,8 +171,10 @@ class SearchOptions(BaseModel):
         from nasseg.data import open_dataset
         from nasseg.train.weights.loading import absolute_source
 
-        weights = None if self.weights is None else absolute_source(self.weights)
-        return self.model_copy(update={"data": open_dataset(self.data).spec, "weights": weights})
+        paths = {"data": open_dataset(self.data).spec} if "data" in self.model_fields_set else {}
+        if self.weights is not None:
+            paths["weights"] = absolute_source(self.weights)
+        return self.model_copy(update=paths)
 
     @property
     def torch_device(self) -> torch.device:

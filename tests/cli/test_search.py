@@ -1,4 +1,5 @@
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,13 +130,34 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
     report = nasseg("report", run, "--space", SPACE, "--json")
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
     assert nasseg("search", "--resume", "--out", run, *what, "--rungs", "2").err.endswith(
-        f"nasseg: rungs is (2,), but (2, 6) in {run}; only --budget can change\n"
+        "nasseg: rungs is (2,), but (2, 6) in the search; only --budget, --finalists, --concurrency, --runner and "
+        "--ray-address can change\n"
     )
-    more = nasseg("search", "--resume", "--out", run, "--space", SPACE, "--budget", "6trials", "--json")
+    (tmp_path / "options.yaml").write_text("seed: 3\n")
+    from_file = nasseg("search", "--resume", "--out", run, "--space", SPACE, "--config", tmp_path / "options.yaml")
+    assert "nasseg: seed is 3, but 0 in the search; only" in from_file.err
+    changes = ("--budget", "6trials", "--finalists", "2", "--concurrency", "2", "--full-steps", "4")
+    more = nasseg("search", "--resume", "--out", run, "--space", SPACE, *changes, "--json")
     assert more.document["candidates"] == 6
+    plan = yaml.safe_load((run / "config.yaml").read_text())["plan"]
+    assert (plan["finalists"], plan["concurrency"], plan["candidates"]) == (2, 2, 6)
+    assert len({*(run / "checkpoints").glob("*-full0.safetensors")}) == 4  # two finalists and two references
     assert yaml.safe_load((run / "config.yaml").read_text())["budget"] == {"amount": 6.0, "unit": "trials"}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
+
+
+@pytest.mark.slow
+def test_a_search_whose_data_changed_is_not_resumed(
+    nasseg: Callable[..., Done], refused: Refused, folder: Path, tmp_path: Path
+) -> None:
+    dials = ("--rungs", "1,2", "--full-steps", "2", "--finalists", "1", "--seeds", "1", "--runner", "in-process")
+    what = ("--space", SPACE, "--data", f"folder:{folder}", "--budget", "3trials", "--out", tmp_path / "run")
+    assert nasseg("search", *what, *dials).code == 0
+    os.utime(folder / "masks" / "train" / "b.png")
+    line = refused("search", "--resume", "--out", tmp_path / "run", "--space", SPACE, "--budget", "4trials")
+    assert line.startswith(f"split 'train' of folder:{folder} has changed since the search began")
+    assert nasseg("report", tmp_path / "run", "--space", SPACE).code == 0
 
 
 @pytest.mark.slow

@@ -20,9 +20,9 @@ from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.jobs.worker import Worker
 from nasseg.pareto import non_dominated
-from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult, Task
+from nasseg.planning.options import SearchOptions
 from nasseg.report.search import SearchReporter
 from nasseg.run_folder import LATENCY_TABLE_FILE, STUDY_FILE
 from nasseg.train.model import load_model
@@ -278,7 +278,7 @@ def test_a_finished_search_goes_on_with_a_larger_budget(
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "run")
     tried = len(done.results.trials)
-    search = finish(Experiment.open(tmp_path / "run", space=SPACE, budget=Budget.parse(f"{tried + 3}trials")))
+    search = finish(Experiment.open(tmp_path / "run", space=SPACE, asked=SearchOptions(budget=f"{tried + 3}trials")))
     assert len(search.results.trials) == tried + 3
     assert [t.key for t in search.results.trials][:tried] == [t.key for t in done.results.trials]
     known = {(t.key, step) for t in done.results.trials for step in t.proxy}
@@ -293,7 +293,7 @@ def test_a_budget_that_is_spent_or_of_another_kind_is_refused(done: Experiment, 
         ("2h", f"budget 2h cannot replace {done.config.budget}; give one of trials"),
     ):
         with pytest.raises(ValueError, match=message):
-            Experiment.open(done.folder, space=SPACE, budget=Budget.parse(budget))
+            Experiment.open(done.folder, space=SPACE, asked=SearchOptions(budget=budget))
 
 
 def test_looking_at_a_search_changes_nothing_of_it(done: Experiment) -> None:

@@ -1,9 +1,10 @@
 """Weights from files into networks: a network's own, and a pretrained backbone's with its published names."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -125,6 +126,16 @@ class Pretrained:
         names = [name for part in str(source).split(",") for name in _names(part.strip())]
         self._fetch = cache(fetch)
         self._weights = {name: None if name == "imagenet" else read_weights(Path(name)) for name in names}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all tensors, wherever their files are; of what is fetched, of its name."""
+        digest = hashlib.sha256()
+        for weights in self._weights.values():
+            for name, tensor in sorted((weights or {"imagenet": torch.empty(0)}).items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def load_into(self, network: nn.Module) -> WeightsReport:
         """Set the weights of a network's stage `backbone`.
