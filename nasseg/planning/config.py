@@ -141,9 +141,7 @@ class SearchConfig(SearchOptions):
     def _other_concurrency(self, concurrency: int) -> dict[str, Any]:
         """Return what changes in the plan with the number of jobs at once; their threads, and so scores, do not."""
         if self.budget.unit in {"cpu-h", "gpu-h"}:
-            raise ValueError(
-                f"concurrency cannot change, as it decides how long the budget of {self.budget} is"
-            )
+            raise ValueError(f"concurrency cannot change, as it decides how long the budget of {self.budget} is")
         share = self.plan.gpus_per_trial
         if share:
             share = Hardware.of(self.torch_device, cores(), concurrency, self.gpus_per_trial).gpus_per_trial
