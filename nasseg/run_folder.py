@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -79,6 +80,12 @@ def to_resume(folder: Path | None, run: str) -> Path:
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def require_disk(folder: Path, needed_bytes: float) -> None:
+    """Raise `OSError` as a full disk does if a folder's has fewer free bytes, before anything is half-written."""
+    if free_disk_bytes(folder) < needed_bytes:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {needed_bytes / 2**20:.0f} MiB", str(folder))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED, debug)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        hint = "; free some space, or name another folder with --out" if full else ""
+        hint = "; free some space there and try again" if full else ""
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}{hint}", USER_ERROR, debug)
     except ValueError as error:

@@ -35,6 +35,11 @@ class CacheWriter:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._samples_by_view: list[int] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sample was added yet."""
+        return not self._samples_by_view
+
     def add(self, features: Mapping[str, Tensor], masks: Tensor, view: int = 0) -> None:
         """Append the next samples of a view: `features` by node name, each (N, C, h, w), and `masks` (N, H, W).
 

@@ -32,11 +32,21 @@ from nasseg.planning.objective import Objective
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import find_sampler
-from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, proxy_checkpoint, trained_model
+from nasseg.run_folder import (
+    BEST_FILE,
+    FRONT_FOLDER,
+    MODEL_FILE,
+    STUDY_FILE,
+    proxy_checkpoint,
+    require_disk,
+    trained_model,
+)
 from nasseg.train.model import load_model
 
 UNCHARGED_SHARE, MOST_UNCHARGED_SECONDS = 0.002, 60.0
 """Of the budget, that a kill may leave uncharged."""
+LEAST_FREE_BYTES = 256 << 20
+"""Of the disk, before a job starts: what it finds must be saved."""
 MOST_WAITING = 16
 """Candidates of a rung whose checkpoints are kept in case they are promoted; others would begin anew."""
 
@@ -113,6 +123,7 @@ class Experiment:
         self.context.stop = stop
 
         def on_start(job: Job) -> None:
+            require_disk(self.folder, LEAST_FREE_BYTES)
             rejected = self.planner.rejected
             self.record.reject(trial.candidate for trial in rejected[self._rejected :])
             self._rejected = len(rejected)

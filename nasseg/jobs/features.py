@@ -15,10 +15,11 @@ from torch import Tensor
 from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split
 from nasseg.data.augment import normalise
 from nasseg.data.batches import seeded
+from nasseg.data.cache import STORED_BYTES
 from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import EVALUATION_BATCH
 from nasseg.network import Network
-from nasseg.run_folder import FEATURES_FOLDER, trained_model
+from nasseg.run_folder import FEATURES_FOLDER, require_disk, trained_model
 from nasseg.train.device import autocast, place
 
 Part = Literal["train", "val"]
@@ -93,10 +94,14 @@ class SharedFeatures:
         network, _ = self.prefix
         context = self._context
         place(network, context.problem.device)
-        for view in range(context.plan.views if part == "train" else 1):
+        views = context.plan.views if part == "train" else 1
+        for view in range(views):
             for images, masks in context.until_stopped(self._images(split, view, augmented=part == "train")):
                 with torch.inference_mode(), autocast(context.problem.device, context.plan.proxy_recipe.amp):
                     features = network.outputs({"image": images.contiguous(memory_format=torch.channels_last)})
+                if writer.is_empty:
+                    sample_bytes = STORED_BYTES * sum(feature[0].numel() for feature in features.values())
+                    require_disk(context.folder, views * len(split) * sample_bytes)
                 writer.add(features, sampled(masks, context.plan.label_stride), view)
 
     def _images(self, split: Split, view: int, *, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:

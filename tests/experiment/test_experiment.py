@@ -437,3 +437,14 @@ def test_a_stopped_search_by_gradient_ends_as_if_unbroken(relaxed: Experiment, t
     assert outcomes(again) == outcomes(relaxed)
     ends = [(part.job.seed, part.job.stop_step, part.found) for part in again.record.relaxations()]
     assert ends == [(part.job.seed, part.job.stop_step, part.found) for part in relaxed.record.relaxations()]
+
+
+def test_a_search_stops_before_the_disk_is_full_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finish(begin(tmp_path / "whole"))
+    free = iter([1 << 40] * 4)
+    monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: next(free, 1000))
+    with pytest.raises(OSError, match="No space left on device for 256 MiB"):
+        finish(begin(tmp_path / "run"))
+    monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: 1 << 40)
+    assert 0 < len(resumed(tmp_path / "run").results.trials) < len(whole.results.trials)
+    assert outcomes(finish(resumed(tmp_path / "run"))) == outcomes(whole)
