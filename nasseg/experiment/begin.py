@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -197,6 +198,9 @@ def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Exper
     problem = Problem(options.from_anywhere())
     find_sampler(problem.sampler)
     config = plan_search(problem, watcher, free_disk_bytes(out))
+    search_id = secrets.token_hex(16)
+    study = None if config.storage is None else config.study or f"{out.name}-{search_id[:6]}"
+    config = config.model_copy(update={"study": study, "search_id": search_id})
     with new_folder(out):
         config.save(out)
         if config.latency is not None:

@@ -281,7 +281,8 @@ class Experiment:
         space, top, storage = self.problem.space, self.plan.rungs[-1], self.config.storage
         if storage is None:
             return Record.open_journal(self.folder / STUDY_FILE, space, top, self.objective)
-        return Record.open_url(storage, self.folder.name, space, top, self.objective)
+        study = self.config.study or self.folder.name
+        return Record.open_url(storage, study, space, top, self.objective, self.config.search_id)
 
     def _write_best(self) -> None:
         """Write those files of `best.json` and `pareto/` that have changed."""

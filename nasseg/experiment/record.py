@@ -39,6 +39,7 @@ _ELAPSED = "elapsed seconds"
 _TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
+_SEARCH = "search"
 
 
 def _alone(method: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[Record, P], T]:
@@ -76,18 +77,26 @@ class Record:
         top_step: int,
         objective: Objective,
         at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
+        search: str | None = None,
     ) -> None:
-        """Open the study `name` in `storage`, or create it there; `at_once` joins the writes of a block into one."""
+        """Open the study `name` in `storage`, or create it there for the search with this identifier.
+
+        `at_once` joins the writes of a block into one. Raises `ValueError` if the study belongs to another search.
+        """
         self._at_once, self._writing = at_once, threading.RLock()
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
+            if self._study.user_attrs.get(_SEARCH) != search:
+                raise ValueError(f"study {name!r} belongs to another search; name another one with --study, or none")
         except KeyError:
             names, directions = zip(*objective.metrics.items(), strict=True)
             self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(list(names))
+            if search is not None:
+                self._study.set_user_attr(_SEARCH, search)
         self._study_id = storage.get_study_id_from_name(name)
         self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
 
@@ -103,10 +112,13 @@ class Record:
         return cls(JournalStorage(journal), "nasseg", space, top_step, objective, journal.at_once)
 
     @classmethod
-    def open_url(cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective) -> Record:
+    def open_url(
+        cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective, search: str | None = None
+    ) -> Record:
         """Open the record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
 
-        Raises `ValueError` if the database cannot be opened; the message leaves out the URL, with its password.
+        Raises `ValueError` if the study belongs to another `search`, or if the database cannot be opened; the message
+        leaves out the URL, with its password.
         """
         try:
             storage = RDBStorage(url)
@@ -116,7 +128,7 @@ class Record:
             if not url.startswith("sqlite"):
                 fix = "give --storage the URL with its password, which is not saved, or set PGPASSWORD or ~/.pgpass"
             raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
-        return cls(storage, name, space, top_step, objective)
+        return cls(storage, name, space, top_step, objective, search=search)
 
     @_alone
     def start(self, job: Job) -> None:

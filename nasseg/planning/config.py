@@ -95,6 +95,8 @@ class SearchConfig(SearchOptions):
     plan: Plan
     times: JobTimes | None = None
     fingerprints: Fingerprints | None = None
+    search_id: str | None = None
+    """By which a study in a database is known to be this search's; older searches have none."""
 
     @classmethod
     def of(cls, options: SearchOptions, plan: Plan, times: JobTimes, fingerprints: Fingerprints) -> SearchConfig:

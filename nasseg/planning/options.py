@@ -130,6 +130,13 @@ class SearchOptions(BaseModel):
         "others on this machine see it on a command line: PGPASSWORD or ~/.pgpass hide it.",
     )
 
+    study: Annotated[str | None, Shown(RUNS.panel, "NAME")] = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Name of the record in --storage; the run folder's with a few letters if not given.",
+    )
+
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
         """Check options by name; raises a one-line `ValueError` for an unknown name or an invalid value."""
@@ -157,6 +164,8 @@ class SearchOptions(BaseModel):
         given = [name for name in OF_GRADIENT if getattr(self, name) is not None]
         if given and self.strategy != "gradient":
             raise ValueError(f"{given[0]} is for strategy gradient; set that too, or leave it out")
+        if self.study is not None and self.storage is None:
+            raise ValueError("study names a record in a database; give --storage too, or leave it out")
         return self
 
     @property

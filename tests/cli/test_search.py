@@ -148,6 +148,24 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
 
 
 @pytest.mark.slow
+def test_searches_with_one_folder_name_share_a_database_but_no_study(
+    nasseg: Callable[..., Done], refused: Refused, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/searches.db"
+    dials = ("--rungs", "1,2", "--full-steps", "2", "--finalists", "1", "--seeds", "1", "--runner", "in-process")
+    what = ("--space", SPACE, "--data", TINY_DATA, "--budget", "3trials", *dials, "--storage", url)
+    one, other = tmp_path / "one" / "run", tmp_path / "other" / "run"
+    first = nasseg("search", *what, "--seed", 1, "--out", one, "--json")
+    assert nasseg("search", *what, "--seed", 2, "--out", other, "--study", "mine", "--json").document["candidates"] == 3
+    report = nasseg("report", one, "--space", SPACE, "--json").document
+    assert {**report, "elapsed_seconds": 0} == {**first.document, "elapsed_seconds": 0}
+    line = refused("search", *what, "--study", "mine", "--out", tmp_path / "third")
+    assert line == "study 'mine' belongs to another search; name another one with --study, or none"
+    assert not (tmp_path / "third").exists()
+    assert "study names a record in a database; give --storage too" in refused("search", "--study", "mine")
+
+
+@pytest.mark.slow
 def test_a_search_whose_data_changed_is_not_resumed(
     nasseg: Callable[..., Done], refused: Refused, folder: Path, tmp_path: Path
 ) -> None:
