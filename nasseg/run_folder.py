@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from nasseg.errors import one_line
+from nasseg.foreign import read_yaml
 from nasseg.graph import write_atomically
 
 CONFIG_FILE = "config.yaml"
@@ -135,15 +136,21 @@ def load_config(kind: type[Config], folder: Path, run: str) -> Config:
     _check_run(folder, run)
     path = folder / CONFIG_FILE
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise ValueError(f"{path}: {detail}") from None
+        return kind.model_validate(read_yaml(path, f"give the folder of a {run}"))
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(path))) from None
 
 
 def _check_run(folder: Path, run: str) -> None:
+    """Raise `ValueError` if a folder holds no run, or a link by which the run would write elsewhere."""
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
+    root = folder.resolve()
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(above) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise ValueError(f"{path} is a link out of the run folder, which runs write only within; remove it")
 
 
 def trained_model(folder: Path, key: str, seed: int) -> Path:

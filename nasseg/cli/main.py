@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
-from textwrap import shorten
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from nasseg.cli import benchmark, describe, evaluate, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
-from nasseg.errors import one_line
+from nasseg.errors import one_line, shortened
 
 app = typer.Typer(
     name="nasseg",
@@ -59,9 +58,6 @@ for name, command in COMMANDS.items():
 UsageError = typer.BadParameter.__bases__[0]
 """The base of Typer's exceptions for a wrong command line, for which it exports no name."""
 
-LONGEST_ERROR = 300
-"""Characters of an unexpected error's message: some libraries write pages."""
-
 
 def main() -> None:
     """Run the command line; exit code 0 is success, 1 failure, 2 the user's mistake, 130 interruption."""
@@ -81,8 +77,7 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, UsageError):
             _fail(_usage(error), USER_ERROR, debug)
-        what = shorten(f"{type(error).__name__}: {error}", LONGEST_ERROR)
-        _fail(f"{what} (run again with --debug for the traceback)", FAILED, debug)
+        _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED, debug)
 
 
 def _usage(error: Any) -> str:
@@ -95,8 +90,7 @@ def _usage(error: Any) -> str:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    line = " ".join(message.split())
-    sys.stderr.write(f"nasseg: {line}\n")
+    sys.stderr.write(f"nasseg: {shortened(message)}\n")
     sys.stderr.flush()
     if code == INTERRUPTED:
         os._exit(code)  # threads of libraries must not delay it

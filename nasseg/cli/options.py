@@ -7,11 +7,12 @@ import os
 import re
 import sys
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Annotated
 
 import typer
-import yaml
 
+from nasseg.foreign import read_yaml
 from nasseg.planning.options import SearchOptions
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -21,14 +22,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """Take the options in a YAML file as defaults, which the command line overrides."""
     if path is None:
         return None
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; --config takes a YAML file of options") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; --config takes a YAML file of options") from None
+    values = read_yaml(path, "--config takes a YAML file of options")
     if not isinstance(values or {}, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, but must hold lines such as seed: 1")
     by_option = {
@@ -40,7 +34,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     given = {str(name).replace("_", "-"): value for name, value in (values or {}).items()}
     for name in given:
         if name not in by_option:
-            raise ValueError(f"{path}: unknown option {name!r}; known: {', '.join(sorted(by_option))}")
+            raise ValueError(f"{path}: unknown option {short_repr(name)}; known: {', '.join(sorted(by_option))}")
     defaults = {by_option[name]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return path

@@ -74,13 +74,17 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
         for node in architecture.ordered
         if node.name in needed or isinstance(node.op, Input)
     )
+    by_stage: dict[str, list[NodeCost]] = {}
+    for node in nodes:
+        if node.inputs:  # inputs cost nothing
+            by_stage.setdefault(_stage(node), []).append(node)
     stages = {
         stage: StageCost(
-            params=sum(node.params for node in nodes if _stage(node) == stage),
-            weights=sum(node.weights for node in nodes if _stage(node) == stage),
-            madds=sum(node.madds for node in nodes if _stage(node) == stage),
+            params=sum(node.params for node in own),
+            weights=sum(node.weights for node in own),
+            madds=sum(node.madds for node in own),
         )
-        for stage in dict.fromkeys(_stage(node) for node in nodes if node.inputs)
+        for stage, own in by_stage.items()
     }
     return Description(
         name=architecture.name,

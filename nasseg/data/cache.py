@@ -8,21 +8,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt
 from torch import Tensor
 
 from nasseg.data.batches import Batch, seeded, shuffled
+from nasseg.foreign import damaged, read_json
 
 STORED_BYTES = 2
 """Of a feature, which is stored in half precision."""
 
 _INDEX = "index.json"
 _MASKS = "<masks>"  # no name that a node can have
+
+
+class _Index(BaseModel):
+    """The content of a cache: `shapes` of a sample's features by node name, and of its mask."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: dict[str, JsonValue]
+    views: PositiveInt
+    samples: PositiveInt
+    shapes: dict[str, tuple[PositiveInt, ...]]
 
 
 class CacheWriter:
@@ -71,27 +84,28 @@ class CacheWriter:
             file.flush()
             os.fsync(file.fileno())
         views, samples = len(self._samples_by_view), self._samples_by_view[0]
-        index = {"key": dict(key), "views": views, "samples": samples, "shapes": self._shapes}
-        (self._folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        index = _Index(key=dict(key), views=views, samples=samples, shapes=self._shapes)
+        (self._folder / _INDEX).write_text(index.model_dump_json(), encoding="utf-8")
 
 
 class FeatureCache:
     """Read-only arrays in files, mapped into memory: processes that open the same cache share its pages."""
 
     def __init__(self, folder: Path) -> None:
-        index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         self.folder = folder
-        self.views: int = index["views"]
-        self.samples: int = index["samples"]
-        self._arrays: dict[str, NDArray[np.generic]] = {
-            name: np.memmap(
-                folder / _file(number),
-                np.uint8 if name == _MASKS else np.float16,
-                mode="r",
-                shape=(self.views, self.samples, *shape),
-            )
-            for number, (name, shape) in enumerate(index["shapes"].items())
-        }
+        with damaged(folder, "remove it, and the features are computed again"):
+            index = _Index.model_validate(read_json(folder / _INDEX, "features are incomplete"))
+            self.views, self.samples = index.views, index.samples
+            self._arrays: dict[str, NDArray[np.generic]] = {
+                name: np.memmap(
+                    folder / _file(number),
+                    np.uint8 if name == _MASKS else np.float16,
+                    mode="r",
+                    shape=(self.views, self.samples, *shape),
+                )
+                for number, (name, shape) in enumerate(index.shapes.items())
+            }
+            self._arrays[_MASKS]
 
     @classmethod
     def open_or_build(

@@ -8,8 +8,10 @@ splits/SPLIT.txt                      optional: lines FOLDER/NAME that make furt
 
 import hashlib
 import struct
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -20,17 +22,21 @@ from torch import Tensor
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.errors import one_line
+from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_SIDE, MAX_TEXT_BYTES, read_bytes, read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")
+"""That Pillow may find in an image file, whatever its name: others run further programs, such as Ghostscript."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked by `check_image_size`
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Description(BaseModel):
     """The content of `dataset.json`."""
 
-    name: str = ""
-    classes: tuple[str, ...] = Field(min_length=1, max_length=255)
-    palette: tuple[tuple[Level, Level, Level], ...]
+    name: str = Field(default="", max_length=100)
+    classes: tuple[Annotated[str, Field(max_length=100)], ...] = Field(min_length=1, max_length=255)
+    palette: tuple[tuple[Level, Level, Level], ...] = Field(max_length=255)
     ignore_index: Level
 
     @model_validator(mode="after")
@@ -82,15 +88,17 @@ class FolderDataset(Dataset):
             return list(self._pairs(split).values())
         pairs: dict[str, dict[str, _Item]] = {}
         items = []
-        for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_read_lines(listing), start=1):
             name = line.strip()
             if not name:
                 continue
             folder = name.rpartition("/")[0]
+            if folder.startswith("/") or ".." in folder.split("/"):
+                raise DataError(f"{listing} line {number}: {short_repr(name)} leads out of {self.root / 'images'}")
             if folder not in pairs:
                 pairs[folder] = self._pairs(folder) if folder else {}
             if name not in pairs[folder]:
-                where = f"{listing} line {number}: {name!r}"
+                where = f"{listing} line {number}: {short_repr(name)}"
                 raise DataError(f"{where} is not an image in {self.root / 'images'}; give FOLDER/NAME without suffix")
             items.append(pairs[folder][name])
         return items
@@ -169,20 +177,46 @@ def read_image(path: Path) -> Tensor:
 
 def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Read the pixels of an image file, (H, W) or (H, W, channels)."""
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file, but must be an image")
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
+            check_image_size(path, *file.size)
             return np.array(file.convert(mode) if mode else file)
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image") from None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable image ({' or '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, struct.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _read_description(path: Path) -> _Description:
+def check_image_size(path: Path, width: int, height: int) -> None:
+    """Raise `DataError` for an image too large to be decoded, by what its header says."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{path} is {height}x{width}, but must have at most {MAX_IMAGE_PIXELS:,} pixels, and {MAX_SIDE:,} per side"
+        )
+
+
+def _read_lines(path: Path) -> list[str]:
     try:
-        return _Description.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        content = '{"classes": [...], "palette": [[r, g, b], ...], "ignore_index": 255}'
-        raise DataError(f"{path} is missing: it must hold {content}") from None
+        return read_bytes(path, MAX_TEXT_BYTES, "list FOLDER/NAME lines").decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: byte {error.start}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def _read_description(path: Path) -> _Description:
+    content = '{"classes": [...], "palette": [[r, g, b], ...], "ignore_index": 255}'
+    if not path.exists():
+        raise DataError(f"{path} is missing: it must hold {content}")
+    try:
+        return _Description.model_validate(read_json(path, f"it must hold {content}"))
     except ValidationError as error:
         raise DataError(one_line(error, str(path))) from error
+    except ValueError as error:
+        raise DataError(str(error)) from None

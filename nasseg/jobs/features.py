@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -16,10 +15,12 @@ from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split
 from nasseg.data.augment import normalise
 from nasseg.data.batches import seeded
 from nasseg.data.cache import STORED_BYTES
+from nasseg.foreign import damaged
 from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import EVALUATION_BATCH
 from nasseg.network import Network
 from nasseg.run_folder import FEATURES_FOLDER, require_disk, trained_model
+from nasseg.train.checkpoint import load_safetensors
 from nasseg.train.device import autocast, place
 
 Part = Literal["train", "val"]
@@ -81,9 +82,11 @@ class SharedFeatures:
         """The trained reference's layers up to the end of the shared stage, and the hash of their weights."""
         problem = self._context.problem
         architecture = problem.architecture(next(iter(problem.references.values())))
-        weights = safetensors.torch.load_file(self.trained_reference)
+        file = self.trained_reference
+        weights = load_safetensors(file, "search again in another folder")
         network = Network(architecture.cut(self._stage)[0])
-        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        with damaged(file, "search again in another folder"):
+            network.load_state_dict({name: weights[name] for name in network.state_dict()})
         digest = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())

@@ -12,7 +12,7 @@ from nasseg.jobs.features import SharedFeatures
 from nasseg.network import Network
 from nasseg.planning.job import Candidate, Job, Outcome
 from nasseg.run_folder import INHERITED_WEIGHTS_FOLDER, proxy_checkpoint
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import seeded_network
 from nasseg.train.metrics import Metrics
@@ -46,7 +46,7 @@ class Proxy:
         trainers = [self._trainer(candidate, job.seed) for candidate in job.candidates]
         if start_step:
             for trainer, checkpoint in zip(trainers, checkpoints, strict=True):
-                trainer.load_state_dict(load_checkpoint(checkpoint, self._context.problem.device))
+                restore(trainer, checkpoint, self._context.problem.device)
         alive = list(trainers)
         batches = self._context.until_stopped(self.training_batches(job.seed, start_step))
         for _ in range(start_step, job.stop_step):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Channels, OutChannelsOp, Pair, as_pair
+from nasseg.ops.base import Channels, OutChannelsOp, Pair, Step, as_pair
 from nasseg.ops.depthwise import convolve
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
 
@@ -20,8 +20,7 @@ def _odd(kernel: int) -> int:
 
 Kernel = Annotated[int, Field(ge=1, le=64)]
 OddKernel = Annotated[Kernel, AfterValidator(_odd)]
-Stride = Annotated[int, Field(ge=1)]
-Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+Rate = Annotated[tuple[Step, Step], BeforeValidator(as_pair)]
 
 
 Padding = Literal["centred", "tensorflow"]
@@ -77,7 +76,7 @@ class Conv(OutChannelsOp):
     later: ClassVar[frozenset[str]] = frozenset({"padding"})
     out_channels: Channels
     kernel: OddKernel = 3
-    stride: Stride = 1
+    stride: Step = 1
     rate: Rate = (1, 1)
     groups: Channels = 1
     bias: bool = False
@@ -143,7 +142,7 @@ class SeparableConv(OutChannelsOp):
 
     op: Literal["separable_conv"] = "separable_conv"
     kernel: OddKernel = 3
-    stride: Stride = 1
+    stride: Step = 1
     rate: Rate = (1, 1)
     norm: NormName = "batch"
     activation: ActivationName = "relu"
@@ -178,7 +177,7 @@ class TransposedConv(OutChannelsOp):
     op: Literal["transposed_conv"] = "transposed_conv"
     arity: ClassVar[tuple[int, int | None]] = (1, 2)
     kernel: Kernel = 2
-    stride: Stride = 2
+    stride: Step = 2
     bias: bool = False
     norm: NormName = "none"
     activation: ActivationName = "none"

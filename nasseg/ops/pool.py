@@ -8,16 +8,17 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op, OutChannelsOp, as_pair
-from nasseg.ops.conv import Kernel, Stride, conv1x1
+from nasseg.ops.base import Op, OutChannelsOp, Step, as_pair
+from nasseg.ops.conv import Kernel, conv1x1
 from nasseg.ops.layers import BatchNorm, bilinear
 
-Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+Cells = Annotated[int, Field(ge=1, le=64)]
+Grid = Annotated[tuple[Cells, Cells], BeforeValidator(as_pair)]
 
 
 class _Pool(Op):
     kernel: Kernel = 3
-    stride: Stride = 1
+    stride: Step = 1
 
     @model_validator(mode="after")
     def _even_windows_tile(self) -> "_Pool":

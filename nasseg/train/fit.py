@@ -11,7 +11,7 @@ import torch
 from nasseg.data import Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer, TrainLog
 
@@ -47,7 +47,7 @@ def fit(
     """
     trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
     if checkpoint is not None and checkpoint.exists():
-        trainer.load_state_dict(load_checkpoint(checkpoint, device))
+        restore(trainer, checkpoint, device)
     batches = training_batches(split, recipe.augment, recipe.batch_size, seed, trainer.step, device, workers)
     saved = time.monotonic()
 

@@ -127,7 +127,9 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
-        self.step = state["step"]
+        if not 0 <= state["step"] <= self.total_steps:
+            raise ValueError(f"step is {state['step']}, but must be from 0 to {self.total_steps}")
+        self.step = int(state["step"])
         self.network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -19,7 +19,7 @@ from nasseg.graph import write_atomically
 from nasseg.space.relaxation import Relaxable, Relaxation, RelaxationOptions
 from nasseg.space.space import C, Choice
 from nasseg.space.weighted_graph import WeightedGraph
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
 from nasseg.train.fit import SAVE_EVERY_SECONDS, Stopped
 from nasseg.train.losses import cross_entropy
@@ -200,7 +200,7 @@ def fit_relaxation(
     whole or not at all. `on_step` may raise `Stopped`; the state is then saved.
     """
     if checkpoint.exists():
-        trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
+        restore(trainer, checkpoint, trainer.device)
     saved, shown = time.monotonic(), -math.inf
 
     def show() -> None:

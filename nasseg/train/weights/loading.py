@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import NamedTuple
 from urllib.error import URLError
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nasseg.network import Network
-from nasseg.train.checkpoint import load_checkpoint
+from nasseg.train.checkpoint import load_checkpoint, load_safetensors
 from nasseg.train.weights.remapping import OtherBackbone, remapped
 
 BACKBONE = "backbone."
@@ -100,16 +99,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; correct the path, or use 'imagenet'")
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error}); fetch it again") from error
+        return load_safetensors(path, "fetch it again")
     content: object = load_checkpoint(path)
     for key in ("state_dict", "model", "network"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no named tensors; give one saved from a state_dict()")
+    for name, tensor in content.items():
+        if (
+            not isinstance(name, str)
+            or tensor.layout != torch.strided
+            or tensor.nbytes > tensor.untyped_storage().nbytes()
+        ):
+            raise ValueError(f"{path}: {short_repr(name)} is no plain tensor; give one saved from a state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
