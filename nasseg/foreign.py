@@ -35,7 +35,7 @@ MAX_NODES = 25_000
 MAX_INPUTS = 100_000
 """Of all nodes of a network together."""
 MAX_NAME = 200
-"""Characters of a node's name."""
+"""Characters of a node's name, or of a folder's in a list of images."""
 MAX_CHANNELS = 1 << 16
 MAX_STEP = 1024
 """Pixels of a stride or an atrous rate."""
@@ -46,7 +46,7 @@ MAX_REFINED = 400_000
 MAX_MAP_VALUES = 1 << 30
 """Of one map of a trained model on an image of 512×1024 pixels."""
 
-MAX_SIDE, MAX_IMAGE_PIXELS = 1 << 16, 1 << 26
+MAX_SIDE, MAX_IMAGE_PIXELS = 1 << 16, 40_000_000
 """Of an image: its height or width, and its pixels."""
 
 
@@ -189,7 +189,7 @@ class _Loader(yaml.SafeLoader):
         if self._depth >= MAX_NESTING:
             raise yaml.composer.ComposerError(None, None, f"nested over {MAX_NESTING} deep", event.start_mark)
         self._depth += 1
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 

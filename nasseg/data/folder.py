@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.errors import one_line
-from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_SIDE, MAX_TEXT_BYTES, read_bytes, read_json
+from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_NAME, MAX_SIDE, MAX_TEXT_BYTES, read_bytes, read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")
@@ -96,7 +96,7 @@ class FolderDataset(Dataset):
             if folder.startswith("/") or ".." in folder.split("/"):
                 raise DataError(f"{listing} line {number}: {short_repr(name)} leads out of {self.root / 'images'}")
             if folder not in pairs:
-                pairs[folder] = self._pairs(folder) if folder else {}
+                pairs[folder] = self._pairs(folder) if folder and len(folder) <= MAX_NAME else {}
             if name not in pairs[folder]:
                 where = f"{listing} line {number}: {short_repr(name)}"
                 raise DataError(f"{where} is not an image in {self.root / 'images'}; give FOLDER/NAME without suffix")
@@ -189,6 +189,8 @@ def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[
         raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
     except DataError:
         raise
+    except MemoryError:
+        raise DataError(f"{path} does not fit into memory; make it smaller") from None
     except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, struct.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

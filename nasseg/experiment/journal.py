@@ -1,4 +1,4 @@
-"""The journal file of a search's record: Optuna's format, read line by line within limits, as it may be someone else's."""
+"""The journal file of a search's record, in Optuna's format, read within limits, as it may be someone else's."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Journal(JournalFileBackend):
     _held: list[dict[str, Any]] | None = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write entries, or keep them until the block of `at_once` ends."""
         if self._held is not None:
             self._held += logs
             return

@@ -37,18 +37,18 @@ class PlannerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rungs: tuple[int, ...] = Field(min_length=1)
+    rungs: tuple[int, ...] = Field(min_length=1, max_length=20)
     full_steps: int = Field(gt=0)
     reduction: int = Field(default=3, ge=2)
     candidates: int | None = Field(default=None, gt=0)
-    finalists: int = Field(default=3, ge=0)
-    seeds: int = Field(default=2, ge=1)
+    finalists: int = Field(default=3, ge=0, le=10_000)
+    seeds: int = Field(default=2, ge=1, le=1000)
     proxy_share: float = Field(default=0.6, ge=0, le=1)
-    candidates_per_job: int = Field(default=1, ge=1)
-    relaxations: int = Field(default=0, ge=0)
+    candidates_per_job: int = Field(default=1, ge=1, le=10_000)
+    relaxations: int = Field(default=0, ge=0, le=1000)
     relax_steps: int = Field(default=0, ge=0)
     relax_share: float = Field(default=1.0, ge=0, le=1)
-    concurrency: int = Field(default=1, ge=1)
+    concurrency: int = Field(default=1, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,9 +67,9 @@ class Plan(PlannerSettings):
 
     image_scale: Annotated[float, Field(gt=0, le=1)]
     expected_candidates: int | None = None
-    views: int
-    label_stride: int = 4
-    threads: int
+    views: int = Field(ge=1, le=1000)
+    label_stride: int = Field(default=4, ge=1, le=64)
+    threads: int = Field(ge=1, le=1000)
     gpus_per_trial: float = 0.0
     proxy_recipe: Recipe
     full_recipe: Recipe
