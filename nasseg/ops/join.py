@@ -193,7 +193,7 @@ class _Resize(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:] if reference is None else reference.shape[-2:]
-        size = (ceil(height * self.factor), ceil(width * self.factor))
+        size = (height, width) if self.factor == 1 else (ceil(height * self.factor), ceil(width * self.factor))
         return bilinear(x, size) if self.mode == "bilinear" else F.interpolate(x, size=size, mode="nearest")
 
 
