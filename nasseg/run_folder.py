@@ -44,6 +44,9 @@ RELAXATION_FOLDER = "relaxation"
 ARCHITECTURE_FILE = "architecture.json"
 CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"
+HISTORY_FILE = "validations.json"
+BEST_MODEL_FILE = "best.safetensors"
+"""Of a retraining, the state that scored highest on the validation split; `MODEL_FILE` holds the last one."""
 
 Config = TypeVar("Config", bound=BaseModel)
 

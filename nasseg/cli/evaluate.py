@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json, say_threads
-
-if TYPE_CHECKING:
-    from nasseg.train.metrics import Metrics
 
 Model = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
 
@@ -29,8 +25,10 @@ def evaluate(
 ) -> None:
     """Score a trained model: mIoU, boundary IoU, pixel accuracy, IoU of every class."""
     import torch
+    from rich.console import Console
 
     from nasseg.data import evaluation_batches, open_dataset
+    from nasseg.report.scores import score_table
     from nasseg.train.device import choose_device, threads_for
     from nasseg.train.evaluate import evaluate as score
     from nasseg.train.model import load_model
@@ -56,16 +54,6 @@ def evaluate(
         measured = {"data": dataset.spec, "split": split, "images": len(part), "classes": classes}
         print_json({"model": str(model), **measured, **metrics.model_dump(mode="json")})
     else:
-        _print_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics)
-
-
-def _print_table(title: str, classes: Sequence[str], metrics: Metrics) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("class", "IoU", "boundary IoU", title=title)
-    for name, iou, edge in zip(classes, metrics.class_iou, metrics.class_boundary_iou or (), strict=True):
-        table.add_row(name, "–" if iou is None else f"{iou:.4f}", "–" if edge is None else f"{edge:.4f}")
-    table.add_row("[bold]mean", f"[bold]{metrics.miou:.4f}", f"[bold]{metrics.boundary_miou or 0:.4f}")
-    Console().print(table)
-    Console().print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")
+        console = Console()
+        console.print(score_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics))
+        console.print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")

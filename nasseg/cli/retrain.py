@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from nasseg.cli.options import (
     say,
     say_threads,
 )
+
+if TYPE_CHECKING:
+    from nasseg.train.metrics import Metrics
+    from nasseg.train.retrain import Retraining
+    from nasseg.train.retraining.history import Validation
 
 
 def retrain(
@@ -48,6 +53,9 @@ def retrain(
         bool | None,
         typer.Option("--detail-head/--no-detail-head", help="Also train STDC's detail head; the model has none."),
     ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps between two validations; a tenth of the run if not given.", min=1)
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Workers = 0,
@@ -57,9 +65,10 @@ def retrain(
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
     from nasseg.report.retrain import RetrainReporter
-    from nasseg.run_folder import MODEL_FILE, claimed, to_resume
+    from nasseg.run_folder import claimed, to_resume
     from nasseg.train.fit import Stopped
     from nasseg.train.retrain import Retraining
+    from nasseg.train.retraining.history import History
 
     changes = {
         "steps": steps,
@@ -86,26 +95,64 @@ def retrain(
             device=device,
             seed=seed,
             workers=workers,
+            validate_every=validate_every,
             space=space,
         )
         context.with_resource(claimed(training.folder))
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")
-    used = training.config.recipe
-    say(
-        f"{training.architecture.name} on {training.config.data} ({len(training.train)} images), "
-        f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on {training.device}"
-    )
-    if training.device.type == "cpu":
-        say_threads(training.config.threads)
+    _announce(training, is_random=weights is None and not resume and training.config.weights is None)
     stop = stop_on_interrupt()
     try:
         with RetrainReporter(training, stop) as reporter:
-            metrics = training.run(reporter.step, reporter.score)
+            metrics = training.run(reporter)
     except Stopped:
         say(f"stopped; the state is saved. Continue with:\n  nasseg retrain {arch} --resume --out {training.folder}")
         raise typer.Exit(INTERRUPTED) from None
+    best = History.load(training.folder).best
     if as_json:
-        print_json({"folder": str(training.folder), "steps": used.steps, **metrics.model_dump(mode="json")})
+        last = {"folder": str(training.folder), "steps": training.config.recipe.steps}
+        print_json({**last, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
     else:
-        say(f"mIoU {metrics.miou:.4f} on {training.config.val_split}; the model is {training.folder / MODEL_FILE}")
+        _conclude(training, metrics, best)
+
+
+def _announce(training: Retraining, is_random: bool) -> None:
+    """Say what is about to be trained, on what, and how often it is scored; warn of a random backbone."""
+    from nasseg.train.detail_head import BACKBONE
+
+    config, architecture = training.config, training.architecture
+    used = config.recipe
+    if is_random and any(node.stage == BACKBONE for node in architecture.nodes):
+        say("warning: the backbone starts from random weights; --weights imagenet|FILE gives pretrained ones")
+    say(
+        f"{architecture.name} on {config.data} ({len(training.train)} images), "
+        f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on {training.device}"
+    )
+    count = config.validations_after(0)
+    say(
+        f"validation on {len(training.val)} images of {config.val_split} every {config.interval} steps, {count} in all "
+        "(--validate-every)"
+    )
+    if training.device.type == "cpu":
+        say_threads(config.threads)
+
+
+def _conclude(training: Retraining, metrics: Metrics, best: Validation | None) -> None:
+    """Print the IoU of every class, the files of the last and the best model, and the command to go on with."""
+    from rich.console import Console
+
+    from nasseg.report.scores import score_table
+    from nasseg.run_folder import BEST_MODEL_FILE, MODEL_FILE
+
+    config, folder, dataset = training.config, training.folder, training.dataset
+    title = f"{config.val_split}: {len(training.val)} images"
+    Console(stderr=True).print(score_table(title, dataset.classes, metrics))
+    say(f"mIoU {metrics.miou:.4f} on {config.val_split} at the end: {folder / MODEL_FILE}")
+    model = folder
+    if best is not None and best.miou > metrics.miou:
+        model = folder / BEST_MODEL_FILE
+        say(f"mIoU {best.miou:.4f} at step {best.step}, the best: {model}")
+    seen = {*config.train_split.split("+"), *config.val_split.split("+")}
+    split = "test" if "test" in dataset.splits() and "test" not in seen else config.val_split
+    say(f"next:\n  nasseg evaluate {model} --split {split}\n  nasseg predict {model} IMAGE --out predicted")

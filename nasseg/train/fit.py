@@ -17,9 +17,12 @@ from nasseg.train.trainer import Trainer, TrainLog
 
 SAVE_EVERY_SECONDS = 60.0
 
+OnStep = Callable[[Trainer, float, float], object]
+"""Takes the trainer, the loss of the step that it took and its learning rate."""
+
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """A request, raised by an `on_step`, to stop training between two steps."""
+    """A request to stop, raised between two steps or while the network is scored."""
 
 
 def seeded_network(architecture: Architecture, seed: int) -> Network:
@@ -29,6 +32,53 @@ def seeded_network(architecture: Architecture, seed: int) -> Network:
         return Network(architecture)
 
 
+class Fitting:
+    """A training of `network` on `split` by a recipe, which a checkpoint continues exactly.
+
+    A run that finds the file `checkpoint` resumes from it, and saves its state there from time to time.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        split: Split,
+        *,
+        device: torch.device,
+        seed: int,
+        workers: int = 0,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
+        if checkpoint is not None and checkpoint.exists():
+            restore(self.trainer, checkpoint, device)
+        self._batches = training_batches(
+            split, recipe.augment, recipe.batch_size, seed, self.trainer.step, device, workers
+        )
+        self._checkpoint, self._saved = checkpoint, time.monotonic()
+
+    def run(self, until_step: int, on_step: OnStep | None = None) -> TrainLog:
+        """Train until `step` is `until_step`. `on_step` may raise `Stopped`; the state is then saved."""
+
+        def after_step(step: int, loss: float, learning_rate: float) -> None:
+            if on_step is not None:
+                on_step(self.trainer, loss, learning_rate)
+            if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+                self.save()
+
+        try:
+            return self.trainer.run(self._batches, until_step, after_step)
+        except Stopped:
+            self.save()
+            raise
+
+    def save(self) -> None:
+        """Save the state, if there is a file for it."""
+        if self._checkpoint is not None:
+            save_checkpoint(self._checkpoint, self.trainer.state_dict())
+        self._saved = time.monotonic()
+
+
 def fit(
     network: Network,
     recipe: Recipe,
@@ -36,33 +86,10 @@ def fit(
     *,
     device: torch.device,
     seed: int,
-    workers: int = 0,
     checkpoint: Path | None = None,
-    on_step: Callable[[Trainer, float, float], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Trainer, TrainLog]:
-    """Train `network` on `split` for `recipe.steps` steps.
-
-    With `checkpoint`, the state is saved there from time to time and when `on_step` raises `Stopped`, and a run that
-    finds the file resumes from it exactly. `on_step` takes the trainer, the step's loss and its learning rate.
-    """
-    trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
-    if checkpoint is not None and checkpoint.exists():
-        restore(trainer, checkpoint, device)
-    batches = training_batches(split, recipe.augment, recipe.batch_size, seed, trainer.step, device, workers)
-    saved = time.monotonic()
-
-    def after_step(step: int, loss: float, learning_rate: float) -> None:
-        nonlocal saved
-        if on_step is not None:
-            on_step(trainer, loss, learning_rate)
-        if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            save_checkpoint(checkpoint, trainer.state_dict())
-            saved = time.monotonic()
-
-    try:
-        log = trainer.run(batches, recipe.steps, after_step)
-    except Stopped:
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, trainer.state_dict())
-        raise
-    return trainer, log
+    """Train `network` on `split` for `recipe.steps` steps, as a `Fitting` does."""
+    fitting = Fitting(network, recipe, split, device=device, seed=seed, checkpoint=checkpoint)
+    log = fitting.run(recipe.steps, on_step)
+    return fitting.trainer, log

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg import plugins
-from nasseg.data import Dataset, Split, evaluation_batches, open_dataset
-from nasseg.errors import one_line
+from nasseg.data import Batch, evaluation_batches, open_dataset
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
 from nasseg.run_folder import (
     ARCHITECTURE_FILE,
+    BEST_MODEL_FILE,
     CHECKPOINT_FILE,
     MODEL_FILE,
     check_new,
@@ -25,35 +26,29 @@ from nasseg.run_folder import (
 from nasseg.train.detail_head import with_detail_head
 from nasseg.train.device import choose_device, threads_for
 from nasseg.train.evaluate import evaluate
-from nasseg.train.fit import fit, seeded_network
+from nasseg.train.fit import Fitting, Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
-from nasseg.train.recipe import Recipe
-from nasseg.train.recipes import OWN_RECIPES, paper_recipe
-from nasseg.train.recipes import recipe as named_recipe
+from nasseg.train.retraining.config import RetrainConfig, built_for, fitting_recipe
+from nasseg.train.retraining.history import History
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import WeightsReport, load_pretrained
 
 EVALUATION_BATCH = 4
-SCORES_IN_A_RUN = 10
 
 
-class RetrainConfig(BaseModel):
-    """The resolved options of a retraining run: the content of its `config.yaml`."""
+class Watcher(Protocol):
+    """What follows a retraining; its methods may raise `Stopped`, all but `score`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
+        """Take the loss of the step that the trainer took, and the backbone's learning rate."""
 
-    data: str
-    train_split: str
-    val_split: str
-    weights: str | None
-    recipe: Recipe
-    device: str
-    seed: int
-    workers: int
-    threads: int | None = None
-    """Threads of the processor; older runs leave it to PyTorch."""
+    def validating(self, images: int) -> None:
+        """Take the number of images scored so far in a validation that goes on."""
+
+    def score(self, step: int, metrics: Metrics, history: History) -> None:
+        """Take the scores after `step`, and those of all validations."""
 
 
 class Retraining:
@@ -82,6 +77,7 @@ class Retraining:
         device: str,
         seed: int,
         workers: int,
+        validate_every: int | None = None,
         space: str | None = None,
     ) -> Retraining:
         """Resolve the options against the architecture's file, check them, and make the run folder.
@@ -99,7 +95,7 @@ class Retraining:
         known = Provenance.read(architecture)
         dataset = open_dataset(data or (known.data.spec if known else "streets"))
         own = known.data if known and known.data.spec == dataset.spec else None
-        architecture = _for_classes(arch, architecture, dataset, space)
+        architecture = built_for(arch, architecture, dataset, space)
         if weights is None and known is not None:
             weights = known.weights
         train_split = train_split or (own.train_split if own else "train")
@@ -108,11 +104,12 @@ class Retraining:
             train_split=train_split,
             val_split=val_split or (own.val_split if own else "val"),
             weights=None if weights == "none" else weights,
-            recipe=_recipe(recipe, architecture.name, dataset.split(train_split), changes),
+            recipe=fitting_recipe(recipe, architecture.name, dataset.split(train_split), changes),
             device=device,
             seed=seed,
             workers=workers,
             threads=threads_for(choose_device(device)),
+            validate_every=validate_every,
         )
         retraining = cls(architecture, config, folder)
         retraining.train.check()
@@ -133,48 +130,68 @@ class Retraining:
             raise ValueError(f"{folder} is already finished; use its {MODEL_FILE}, or train again with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
-    def run(
-        self, on_step: Callable[[Trainer, float, float], object], on_score: Callable[[int, Trainer, Metrics], object]
-    ) -> Metrics:
-        """Train to the end, score regularly on the validation split, and write the model file.
+    def run(self, watcher: Watcher) -> Metrics:
+        """Train to the end, score regularly on the validation split, and write the best and the last model.
 
-        `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` if the loss is not finite.
+        The watcher may raise `Stopped`; the state is then saved. Returns the scores of the last model. Raises
+        `ValueError` if the loss is not finite.
         """
-        recipe = self.config.recipe
-        if self.config.threads is not None:
-            torch.set_num_threads(self.config.threads)
-        every = max(1, recipe.steps // SCORES_IN_A_RUN)
-
-        def after_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
-            on_step(trainer, loss, learning_rate)
-            if trainer.step % every == 0 and trainer.step < recipe.steps:
-                on_score(trainer.step, trainer, self.score(trainer))
-
-        trainer, log = fit(
+        config, recipe = self.config, self.config.recipe
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        fitting = Fitting(
             self.network(),
             recipe,
             self.train,
             device=self.device,
-            seed=self.config.seed,
-            workers=self.config.workers,
+            seed=config.seed,
+            workers=config.workers,
             checkpoint=self.folder / CHECKPOINT_FILE,
-            on_step=after_step,
         )
-        if log.status == "nonfinite":
-            raise ValueError(
-                f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
-            )
-        metrics = self.score(trainer)
-        on_score(trainer.step, trainer, metrics)
-        save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(metrics))
+        trainer, metrics = fitting.trainer, None
+        history = History.load(self.folder).until(trainer.step)
+        while True:
+            if config.validates_at(trainer.step) and not history.has(trainer.step):
+                try:
+                    metrics = self.score(trainer, watcher)
+                except Stopped:
+                    fitting.save()
+                    raise
+                history = self._keep(history, trainer, metrics)
+                watcher.score(trainer.step, metrics, history)
+            if trainer.step == recipe.steps:
+                break
+            log = fitting.run(config.next_validation(trainer.step), watcher.step)
+            if log.status == "nonfinite":
+                raise ValueError(
+                    f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
+                )
+        metrics = metrics or self.score(trainer, watcher)
+        save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
         (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return metrics
 
-    def score(self, trainer: Trainer) -> Metrics:
+    def score(self, trainer: Trainer, watcher: Watcher) -> Metrics:
         """Score the averaged network on the validation split."""
-        batches = (b for b, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers))
+
+        def batches() -> Iterator[Batch]:
+            done = 0
+            for batch, names in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers):
+                watcher.validating(done)
+                yield batch
+                done += len(names)
+
         classes = len(self.dataset.classes)
-        return evaluate(trainer.ema_network(), batches, classes, self.dataset.ignore_index, self.device)
+        return evaluate(trainer.ema_network(), batches(), classes, self.dataset.ignore_index, self.device)
+
+    def _keep(self, history: History, trainer: Trainer, metrics: Metrics) -> History:
+        """Write down a score and, if none before was as high, its model; return the history with it."""
+        earlier = history.best
+        if earlier is None or metrics.miou > earlier.miou:
+            save_model(self.folder / BEST_MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
+        history = history.adding(trainer.step, metrics.miou)
+        history.save(self.folder)
+        return history
 
     def network(self) -> Network:
         """The network that the training starts from: with pretrained weights if there are any, else random."""
@@ -183,46 +200,20 @@ class Retraining:
             self.weights_report = load_pretrained(network, self.config.weights)
         return network
 
-    def _provenance(self, metrics: Metrics) -> Provenance:
+    @cached_property
+    def _data_info(self) -> DataInfo:
+        splits = self.config.train_split, self.config.val_split
+        return DataInfo.of(self.dataset, *splits, self.train.typical_size())
+
+    def _provenance(self, trainer: Trainer, metrics: Metrics) -> Provenance:
         config = self.config
         known = Provenance.read(self.architecture)
         return Provenance(
-            data=DataInfo.of(self.dataset, config.train_split, config.val_split, self.train.typical_size()),
+            data=self._data_info,
             weights=config.weights,
-            budget=f"{config.recipe.steps} steps",
+            budget=f"{trainer.step} steps",
             seed=config.seed,
             miou={**(known.miou if known else {}), f"retrained, {config.val_split}": metrics.miou},
             latency=known.latency if known else None,
             versions=versions(),
         )
-
-
-def _for_classes(arch: str, architecture: Architecture, dataset: Dataset, named_by_user: str | None) -> Architecture:
-    """Build the architecture for the data's classes: a name directly, a file from its choice."""
-    classes = len(dataset.classes)
-    if architecture.classes == classes:
-        return architecture
-    if not plugins.is_file(arch):
-        return plugins.architecture(arch, classes)
-    if architecture.space is None or architecture.choice is None:
-        raise ValueError(
-            f"{arch} has logits for {architecture.classes} classes, but {dataset.spec} has {classes}; give an "
-            "architecture made for this data, or a baseline's name"
-        )
-    space = plugins.space(architecture.space, named_by_user=named_by_user, where=arch)
-    rebuilt = space.architecture(space.parse(architecture.choice), classes)
-    return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
-
-
-def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, object]) -> Recipe:
-    """Make the named recipe, its crop no larger than a typical image rounded up to whole strides of 32 pixels."""
-    height, width = train.typical_size()
-    try:
-        made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
-    except ValidationError as error:
-        raise ValueError(one_line(error, "recipe")) from None
-    if "crop" in changes:
-        return made
-    fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
-    crop = fitting if name in OWN_RECIPES else tuple(map(min, made.crop, fitting))
-    return Recipe.model_validate({**made.model_dump(), "crop": crop})

@@ -35,7 +35,8 @@ def test_retrain_then_evaluate_then_predict(
     assert (trained["folder"], trained["steps"]) == (str(run), 3)
     assert "3 steps of 2 crops 32x64" in done.err
     assert "computing with 1 thread on 5 cores\n" in done.err
-    assert {"config.yaml", "architecture.json", "model.safetensors", "metrics.json", "tensorboard"} == set(
+    models = {"model.safetensors", "best.safetensors"}
+    assert models | {"config.yaml", "architecture.json", "metrics.json", "validations.json", "tensorboard"} == set(
         os.listdir(run)
     )
 
@@ -66,6 +67,30 @@ def test_a_run_folder_is_named_by_itself(
     assert (done.code, done.out) == (0, "")
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("retrain-")
+
+
+def test_the_end_tells_every_class_the_best_model_and_what_is_next(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--validate-every", 2, "--out", run)
+    assert "validation on 3 images of val every 2 steps, 2 in all (--validate-every)\n" in done.err
+    assert all(name in done.err for name in open_dataset(DATA).classes)
+    assert f"at the end: {run / 'model.safetensors'}\n" in done.err
+    assert "next:\n  nasseg evaluate " in done.err
+    command = next(line for line in done.err.splitlines() if line.startswith("  nasseg evaluate ")).split()
+    assert command[-2:] == ["--split", "test"]
+    assert nasseg(*command[1:]).code == 0
+    history = json.loads((run / "validations.json").read_text())["validations"]
+    assert [known["step"] for known in history] == [2, 3]
+    best = max(known["miou"] for known in history)
+    assert f"{best:.4f}" in done.err
+
+
+@pytest.mark.parametrize("options", [(), ("--weights", "none")], ids=["silently", "on purpose"])
+def test_random_weights_are_warned_of_unless_they_are_wanted(
+    nasseg: Run, arch: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", tmp_path / "run", *options)
+    assert ("warning: the backbone starts from random weights; --weights" in done.err) == (options == ())
 
 
 def test_an_interrupted_training_says_how_it_goes_on(
