@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json, say_threads
+from nasseg.cli.options import Config, Data, Device, Json, Readers, parse_numbers, print_json, say_threads
 
 Model = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
 
@@ -19,7 +19,7 @@ def evaluate(
     scales: Annotated[str, typer.Option(help="Image scales whose predictions are averaged, like 0.5,1,2.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     device: Device = "auto",
-    workers: Workers = 0,
+    readers: Readers = 0,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -48,7 +48,7 @@ def evaluate(
     torch.set_num_threads(threads_for(target))
     if target.type == "cpu":
         say_threads(torch.get_num_threads())
-    batches = (batch for batch, _ in evaluation_batches(part, 4, target, workers))
+    batches = (batch for batch, _ in evaluation_batches(part, 4, target, readers))
     metrics = score(network, batches, len(classes), dataset.ignore_index, target, wanted, flip, boundary=True)
     if as_json:
         measured = {"data": dataset.spec, "split": split, "images": len(part), "classes": classes}

@@ -14,10 +14,10 @@ from nasseg.cli.options import (
     Data,
     Device,
     Json,
+    Readers,
     Seed,
     SpaceOfFile,
     Weights,
-    Workers,
     new_run_folder,
     parse_size,
     print_json,
@@ -58,15 +58,25 @@ def retrain(
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,
-    workers: Workers = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes that train together, each with a GPU if it is on GPUs.", min=1)
+    ] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster for the workers; its machines must share folders and data.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts of a batch whose gradients are added up, to save memory.", min=1)
+    ] = None,
+    readers: Readers = 0,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
     from nasseg.report.retrain import RetrainReporter
-    from nasseg.run_folder import claimed, to_resume
+    from nasseg.run_folder import METRICS_FILE, claimed, to_resume
     from nasseg.train.fit import Stopped
+    from nasseg.train.metrics import Metrics
     from nasseg.train.retrain import Retraining
     from nasseg.train.retraining.history import History
 
@@ -75,6 +85,7 @@ def retrain(
         "batch_size": batch_size,
         "crop": parse_size(crop) if crop else None,
         "learning_rate": learning_rate,
+        "accumulate": accumulate,
         "boundary_weight": boundary_weight,
         "detail_head": detail_head,
     }
@@ -95,6 +106,7 @@ def retrain(
             device=device,
             seed=seed,
             workers=workers,
+            readers=readers,
             validate_every=validate_every,
             space=space,
         )
@@ -104,11 +116,19 @@ def retrain(
     _announce(training, is_random=weights is None and not resume and training.config.weights is None)
     stop = stop_on_interrupt()
     try:
-        with RetrainReporter(training, stop) as reporter:
-            metrics = training.run(reporter)
+        if training.config.workers > 1:
+            from nasseg.jobs.runners.ray_train import retrain_on_workers
+
+            retrain_on_workers(training, RetrainReporter, address=ray_address, stop=stop, say=say)
+        else:
+            with RetrainReporter(training, stop, say) as reporter:
+                training.run(reporter)
     except Stopped:
-        say(f"stopped; the state is saved. Continue with:\n  nasseg retrain {arch} --resume --out {training.folder}")
+        command = f"nasseg retrain {arch} --resume --out {training.folder}"
+        again = f"{command} --ray-address {ray_address}" if ray_address else command
+        say(f"stopped; the state is saved. Continue with:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
+    metrics = Metrics.model_validate_json((training.folder / METRICS_FILE).read_bytes())
     best = History.load(training.folder).best
     if as_json:
         last = {"folder": str(training.folder), "steps": training.config.recipe.steps}
@@ -127,7 +147,8 @@ def _announce(training: Retraining, is_random: bool) -> None:
         say("warning: the backbone starts from random weights; --weights imagenet|FILE gives pretrained ones")
     say(
         f"{architecture.name} on {config.data} ({len(training.train)} images), "
-        f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on {training.device}"
+        f"{used.steps} steps of {used.batch_size} crops {used.crop[0]}x{used.crop[1]}, on "
+        f"{f'{config.workers} workers, ' if config.workers > 1 else ''}{training.device}"
     )
     count = config.validations_after(0)
     say(

@@ -43,13 +43,16 @@ def shuffled(items: int, batch_size: int, seed: int, start_step: int = 0) -> Ite
 
 
 class _BatchSampler:
-    """The form of `shuffled` that a `DataLoader` takes."""
+    """The form of `shuffled` that a `DataLoader` takes, of each batch one of several equal parts."""
 
-    def __init__(self, items: int, batch_size: int, seed: int, start_step: int) -> None:
+    def __init__(self, items: int, batch_size: int, seed: int, start_step: int, part: tuple[int, int]) -> None:
         self._arguments = (items, batch_size, seed, start_step)
+        number, parts = part
+        share = batch_size // parts
+        self._part = slice(number * share, (number + 1) * share)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return shuffled(*self._arguments)
+        return (batch[self._part] for batch in shuffled(*self._arguments))
 
 
 def training_batches(
@@ -60,16 +63,20 @@ def training_batches(
     start_step: int = 0,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Yield endless augmented batches of `{"image": (N, 3, h, w)}`, shuffled anew each epoch.
 
     A batch depends on `seed` and the step alone: a run resumed with `start_step` sees what an uninterrupted one would
-    have seen. `workers` processes read samples ahead; with 0, this one reads them.
+    have seen. `workers` processes read samples ahead; with 0, this one reads them. With a `part`, (number, of so many),
+    only that part of each batch is read. Raises `ValueError` if batches have no such equal parts.
     """
+    if batch_size % part[1]:
+        raise ValueError(f"batch_size is {batch_size}, but must be a multiple of the {part[1]} workers that share it")
     device = torch.device(device)
     loader = DataLoader(
         split,
-        batch_sampler=_BatchSampler(len(split), batch_size, seed, start_step),
+        batch_sampler=_BatchSampler(len(split), batch_size, seed, start_step, part),
         num_workers=workers,
         collate_fn=_as_list,
         pin_memory=device.type == "cuda",
@@ -81,7 +88,7 @@ def training_batches(
             for tensors in ([s.image for s in samples], [s.mask for s in samples])
         )
         # The order of an epoch is drawn from (seed, epoch): the 1 keeps a step's views apart from it.
-        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index)
+        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index, part)
         yield Batch({"image": views}, truth)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
 from typing_extensions import Self
 
 from nasseg.graph import write_atomically
+from nasseg.jobs.runners.dispatch import StopEvent
 from nasseg.report.live import duration_text
 from nasseg.report.tensorboard import TrainBoard
 from nasseg.run_folder import METRICS_FILE, TENSORBOARD_FOLDER
@@ -25,12 +25,14 @@ PASSES_IN_A_STEP = 3
 
 
 class RetrainReporter:
-    """A reporter on a retraining run in its folder; `stop`, once set, ends the training after the current step."""
+    """A reporter on a retraining run in its folder; `stop`, once set, ends the training after the current step.
 
-    def __init__(self, retraining: Retraining, stop: threading.Event) -> None:
-        self._retraining, self._stop = retraining, stop
+    `say` takes the lines for people.
+    """
+
+    def __init__(self, retraining: Retraining, stop: StopEvent, say: Callable[[str], object]) -> None:
+        self._retraining, self._stop, self._say = retraining, stop, say
         self._board: TrainBoard | None = None
-        self._console = Console(stderr=True)
         self._clock = _Clock(_relative_cost(retraining))
         self._printed = 0.0
 
@@ -49,7 +51,7 @@ class RetrainReporter:
         self._board_from(trainer.step).add_step(trainer.step, loss, learning_rate)
         if self._is_time_for_a_line():
             end = self._end(trainer.step)
-            self._print(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{end}")
+            self._say(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{end}")
         self._stop_if_asked()
 
     def validating(self, images: int) -> None:
@@ -57,7 +59,7 @@ class RetrainReporter:
         self._clock.validates()
         if images and self._is_time_for_a_line():
             config, of = self._retraining.config, len(self._retraining.val)
-            self._print(f"validation: {images}/{of} images of {config.val_split}")
+            self._say(f"validation: {images}/{of} images of {config.val_split}")
         self._stop_if_asked()
 
     def score(self, step: int, metrics: Metrics, history: History) -> None:
@@ -67,7 +69,7 @@ class RetrainReporter:
         self._board_from(step).add_validation(step, metrics.miou, metrics.class_iou, classes)
         best = history.best
         rank = "the best so far" if best is None or best.step == step else f"best {best.miou:.4f} at step {best.step}"
-        self._print(f"step {step}: mIoU {metrics.miou:.4f} ({rank}; validation took {duration_text(seconds)})")
+        self._say(f"step {step}: mIoU {metrics.miou:.4f} ({rank}; validation took {duration_text(seconds)})")
         write_atomically(self._retraining.folder / METRICS_FILE, metrics.model_dump_json(indent=1) + "\n")
 
     def _board_from(self, step: int) -> TrainBoard:
@@ -91,9 +93,6 @@ class RetrainReporter:
         if due:
             self._printed = now
         return due
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _stop_if_asked(self) -> None:
         if self._stop.is_set():

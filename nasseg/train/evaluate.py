@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nasseg.train.device import autocast, place, sharing, to_device
+from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.losses import resize
 from nasseg.train.metrics import Metrics, MetricsCounter
 
@@ -27,11 +28,13 @@ def evaluate(
     flip: bool = False,
     boundary: bool = False,
     amp: bool = True,
+    group: Group = ALONE,
 ) -> Metrics:
     """Score a network on all batches, by its first output at the masks' size.
 
     With more than one scale, or with `flip`, the class probabilities of all resized and mirrored inputs are averaged.
-    The network is left in the mode it was in. `amp` is the recipe's.
+    The network is left in the mode it was in. `amp` is the recipe's. In a group of processes, each has its own batches,
+    and all return the scores of all.
 
     Raises `ValueError` if the network's classes are not the data's, a scale is not positive, or nothing is labelled.
     """
@@ -56,6 +59,7 @@ def evaluate(
                 look()
     finally:
         network.train(was_training)
+    counter.add_up(group.sum)
     return counter.compute()
 
 

@@ -12,6 +12,7 @@ from nasseg.data import Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.train.checkpoint import restore, save_checkpoint
+from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer, TrainLog
 
@@ -35,7 +36,8 @@ def seeded_network(architecture: Architecture, seed: int) -> Network:
 class Fitting:
     """A training of `network` on `split` by a recipe, which a checkpoint continues exactly.
 
-    A run that finds the file `checkpoint` resumes from it, and saves its state there from time to time.
+    A run that finds the file `checkpoint` resumes from it, and saves its state there from time to time. In a group of
+    processes, all resume from it and the first saves it.
     """
 
     def __init__(
@@ -46,16 +48,24 @@ class Fitting:
         *,
         device: torch.device,
         seed: int,
-        workers: int = 0,
+        readers: int = 0,
         checkpoint: Path | None = None,
+        group: Group = ALONE,
     ) -> None:
-        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
+        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index, group)
         if checkpoint is not None and checkpoint.exists():
             restore(self.trainer, checkpoint, device)
         self._batches = training_batches(
-            split, recipe.augment, recipe.batch_size, seed, self.trainer.step, device, workers
+            split,
+            recipe.augment,
+            recipe.batch_size,
+            seed,
+            self.trainer.step,
+            device,
+            readers,
+            part=(group.rank, group.size),
         )
-        self._checkpoint, self._saved = checkpoint, time.monotonic()
+        self._checkpoint, self._saved = checkpoint if group.rank == 0 else None, time.monotonic()
 
     def run(self, until_step: int, on_step: OnStep | None = None) -> TrainLog:
         """Train until `step` is `until_step`. `on_step` may raise `Stopped`; the state is then saved."""

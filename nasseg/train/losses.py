@@ -49,7 +49,7 @@ def cross_entropy(
             f"{len(class_weights)} class weights for a network of {logits.shape[1]} classes: give one each"
         )
     losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none")
-    return _weighted_mean(losses, _pixel_weights(masks, ignore_index, class_weights, boundary_weight))
+    return _weighted_mean(losses, pixel_weights(masks, ignore_index, class_weights, boundary_weight))
 
 
 def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundary_weight: float = 0.0) -> Tensor:
@@ -61,7 +61,7 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundar
     """
     losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none").flatten()
     kept_at_least = max(1, int(losses.numel() * OHEM_MIN_SHARE))
-    weights = _pixel_weights(masks, ignore_index, None, boundary_weight).flatten()
+    weights = pixel_weights(masks, ignore_index, None, boundary_weight).flatten()
     hard = losses > -math.log(OHEM_PROBABILITY)
     mean_of_hard = _weighted_mean(losses, weights.where(hard, 0))
     hardest = losses.where(weights > 0, -1).topk(kept_at_least).indices
@@ -74,7 +74,8 @@ def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / total.where(total > 0, 1)
 
 
-def _pixel_weights(masks: Tensor, ignore_index: int, class_weights: Tensor | None, boundary_weight: float) -> Tensor:
+def pixel_weights(masks: Tensor, ignore_index: int, class_weights: Tensor | None, boundary_weight: float) -> Tensor:
+    """Compute the weight of each pixel in a cross entropy, (N, H, W): 0 where it is ignored."""
     valid = masks != ignore_index
     weights = valid.float()
     if class_weights is not None:

@@ -1,5 +1,7 @@
 """Segmentation scores, from integer counts over a whole split."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +56,11 @@ class MetricsCounter:
             truth = masks.where(boundary_region(masks, valid), elsewhere)[valid]
             predicted = predictions.where(boundary_region(predictions, valid), elsewhere)[valid]
             self._boundary_confusion += _confusion(truth, predicted, self.classes + 1)
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace the counts by their `total` over several counters of parts of a split."""
+        self._confusion = total(self._confusion)
+        self._boundary_confusion = total(self._boundary_confusion)
 
     def compute(self) -> Metrics:
         """Score all pixels counted so far; raises `ValueError` if there were none."""

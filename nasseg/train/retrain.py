@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from nasseg import plugins
 from nasseg.data import Batch, evaluation_batches, open_dataset
+from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
 from nasseg.run_folder import (
@@ -25,6 +25,7 @@ from nasseg.run_folder import (
 )
 from nasseg.train.detail_head import with_detail_head
 from nasseg.train.device import choose_device, threads_for
+from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import Fitting, Stopped, seeded_network
 from nasseg.train.metrics import Metrics
@@ -32,23 +33,11 @@ from nasseg.train.model import save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.retraining.config import RetrainConfig, built_for, fitting_recipe
 from nasseg.train.retraining.history import History
+from nasseg.train.retraining.watcher import InAgreement, Watcher
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import WeightsReport, load_pretrained
 
 EVALUATION_BATCH = 4
-
-
-class Watcher(Protocol):
-    """What follows a retraining; its methods may raise `Stopped`, all but `score`."""
-
-    def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
-        """Take the loss of the step that the trainer took, and the backbone's learning rate."""
-
-    def validating(self, images: int) -> None:
-        """Take the number of images scored so far in a validation that goes on."""
-
-    def score(self, step: int, metrics: Metrics, history: History) -> None:
-        """Take the scores after `step`, and those of all validations."""
 
 
 class Retraining:
@@ -76,7 +65,8 @@ class Retraining:
         changes: Mapping[str, object],
         device: str,
         seed: int,
-        workers: int,
+        workers: int = 1,
+        readers: int = 0,
         validate_every: int | None = None,
         space: str | None = None,
     ) -> Retraining:
@@ -108,9 +98,11 @@ class Retraining:
             device=device,
             seed=seed,
             workers=workers,
-            threads=threads_for(choose_device(device)),
+            readers=readers,
+            threads=max(1, threads_for(choose_device(device)) // workers),
             validate_every=validate_every,
         )
+        config.check_batch()
         retraining = cls(architecture, config, folder)
         retraining.train.check()
         retraining.val.check()
@@ -130,34 +122,39 @@ class Retraining:
             raise ValueError(f"{folder} is already finished; use its {MODEL_FILE}, or train again with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
-    def run(self, watcher: Watcher) -> Metrics:
+    def run(self, watcher: Watcher, group: Group = ALONE) -> Metrics:
         """Train to the end, score regularly on the validation split, and write the best and the last model.
 
-        The watcher may raise `Stopped`; the state is then saved. Returns the scores of the last model. Raises
-        `ValueError` if the loss is not finite.
+        The watcher may raise `Stopped`; the state is then saved. In a group, all processes call this, and the first
+        one's watcher is heard; it alone writes. Returns the scores of the last model. Raises `ValueError` if the loss
+        is not finite.
         """
         config, recipe = self.config, self.config.recipe
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        watcher = watcher if group.size == 1 else InAgreement(watcher, group)
         fitting = Fitting(
             self.network(),
             recipe,
             self.train,
             device=self.device,
             seed=config.seed,
-            workers=config.workers,
+            readers=config.readers,
             checkpoint=self.folder / CHECKPOINT_FILE,
+            group=group,
         )
         trainer, metrics = fitting.trainer, None
         history = History.load(self.folder).until(trainer.step)
         while True:
             if config.validates_at(trainer.step) and not history.has(trainer.step):
                 try:
-                    metrics = self.score(trainer, watcher)
+                    metrics = self.score(trainer, watcher, group)
                 except Stopped:
                     fitting.save()
                     raise
-                history = self._keep(history, trainer, metrics)
+                if group.rank == 0:
+                    self._keep(history, trainer, metrics)
+                history = history.adding(trainer.step, metrics.miou)
                 watcher.score(trainer.step, metrics, history)
             if trainer.step == recipe.steps:
                 break
@@ -166,32 +163,32 @@ class Retraining:
                 raise ValueError(
                     f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
                 )
-        metrics = metrics or self.score(trainer, watcher)
-        save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
-        (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        metrics = metrics or self.score(trainer, watcher, group)
+        if group.rank == 0:
+            save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
+            (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return metrics
 
-    def score(self, trainer: Trainer, watcher: Watcher) -> Metrics:
-        """Score the averaged network on the validation split."""
+    def score(self, trainer: Trainer, watcher: Watcher, group: Group = ALONE) -> Metrics:
+        """Score the averaged network on the validation split, each process of a group on its part of the images."""
+        split = self.val if group.size == 1 else Subset(self.val, range(group.rank, len(self.val), group.size))
 
         def batches() -> Iterator[Batch]:
             done = 0
-            for batch, names in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers):
+            for batch, names in evaluation_batches(split, EVALUATION_BATCH, self.device, self.config.readers):
                 watcher.validating(done)
                 yield batch
-                done += len(names)
+                done += len(names) * group.size
 
-        classes = len(self.dataset.classes)
-        return evaluate(trainer.ema_network(), batches(), classes, self.dataset.ignore_index, self.device)
+        network, classes, ignored = trainer.ema_network(), len(self.dataset.classes), self.dataset.ignore_index
+        return evaluate(network, batches(), classes, ignored, self.device, group=group)
 
-    def _keep(self, history: History, trainer: Trainer, metrics: Metrics) -> History:
-        """Write down a score and, if none before was as high, its model; return the history with it."""
+    def _keep(self, history: History, trainer: Trainer, metrics: Metrics) -> None:
+        """Write down a score and, if none before was as high, its model."""
         earlier = history.best
         if earlier is None or metrics.miou > earlier.miou:
             save_model(self.folder / BEST_MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
-        history = history.adding(trainer.step, metrics.miou)
-        history.save(self.folder)
-        return history
+        history.adding(trainer.step, metrics.miou).save(self.folder)
 
     def network(self) -> Network:
         """The network that the training starts from: with pretrained weights if there are any, else random."""

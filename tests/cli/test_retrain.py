@@ -113,6 +113,28 @@ def test_an_interrupted_training_says_how_it_goes_on(
     assert (run / "model.safetensors").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*shuffle_strategy:DeprecationWarning")  # in Ray itself
+def test_two_workers_train_with_ray_and_say_what_went_wrong(
+    nasseg: Run, refused: Refused, arch: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--workers", 2, "--out", run, "--json")
+    assert "on 2 workers, cpu" in done.err
+    assert "step 3: mIoU " in done.err
+    assert done.document["miou"] == json.loads((run / "validations.json").read_text())["validations"][-1]["miou"]
+    assert load_model(run)[1].budget == "3 steps"
+    diverging = ("--learning-rate", 1e30, "--batch-size", 2, "--steps", 20, "--out", tmp_path / "bad")
+    assert "the loss is not finite" in refused("retrain", arch, "--data", DATA, "--workers", 2, *diverging)
+
+
+def test_a_batch_must_have_equal_shares(refused: Refused, arch: Path) -> None:
+    message = refused("retrain", arch, "--data", DATA, "--workers", 3, "--batch-size", 4)
+    assert "batch_size is 4, but must be a multiple of the 3 workers" in message
+    message = refused("retrain", arch, "--data", DATA, "--workers", 2, "--batch-size", 4, "--accumulate", 3)
+    assert "accumulate is 3, but each worker has 2 images of a batch" in message
+
+
 def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path) -> None:
     (tmp_path / "options.yaml").write_text(
         yaml.safe_dump({"data": DATA, "steps": 2, "batch-size": 2, "learning_rate": 0.5, "out": str(tmp_path / "run")})

@@ -26,14 +26,13 @@ CONFIG = RetrainConfig(
     recipe=RECIPE,
     device="cpu",
     seed=0,
-    workers=0,
     validate_every=25,
 )
 
 
-def reporter(folder: Path, stop: threading.Event | None = None) -> RetrainReporter:
+def reporter(folder: Path, stop: threading.Event | None = None, lines: list[str] | None = None) -> RetrainReporter:
     retraining: Any = SimpleNamespace(folder=folder, dataset=DATASET, val=DATASET.split("val"), config=CONFIG)
-    return RetrainReporter(retraining, stop or threading.Event())
+    return RetrainReporter(retraining, stop or threading.Event(), [].append if lines is None else lines.append)
 
 
 def at(step: int) -> Any:
@@ -70,11 +69,11 @@ def test_the_board_of_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
 
 
 def test_lines_tell_the_time_to_the_end_with_the_validations_in_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
+    now, lines = [1000.0], list[str]()
     monkeypatch.setattr(retrain, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    with reporter(tmp_path) as told:
+    with reporter(tmp_path, lines=lines) as told:
         for step, seconds in ((21, 1000), (22, 1006), (23, 1012), (24, 1018), (25, 1024)):
             now[0] = seconds
             told.step(at(step), 1.5, 0.01)
@@ -87,7 +86,6 @@ def test_lines_tell_the_time_to_the_end_with_the_validations_in_it(
             now[0] = seconds
             told.step(at(step), 1.25, 0.01)
         told.score(50, scores(0.25), History().adding(25, 0.375).adding(50, 0.25))
-    lines = capsys.readouterr().err.splitlines()
     # A step takes 6 s, the validation of 8 images as long as 4/3 steps of 2 until one has ended, in 20 s.
     assert lines == [
         "step 21/100, loss 1.5000",

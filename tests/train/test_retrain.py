@@ -31,7 +31,7 @@ def small(tmp_path: Path) -> str:
 def prepare(arch: str, folder: Path, **options: Any) -> Retraining:
     defaults: dict[str, Any] = dict.fromkeys(("train_split", "val_split", "weights"))
     defaults |= {"data": DATA, "recipe": "short", "changes": {"steps": 4, "batch_size": 2}}
-    defaults |= {"device": "cpu", "seed": 0, "workers": 0}
+    defaults |= {"device": "cpu", "seed": 0}
     return Retraining.prepare(arch, folder, **{**defaults, **options})
 
 
@@ -149,7 +149,7 @@ def test_a_training_stopped_while_it_is_scored_repeats_that_score(small: str, tm
 def test_best_and_last_model_are_kept(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter((0.25, 0.5, 0.5, 0.125))
 
-    def scored(network: Any, batches: Any, *others: Any) -> Metrics:
+    def scored(*arguments: Any, **options: Any) -> Metrics:
         return Metrics(miou=next(scores), class_iou=(), pixel_accuracy=0.0, confusion=())
 
     monkeypatch.setattr("nasseg.train.retrain.evaluate", scored)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from nasseg import plugins
 from nasseg.data import Dataset, Split
@@ -30,11 +31,29 @@ class RetrainConfig(BaseModel):
     recipe: Recipe
     device: str
     seed: int
-    workers: int
+    workers: PositiveInt = 1
+    """Processes that train together."""
+    readers: NonNegativeInt = 0
+    """Processes of each worker that read images ahead; runs of before there were workers call these workers."""
     threads: int | None = None
-    """Threads of the processor; older runs leave it to PyTorch."""
+    """Threads of the processor, of each worker; older runs leave it to PyTorch."""
     validate_every: PositiveInt | None = None
     """Steps between two validations; older runs leave it to the number of steps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before_workers(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "readers" not in values and "workers" in values:
+            return {**values, "readers": values["workers"], "workers": 1}
+        return values
+
+    def check_batch(self) -> None:
+        """Raise `ValueError` unless a batch can be shared by all workers, and a share be taken in parts."""
+        images, share = self.recipe.batch_size, self.recipe.batch_size // self.workers
+        if images % self.workers:
+            raise ValueError(f"batch_size is {images}, but must be a multiple of the {self.workers} workers")
+        if share < self.recipe.accumulate:
+            raise ValueError(f"accumulate is {self.recipe.accumulate}, but each worker has {share} images of a batch")
 
     @property
     def interval(self) -> int:
