@@ -80,7 +80,7 @@ RUNGS = (2, 6)
 
 
 class Kind(NamedTuple):
-    """Files of one kind: where it lies in the corpus, how it is mutated, and what reads it, from the corpus's folder."""
+    """Files of one kind: where one lies in the corpus, how it is mutated, and what reads it from the folder there."""
 
     file: str
     mutate: Callable[[bytes, random.Random], bytes]
@@ -106,6 +106,14 @@ def command(*arguments: str) -> Callable[[], None]:
 
 class Told(Exception):  # noqa: N818
     """What a command has said, with its exit code."""
+
+
+def described(arch: str) -> Callable[[], None]:
+    return command("describe", arch, "--size", "32x64", "--json")
+
+
+def weights_of(file: str) -> Callable[[], object]:
+    return lambda: read_weights(Path(file))
 
 
 def read_table() -> None:
@@ -154,20 +162,11 @@ def read_retraining() -> None:
 
 
 KINDS: dict[str, Kind] = {
-    "architecture": Kind(
-        "best.json", mutations.mutated_json, command("describe", "best.json", "--size", "32x64", "--json"), 0.5
-    ),
-    "choice": Kind(
-        "point.json",
-        mutations.mutated_json,
-        command("describe", "point.json:filters=16", "--size", "32x64", "--json"),
-        share=0.3,
-    ),
-    "published cell": Kind(
-        "cell.json", mutations.mutated_json, command("describe", "cell.json", "--size", "32x64", "--json"), share=0.1
-    ),
+    "architecture": Kind("best.json", mutations.mutated_json, described("best.json"), 0.5),
+    "choice": Kind("point.json", mutations.mutated_json, described("point.json:filters=16"), 0.3),
+    "published cell": Kind("cell.json", mutations.mutated_json, described("cell.json"), 0.1),
     "options": Kind(
-        "options.yaml", mutations.mutated_yaml, command("describe", "unet", "--config", "options.yaml"), share=0.3
+        "options.yaml", mutations.mutated_yaml, command("describe", "unet", "--config", "options.yaml"), 0.3
     ),
     "latency table": Kind("table.json", mutations.mutated_json, read_table),
     "search's config": Kind("search/config.yaml", mutations.mutated_yaml, read_search, 0.5),
@@ -176,19 +175,15 @@ KINDS: dict[str, Kind] = {
     "retraining's network": Kind("retraining/architecture.json", mutations.mutated_json, read_retraining),
     "snapshot": Kind("search/relaxation/seed0.json", mutations.mutated_json, lambda: snapshots("search")),
     "model": Kind("model.safetensors", mutations.mutated_safetensors, read_model),
-    "weights": Kind(
-        "model.safetensors", mutations.mutated_safetensors, lambda: read_weights(Path("model.safetensors")), 0.5
-    ),
+    "weights": Kind("model.safetensors", mutations.mutated_safetensors, weights_of("model.safetensors"), 0.5),
     "checkpoint": Kind("checkpoint.pt", mutations.mutated_checkpoint, read_checkpoint, 0.5),
-    "weights in a checkpoint": Kind(
-        "weights.pt", mutations.mutated_checkpoint, lambda: read_weights(Path("weights.pt"))
-    ),
+    "weights in a checkpoint": Kind("weights.pt", mutations.mutated_checkpoint, weights_of("weights.pt")),
     "dataset.json": Kind("data/dataset.json", mutations.mutated_json, read_data),
     "split": Kind("data/splits/few.txt", mutations.mutated_lines, read_data),
     "image": Kind("data/images/train/a.png", mutations.mutated_image, read_data),
     "photograph": Kind("photograph.jpg", mutations.mutated_image, lambda: read_image(Path("photograph.jpg"))),
     "mask": Kind("data/masks/train/a.png", mutations.mutated_image, read_data),
-    "features": Kind("", mutations.mutated_json, read_features, share=0.5),
+    "features": Kind("features/*/index.json", mutations.mutated_json, read_features, 0.5),
 }
 
 
@@ -255,13 +250,28 @@ def _write_table(path: Path, network: Architecture) -> None:
 def _write_search(folder: Path, points: DPC) -> None:
     """Write the run folder of a search of four candidates that never was."""
     plan = Plan(
-        image_scale=1.0, rungs=RUNGS, full_steps=4, candidates=4, finalists=1, seeds=1, views=1, threads=1,
-        proxy_recipe=RECIPE, full_recipe=RECIPE,
-    )  # fmt: off
+        image_scale=1.0,
+        rungs=RUNGS,
+        full_steps=4,
+        candidates=4,
+        finalists=1,
+        seeds=1,
+        views=1,
+        threads=1,
+        proxy_recipe=RECIPE,
+        full_recipe=RECIPE,
+    )
     SearchConfig(
-        budget=Budget.parse("4trials"), space=SPACE, data=DATA, sampler="random", objective="score", device="cpu",
-        runner="in-process", concurrency=1, plan=plan,
-    ).save(folder)  # fmt: off
+        budget=Budget.parse("4trials"),
+        space=SPACE,
+        data=DATA,
+        sampler="random",
+        objective="score",
+        device="cpu",
+        runner="in-process",
+        concurrency=1,
+        plan=plan,
+    ).save(folder)
     record = Record.open_journal(
         folder / "study.journal", points, RUNGS[-1], Objective(weight=-0.07, reference_cost=1e6)
     )
@@ -389,9 +399,7 @@ def run_batch(name: str, numbers: range, seed: int, work: Path, show: bool = Fal
     """Read a batch of inputs in this process; returns the counts and the failures."""
     kind = KINDS[name]
     sandbox = Sandbox(work / "corpus", work / f"sandbox-{os.getpid()}")
-    file = sandbox.folder / (
-        kind.file or next(sandbox.folder.glob("features/*/index.json")).relative_to(sandbox.folder)
-    )
+    (file,) = sandbox.folder.glob(kind.file)
     original = file.read_bytes()
     sandbox.read(kind)  # imports write into the folder for temporary files
     status, said = sandbox.read(kind)
@@ -418,8 +426,15 @@ def run_batch(name: str, numbers: range, seed: int, work: Path, show: bool = Fal
     progress.unlink()
     os.chdir(work)
     shutil.rmtree(sandbox.folder)
-    return {"kind": name, "first": numbers.start, "seed": seed, "counts": counts, "failures": failures, "slowest_s": slowest,
-            "peak_bytes": peak, "seconds": time.process_time() - begun}  # fmt: off
+    return {
+        "kind": name,
+        "first": numbers.start,
+        "counts": counts,
+        "failures": failures,
+        "slowest_s": slowest,
+        "peak_bytes": peak,
+        "seconds": time.process_time() - begun,
+    }
 
 
 def _progress(name: str, numbers: range, work: Path) -> Path:
@@ -460,13 +475,14 @@ def run_in_child(name: str, numbers: range, seed: int, work: Path) -> dict[str, 
         run_in_child(name, part, seed, work) for part in (range(numbers.start, at), range(at + 1, numbers.stop)) if part
     ]
     return {
-        "kind": name, "first": numbers.start, "seed": seed,
+        "kind": name,
+        "first": numbers.start,
         "counts": Counter({"failed": 1}) + sum((Counter(part["counts"]) for part in rest), Counter()),
         "failures": [failure, *(one for part in rest for one in part["failures"])],
         "slowest_s": max([0.0, *(part["slowest_s"] for part in rest)]),
         "peak_bytes": max([0, *(part["peak_bytes"] for part in rest)]),
         "seconds": sum(part["seconds"] for part in rest),
-    }  # fmt: off
+    }
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -475,15 +491,21 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         own = [result for result in results if result["kind"] == name]
         counts = sum((Counter(result["counts"]) for result in own), Counter())
         kinds[name] = {
-            "inputs": counts.total(), **{status: counts[status] for status in ("accepted", "refused", "failed")},
+            "inputs": counts.total(),
+            **{status: counts[status] for status in ("accepted", "refused", "failed")},
             "slowest_s": round(max([0.0, *(result["slowest_s"] for result in own)]), 3),
             "peak_mib": max([0, *(result["peak_bytes"] for result in own)]) >> 20,
-        }  # fmt: off
+        }
     failures = [failure for result in results for failure in result["failures"]]
     total = {key: sum(kind[key] for kind in kinds.values()) for key in ("inputs", "accepted", "refused", "failed")}
-    return {**total, "slowest_s": max(kind["slowest_s"] for kind in kinds.values()),
-            "peak_mib": max(kind["peak_mib"] for kind in kinds.values()), "kinds": kinds, "failures": failures[:100],
-            "versions": {**versions(), "pillow": Image.__version__}}  # fmt: off
+    return {
+        **total,
+        "slowest_s": max(kind["slowest_s"] for kind in kinds.values()),
+        "peak_mib": max(kind["peak_mib"] for kind in kinds.values()),
+        "kinds": kinds,
+        "failures": failures[:100],
+        "versions": {**versions(), "pillow": Image.__version__},
+    }
 
 
 def main() -> None:
@@ -518,19 +540,21 @@ def main() -> None:
         if (name, numbers.start) not in done and options.kind in {None, name}
     ]
     pool = ThreadPoolExecutor(options.jobs)
-    for result in pool.map(run_in_child, *zip(*todo)) if options.jobs else starmap(run_batch, todo):
+    for result in pool.map(run_in_child, *zip(*todo, strict=True)) if options.jobs else starmap(run_batch, todo):
         results.append(result)
         with log.open("a") as file:
             file.write(json.dumps(result) + "\n")
-        print(f"{result['kind']} {result['first']}: {dict(result['counts'])}, {result['slowest_s']:.2f} s, "
-              f"{result['peak_bytes'] >> 20} MiB, {result['seconds']:.1f} s in all", file=sys.stderr, flush=True)  # fmt: off
+        said = f"{result['kind']} {result['first']}: {dict(result['counts'])}, slowest {result['slowest_s']:.2f} s"
+        print(f"{said}, {result['peak_bytes'] >> 20} MiB, {result['seconds']:.0f} s", file=sys.stderr, flush=True)
         for failure in result["failures"][:5]:
             print(f"  {failure['number']}: {failure['said']}", file=sys.stderr, flush=True)
     found = summary(results)
     print(f"{'kind':24} inputs accepted refused failed slowest/s peak/MiB")
     for name, kind in found["kinds"].items():
-        print(f"{name:24} {kind['inputs']:6} {kind['accepted']:8} {kind['refused']:7} {kind['failed']:6} "
-              f"{kind['slowest_s']:9.2f} {kind['peak_mib']:8}")  # fmt: off
+        print(
+            f"{name:24} {kind['inputs']:6} {kind['accepted']:8} {kind['refused']:7} {kind['failed']:6} "
+            f"{kind['slowest_s']:9.2f} {kind['peak_mib']:8}"
+        )
     print(json.dumps(found))
     sys.exit(1 if found["failed"] else 0)
 

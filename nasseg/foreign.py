@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from nasseg.errors import one_line
 
@@ -147,6 +147,15 @@ def damaged(where: object, fix: str) -> Iterator[None]:
         detail = str(error).splitlines()[0] if str(error) else ""
         raise DamagedError(f"{where} is damaged ({type(error).__name__}: {detail[:80]}); {fix}") from None
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{short_repr(text)} holds characters that cannot be printed; leave them out")
+    return text
+
+
+Line = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+"""The type of a field that is shown, in a terminal too: one line without control characters."""
 
 _ON_OTHER_DATA = LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Annotated
@@ -35,9 +36,20 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     for name in given:
         if name not in by_option:
             raise ValueError(f"{path}: unknown option {short_repr(name)}; known: {', '.join(sorted(by_option))}")
+    _check_trusted(given, path)
     defaults = {by_option[name]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def _check_trusted(given: Mapping[str, object], path: Path) -> None:
+    """Raise `ValueError` for options that a file, which may be someone else's, must not decide."""
+    for name in ("storage", "ray-address"):
+        if given.get(name) is not None:
+            raise ValueError(f"{path}: {name} connects to another machine or file; give it with --{name}")
+    out = Path(str(given.get("out", ".")))
+    if out.is_absolute() or ".." in out.parts:
+        raise ValueError(f"{path}: out leads out of the current folder; give it with --out")
 
 
 Config = Annotated[

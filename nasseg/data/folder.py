@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.errors import one_line
-from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_NAME, MAX_SIDE, MAX_TEXT_BYTES, read_bytes, read_json
+from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_NAME, MAX_SIDE, MAX_TEXT_BYTES, Line, read_bytes, read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")
@@ -34,8 +34,8 @@ Level = Annotated[int, Field(ge=0, le=255)]
 class _Description(BaseModel):
     """The content of `dataset.json`."""
 
-    name: str = Field(default="", max_length=100)
-    classes: tuple[Annotated[str, Field(max_length=100)], ...] = Field(min_length=1, max_length=255)
+    name: Line = ""
+    classes: tuple[Line, ...] = Field(min_length=1, max_length=255)
     palette: tuple[tuple[Level, Level, Level], ...] = Field(max_length=255)
     ignore_index: Level
 

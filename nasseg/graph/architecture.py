@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_validator
 
-from nasseg.foreign import MAX_INPUTS, MAX_NAME, MAX_NODES
+from nasseg.foreign import MAX_INPUTS, MAX_NAME, MAX_NODES, Line
 from nasseg.graph.identity import digest, graph_key
 from nasseg.ops import AnyOp, Input, Op
 
@@ -72,7 +72,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nasseg.architecture/1"] = FORMAT
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[Line, Field(min_length=1)]
     nodes: Annotated[tuple[Node, ...], Field(max_length=MAX_NODES), FailFast()]
     outputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_NODES)]
     training_outputs: Annotated[tuple[str, ...], Field(max_length=MAX_NODES)] = ()
