@@ -1,5 +1,6 @@
 """An architecture as a `torch.nn.Module`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,15 @@ from nasseg.foreign import MAX_PARAMETERS
 from nasseg.graph import Architecture, ArchitectureError
 
 
-class Network(nn.Module):
+class Segmenter(nn.Module, ABC):
+    """What can be scored and used: a `Network`, or one that was exported."""
+
+    @abstractmethod
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs by name, the logits (N, classes, H, W) first, from the inputs by name."""
+
+
+class Network(Segmenter):
     """The network that an architecture describes.
 
     A node's parameters have its name as their prefix: node `backbone.features.0` holds

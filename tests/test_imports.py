@@ -29,6 +29,7 @@ ORDER = (
     "nasseg.cost",
     "nasseg.data",
     "nasseg.train",
+    "nasseg.export",
     "nasseg.planning",
     "nasseg.jobs",
     "nasseg.experiment",

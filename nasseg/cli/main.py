@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from nasseg.cli import benchmark, describe, evaluate, listing, predict, profile, report, retrain, search
+from nasseg.cli import benchmark, describe, evaluate, export, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
 from nasseg.errors import one_line, shortened
 
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retrain": retrain.retrain,
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
+    "export": export.export,
     "describe": describe.describe,
     "benchmark": benchmark.benchmark,
     "profile": profile.profile,

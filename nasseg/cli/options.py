@@ -108,6 +108,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def optional_size(text: str | None) -> tuple[int, int] | None:
+    """Parse HEIGHTxWIDTH if it is given."""
+    return None if text is None else parse_size(text)
+
+
 def parse_numbers(text: str) -> tuple[float, ...]:
     """Parse numbers joined by commas; raises `ValueError` for anything else."""
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from nasseg import plugins
-from nasseg.data.augment import Augment, normalise
+from nasseg.data.augment import Augment, denormalise, normalise
 from nasseg.data.batches import Batch, evaluation_batches, training_batches
 from nasseg.data.cache import CacheWriter, FeatureCache
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
@@ -46,6 +46,7 @@ __all__ = [
     "Split",
     "Streets",
     "datasets",
+    "denormalise",
     "evaluation_batches",
     "normalise",
     "open_dataset",

@@ -17,6 +17,12 @@ def normalise(images: Tensor) -> Tensor:
     return _standardise(images.float() / 255)
 
 
+def denormalise(images: Tensor) -> Tensor:
+    """Undo `normalise`: uint8 images (..., 3, H, W)."""
+    mean, deviation = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, DEVIATION))
+    return ((images * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def _standardise(images: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, DEVIATION))
     return (images - mean) / deviation
