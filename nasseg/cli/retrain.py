@@ -28,7 +28,7 @@ from nasseg.cli.options import (
 if TYPE_CHECKING:
     from nasseg.train.metrics import Metrics
     from nasseg.train.retrain import Retraining
-    from nasseg.train.retraining.history import Validation
+    from nasseg.train.retraining.history import History
 
 
 def retrain(
@@ -56,6 +56,19 @@ def retrain(
     validate_every: Annotated[
         int | None, typer.Option(help="Steps between two validations; a tenth of the run if not given.", min=1)
     ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End early after so many validations without a higher mIoU.", min=1)
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A trained network to learn from, too: run folder or model.", metavar="RUN")
+    ] = None,
+    teacher_weight: Annotated[
+        float | None, typer.Option(help="Weight of the loss against the teacher; 1 if not given.", min=0)
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the network with torch.compile.")
+    ] = None,
+    log: Annotated[str | None, typer.Option(help="Also log to a tracker: wandb or mlflow.")] = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Annotated[
@@ -74,6 +87,7 @@ def retrain(
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
     from nasseg.report.retrain import RetrainReporter
+    from nasseg.report.trackers import check_tracker
     from nasseg.run_folder import METRICS_FILE, claimed, to_resume
     from nasseg.train.fit import Stopped
     from nasseg.train.metrics import Metrics
@@ -88,7 +102,11 @@ def retrain(
         "accumulate": accumulate,
         "boundary_weight": boundary_weight,
         "detail_head": detail_head,
+        "teacher_weight": teacher_weight,
+        "compile": compile,
     }
+    if log is not None:
+        check_tracker(log)
     if resume:
         existing = to_resume(out, "training")
         context.with_resource(claimed(existing))
@@ -108,6 +126,9 @@ def retrain(
             workers=workers,
             readers=readers,
             validate_every=validate_every,
+            patience=patience,
+            teacher=teacher,
+            log=log,
             space=space,
         )
         context.with_resource(claimed(training.folder))
@@ -129,12 +150,13 @@ def retrain(
         say(f"stopped; the state is saved. Continue with:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     metrics = Metrics.model_validate_json((training.folder / METRICS_FILE).read_bytes())
-    best = History.load(training.folder).best
+    history = History.load(training.folder)
+    best = history.best
     if as_json:
-        last = {"folder": str(training.folder), "steps": training.config.recipe.steps}
-        print_json({**last, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
+        run = {"folder": str(training.folder), "steps": history.validations[-1].step}
+        print_json({**run, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
     else:
-        _conclude(training, metrics, best)
+        _conclude(training, metrics, history)
 
 
 def _announce(training: Retraining, is_random: bool) -> None:
@@ -159,17 +181,20 @@ def _announce(training: Retraining, is_random: bool) -> None:
         say_threads(config.threads)
 
 
-def _conclude(training: Retraining, metrics: Metrics, best: Validation | None) -> None:
+def _conclude(training: Retraining, metrics: Metrics, history: History) -> None:
     """Print the IoU of every class, the files of the last and the best model, and the command to go on with."""
     from rich.console import Console
 
     from nasseg.report.scores import score_table
     from nasseg.run_folder import BEST_MODEL_FILE, MODEL_FILE
 
-    config, folder, dataset = training.config, training.folder, training.dataset
+    config, folder, dataset, best = training.config, training.folder, training.dataset, history.best
+    step = history.validations[-1].step
+    if step < config.recipe.steps:
+        say(f"ended early: no higher mIoU in {config.patience} validations (--patience)")
     title = f"{config.val_split}: {len(training.val)} images"
     Console(stderr=True).print(score_table(title, dataset.classes, metrics))
-    say(f"mIoU {metrics.miou:.4f} on {config.val_split} at the end: {folder / MODEL_FILE}")
+    say(f"mIoU {metrics.miou:.4f} on {config.val_split} at step {step}, the last: {folder / MODEL_FILE}")
     model = folder
     if best is not None and best.miou > metrics.miou:
         model = folder / BEST_MODEL_FILE

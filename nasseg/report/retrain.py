@@ -11,7 +11,8 @@ from typing_extensions import Self
 from nasseg.graph import write_atomically
 from nasseg.jobs.runners.dispatch import StopEvent
 from nasseg.report.live import duration_text
-from nasseg.report.tensorboard import TrainBoard
+from nasseg.report.tensorboard import TrainBoard, flat_choice
+from nasseg.report.trackers import TRACKERS, Tracker
 from nasseg.run_folder import METRICS_FILE, TENSORBOARD_FOLDER
 from nasseg.train.fit import Stopped
 from nasseg.train.metrics import Metrics
@@ -32,7 +33,7 @@ class RetrainReporter:
 
     def __init__(self, retraining: Retraining, stop: StopEvent, say: Callable[[str], object]) -> None:
         self._retraining, self._stop, self._say = retraining, stop, say
-        self._board: TrainBoard | None = None
+        self._boards: list[TrainBoard | Tracker] = []
         self._clock = _Clock(_relative_cost(retraining))
         self._printed = 0.0
 
@@ -42,13 +43,14 @@ class RetrainReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
     def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
         """Report a step; raises `Stopped` once the user has asked for it."""
         self._clock.stepped()
-        self._board_from(trainer.step).add_step(trainer.step, loss, learning_rate)
+        for board in self._boards_from(trainer.step):
+            board.add_step(trainer.step, loss, learning_rate)
         if self._is_time_for_a_line():
             end = self._end(trainer.step)
             self._say(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{end}")
@@ -66,17 +68,21 @@ class RetrainReporter:
         """Report a score on the validation split, and keep it as `metrics.json`."""
         seconds = self._clock.validated()
         classes = self._retraining.dataset.classes
-        self._board_from(step).add_validation(step, metrics.miou, metrics.class_iou, classes)
+        for board in self._boards_from(step):
+            board.add_validation(step, metrics.miou, metrics.class_iou, classes)
         best = history.best
         rank = "the best so far" if best is None or best.step == step else f"best {best.miou:.4f} at step {best.step}"
         self._say(f"step {step}: mIoU {metrics.miou:.4f} ({rank}; validation took {duration_text(seconds)})")
         write_atomically(self._retraining.folder / METRICS_FILE, metrics.model_dump_json(indent=1) + "\n")
 
-    def _board_from(self, step: int) -> TrainBoard:
-        """Open the board at the first step of this process, which may repeat steps of one that was killed."""
-        if self._board is None:
-            self._board = TrainBoard(self._retraining.folder / TENSORBOARD_FOLDER, step)
-        return self._board
+    def _boards_from(self, step: int) -> list[TrainBoard | Tracker]:
+        """Open the boards at the first step of this process, which may repeat steps of one that was killed."""
+        if not self._boards:
+            folder, config = self._retraining.folder, self._retraining.config
+            self._boards.append(TrainBoard(folder / TENSORBOARD_FOLDER, step))
+            if config.log is not None:
+                self._boards.append(TRACKERS[config.log](folder, flat_choice(config.model_dump(mode="json"))))
+        return self._boards
 
     def _end(self, step: int) -> str:
         """Tell the time to the end, and the share of the validations in it."""

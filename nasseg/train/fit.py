@@ -51,8 +51,9 @@ class Fitting:
         readers: int = 0,
         checkpoint: Path | None = None,
         group: Group = ALONE,
+        teacher: Network | None = None,
     ) -> None:
-        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index, group)
+        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index, group, teacher)
         if checkpoint is not None and checkpoint.exists():
             restore(self.trainer, checkpoint, device)
         self._batches = training_batches(

@@ -69,6 +69,17 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundar
     return torch.where(hard.sum() >= kept_at_least, mean_of_hard, mean_of_hardest)
 
 
+def distillation(logits: Tensor, teacher_logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """Compute the mean over labelled pixels of the KL divergence from a teacher's class probabilities to the network's.
+
+    Source: pixel-wise distillation in Structured Knowledge Distillation (arXiv 1903.04197, section 3.1). Unlabelled
+    pixels, which the paper's data do not have, count as little as in the other losses.
+    """
+    log_predicted, log_taught = (resize(scores, masks).log_softmax(dim=1) for scores in (logits, teacher_logits))
+    divergences = F.kl_div(log_predicted, log_taught, reduction="none", log_target=True).sum(dim=1)
+    return _weighted_mean(divergences, (masks != ignore_index).float())
+
+
 def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     total = weights.sum()
     return (losses * weights).sum() / total.where(total > 0, 1)

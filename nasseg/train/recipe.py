@@ -48,10 +48,12 @@ class Recipe(BaseModel):
     )
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
+    teacher_weight: NonNegativeFloat = Field(default=1.0, description="of the distillation loss, if there is a teacher")
     detail_head: bool = Field(default=False, description="train a network that has none with STDC's detail head")
     accumulate: PositiveInt = Field(
         default=1, description="parts of a batch, one after the other, whose gradients are added up"
     )
+    compile: bool = Field(default=False, description="compile the network's forward and backward pass (torch.compile)")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
 
     @property

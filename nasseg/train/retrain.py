@@ -29,7 +29,7 @@ from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import Fitting, Stopped, seeded_network
 from nasseg.train.metrics import Metrics
-from nasseg.train.model import save_model
+from nasseg.train.model import load_model, save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.retraining.config import RetrainConfig, built_for, fitting_recipe
 from nasseg.train.retraining.history import History
@@ -68,6 +68,9 @@ class Retraining:
         workers: int = 1,
         readers: int = 0,
         validate_every: int | None = None,
+        patience: int | None = None,
+        teacher: str | None = None,
+        log: str | None = None,
         space: str | None = None,
     ) -> Retraining:
         """Resolve the options against the architecture's file, check them, and make the run folder.
@@ -101,12 +104,16 @@ class Retraining:
             readers=readers,
             threads=max(1, threads_for(choose_device(device)) // workers),
             validate_every=validate_every,
+            patience=patience,
+            teacher=None if teacher is None else str(Path(teacher).resolve()),
+            log=log,
         )
         config.check_batch()
         retraining = cls(architecture, config, folder)
         retraining.train.check()
         retraining.val.check()
         retraining.network()
+        retraining.teacher()
         if config.recipe.detail_head:
             with_detail_head(architecture)
         with new_folder(folder):
@@ -142,6 +149,7 @@ class Retraining:
             readers=config.readers,
             checkpoint=self.folder / CHECKPOINT_FILE,
             group=group,
+            teacher=self.teacher(),
         )
         trainer, metrics = fitting.trainer, None
         history = History.load(self.folder).until(trainer.step)
@@ -156,7 +164,7 @@ class Retraining:
                     self._keep(history, trainer, metrics)
                 history = history.adding(trainer.step, metrics.miou)
                 watcher.score(trainer.step, metrics, history)
-            if trainer.step == recipe.steps:
+            if trainer.step == recipe.steps or history.stalled(config.patience):
                 break
             log = fitting.run(config.next_validation(trainer.step), watcher.step)
             if log.status == "nonfinite":
@@ -189,6 +197,18 @@ class Retraining:
         if earlier is None or metrics.miou > earlier.miou:
             save_model(self.folder / BEST_MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
         history.adding(trainer.step, metrics.miou).save(self.folder)
+
+    def teacher(self) -> Network | None:
+        """The network to learn from, if there is one; raises `ValueError` if its classes are not the data's."""
+        if self.config.teacher is None:
+            return None
+        network, known = load_model(Path(self.config.teacher))
+        if known.data.classes != self.dataset.classes:
+            raise ValueError(
+                f"the teacher {self.config.teacher} knows {', '.join(known.data.classes)}, but {self.dataset.spec} has "
+                f"{', '.join(self.dataset.classes)}; give a teacher trained for these classes"
+            )
+        return network
 
     def network(self) -> Network:
         """The network that the training starts from: with pretrained weights if there are any, else random."""

@@ -20,7 +20,7 @@ from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, 
 from nasseg.train.distributed.forward import Forward
 from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.distributed.layers import see_whole_batches
-from nasseg.train.losses import Loss, cross_entropy, detail_loss, ohem_cross_entropy, pixel_weights
+from nasseg.train.losses import Loss, cross_entropy, detail_loss, distillation, ohem_cross_entropy, pixel_weights
 from nasseg.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Trainer:
     In a group of processes, `run` takes this one's part of each batch, and all take the step of the whole batch, batch
     norms and dropout included; again but for hard pixels and the detail loss. Losses are those of the whole batch.
 
+    With a `teacher`, a network of the same classes, the network also learns its class probabilities (`distillation`).
+
     Source of the average's warm-up, min(decay, (1 + t) / (10 + t)): TensorFlow's ExponentialMovingAverage. Running
     statistics of batch norms are averaged along with the weights they belong to.
     """
@@ -70,6 +72,7 @@ class Trainer:
         seed: int,
         ignore_index: int,
         group: Group = ALONE,
+        teacher: "Network | None" = None,
     ) -> None:
         self.recipe = recipe
         self.total_steps = total_steps
@@ -84,7 +87,10 @@ class Trainer:
         self._group = group
         if group.size > 1:
             see_whole_batches(self.network, group)
-        self._forward = Forward(self.network, group)
+        self._forward = Forward(self.network, group, recipe.compile)
+        self._teacher = teacher
+        if teacher is not None:
+            place(teacher.eval(), device)
         self._parameters = list(self.network.parameters())
         averages, latest = _floating(self._average), _floating(self.network)
         self._averages, self._latest = list(averages.values()), [latest[name] for name in averages]
@@ -201,7 +207,7 @@ class Trainer:
                 with self._forward.adding_up(is_last=number == self._parts - 1):
                     with autocast(self.device, self.recipe.amp):
                         outputs = self._forward(inputs)
-                    loss = self._total_loss(outputs, part)
+                    loss = self._total_loss(outputs, part) + self._distillation(outputs, inputs, part)
                     if weight is not None:
                         loss = loss * self._weight(part) / weight
                     # The gradients of a group are averaged, but its losses add up.
@@ -223,6 +229,14 @@ class Trainer:
             else:
                 losses.append(self._loss(logits, masks, self.ignore_index))
         return torch.stack(losses).sum()
+
+    def _distillation(self, outputs: dict[str, Tensor], inputs: dict[str, Tensor], masks: Tensor) -> Tensor | float:
+        if self._teacher is None:
+            return 0.0
+        with torch.no_grad(), autocast(self.device, self.recipe.amp):
+            taught = next(iter(self._teacher.outputs(inputs).values()))
+        logits = next(iter(outputs.values()))
+        return self.recipe.teacher_weight * distillation(logits, taught, masks, self.ignore_index)
 
     def _update_average(self) -> None:
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))

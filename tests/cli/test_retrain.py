@@ -74,7 +74,7 @@ def test_the_end_tells_every_class_the_best_model_and_what_is_next(nasseg: Run, 
     done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--validate-every", 2, "--out", run)
     assert "validation on 3 images of val every 2 steps, 2 in all (--validate-every)\n" in done.err
     assert all(name in done.err for name in open_dataset(DATA).classes)
-    assert f"at the end: {run / 'model.safetensors'}\n" in done.err
+    assert f"at step 3, the last: {run / 'model.safetensors'}\n" in done.err
     assert "next:\n  nasseg evaluate " in done.err
     command = next(line for line in done.err.splitlines() if line.startswith("  nasseg evaluate ")).split()
     assert command[-2:] == ["--split", "test"]
@@ -114,7 +114,7 @@ def test_an_interrupted_training_says_how_it_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*shuffle_strategy:DeprecationWarning")  # in Ray itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in Ray itself
 def test_two_workers_train_with_ray_and_say_what_went_wrong(
     nasseg: Run, refused: Refused, arch: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +126,18 @@ def test_two_workers_train_with_ray_and_say_what_went_wrong(
     assert load_model(run)[1].budget == "3 steps"
     diverging = ("--learning-rate", 1e30, "--batch-size", 2, "--steps", 20, "--out", tmp_path / "bad")
     assert "the loss is not finite" in refused("retrain", arch, "--data", DATA, "--workers", 2, *diverging)
+
+
+def test_options_of_retraining(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    assert nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", teacher).code == 0
+    options = ("--teacher", teacher, "--teacher-weight", 2, "--accumulate", 2, "--patience", 4, "--validate-every", 2)
+    assert nasseg("retrain", arch, "--data", DATA, *SHORT, *options, "--out", run).code == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["teacher"], config["patience"], config["validate_every"]) == (str(teacher.resolve()), 4, 2)
+    assert (config["recipe"]["teacher_weight"], config["recipe"]["accumulate"]) == (2.0, 2)
+    assert "no such file" in refused("retrain", arch, "--data", DATA, "--teacher", tmp_path / "nothing")
+    assert "log is 'x', but must be one of wandb, mlflow" in refused("retrain", arch, "--data", DATA, "--log", "x")
 
 
 def test_a_batch_must_have_equal_shares(refused: Refused, arch: Path) -> None:

@@ -12,7 +12,7 @@ from nasseg.graph import save
 from nasseg.train import fit
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
-from nasseg.train.model import MODEL_FILE, load_model
+from nasseg.train.model import MODEL_FILE, load_model, save_model
 from nasseg.train.retrain import CHECKPOINT_FILE, Retraining
 from nasseg.train.retraining.history import History
 from nasseg.train.trainer import Trainer
@@ -146,13 +146,74 @@ def test_a_training_stopped_while_it_is_scored_repeats_that_score(small: str, tm
     assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
 
 
-def test_best_and_last_model_are_kept(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter((0.25, 0.5, 0.5, 0.125))
+def made_up_scores(monkeypatch: pytest.MonkeyPatch, *mious: float) -> None:
+    scores = iter(mious)
 
     def scored(*arguments: Any, **options: Any) -> Metrics:
         return Metrics(miou=next(scores), class_iou=(), pixel_accuracy=0.0, confusion=())
 
     monkeypatch.setattr("nasseg.train.retrain.evaluate", scored)
+
+
+def test_a_training_ends_early_once_its_score_no_longer_rises(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up_scores(monkeypatch, 0.25, 0.5, 0.5, 0.375)
+    changes = {"steps": 9, "batch_size": 2}
+    training = prepare(small, tmp_path / "run", patience=2, validate_every=1, changes=changes)
+    with pytest.raises(Stopped):
+        training.run(Recorder(stop_at=4))
+    metrics, seen = train(Retraining.load(tmp_path / "run"))
+    assert (metrics.miou, list(seen.losses), list(seen.scores)) == (0.375, [], [4])
+    assert load_model(tmp_path / "run")[1].budget == "4 steps"
+    assert load_model(tmp_path / "run" / "best.safetensors")[1].budget == "2 steps"
+
+
+def test_the_loss_has_the_divergence_from_the_teacher_by_its_weight(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "teacher", seed=1))
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        changes = {"steps": 3, "batch_size": 2, "teacher_weight": weight}
+        taught = prepare(small, tmp_path / str(weight), teacher=str(tmp_path / "teacher"), changes=changes)
+        assert taught.config.teacher == str(tmp_path / "teacher")
+        losses[weight] = train(taught)[1].losses
+    assert losses[0.0] == train(prepare(small, tmp_path / "alone", changes={"steps": 3, "batch_size": 2}))[1].losses
+    divergence = losses[1.0][1] - losses[0.0][1]
+    assert divergence > 0
+    assert losses[3.0][1] - losses[0.0][1] == pytest.approx(3 * divergence, rel=1e-3)
+    assert losses[3.0][3] != losses[0.0][3]
+
+
+def test_a_teacher_must_know_the_classes(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "teacher"))
+    file = tmp_path / "teacher" / MODEL_FILE
+    network, known = load_model(file)
+    others = known.data.model_copy(update={"classes": ("sky", *known.data.classes[1:])})
+    save_model(file, network, known.model_copy(update={"data": others}))
+    with pytest.raises(ValueError, match="give a teacher trained for these classes"):
+        prepare(small, tmp_path / "run", teacher=str(tmp_path / "teacher"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in PyTorch's compiler
+def test_a_compiled_training_computes_the_same(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_module, compiled = torch.nn.Module.compile, list[torch.nn.Module]()
+
+    def without_code_generation(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_code_generation)
+    losses = []
+    for wanted in (False, True):
+        changes = {"steps": 3, "batch_size": 2, "compile": wanted}
+        losses.append(train(prepare(small, tmp_path / str(wanted), changes=changes))[1].losses)
+    assert len(compiled) == 1
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_best_and_last_model_are_kept(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up_scores(monkeypatch, 0.25, 0.5, 0.5, 0.125)
     _, seen = train(prepare(small, tmp_path / "run"))
     assert seen.scores == {1: 0.25, 2: 0.5, 3: 0.5, 4: 0.125}
     (best, found), (last, ended) = load_model(tmp_path / "run" / "best.safetensors"), load_model(tmp_path / "run")

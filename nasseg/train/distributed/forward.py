@@ -15,8 +15,10 @@ from nasseg.train.distributed.group import Group
 class Forward:
     """A network's outputs by name; in a group, a backward pass leaves the gradients averaged over all processes."""
 
-    def __init__(self, network: Network, group: Group) -> None:
+    def __init__(self, network: Network, group: Group, compiled: bool = False) -> None:
         outputs = _Outputs(network)
+        if compiled:
+            outputs.compile()
         device = next(network.parameters()).device
         devices = [device] if device.type == "cuda" else None
         self._shared = None if group.size == 1 else DistributedDataParallel(outputs, devices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -39,6 +39,12 @@ class RetrainConfig(BaseModel):
     """Threads of the processor, of each worker; older runs leave it to PyTorch."""
     validate_every: PositiveInt | None = None
     """Steps between two validations; older runs leave it to the number of steps."""
+    patience: PositiveInt | None = None
+    """Validations without a higher mIoU after which the training ends early."""
+    teacher: str | None = None
+    """Run folder or model file of the network whose predictions are learnt, too."""
+    log: Literal["wandb", "mlflow"] | None = None
+    """Tracker that gets what TensorBoard gets."""
 
     @model_validator(mode="before")
     @classmethod

@@ -59,7 +59,11 @@ class History(BaseModel):
         """The highest score, the first of equal ones."""
         return max(self.validations, key=lambda known: known.miou, default=None)
 
-    def stalled(self, patience: int) -> bool:
-        """Tell whether none of the last `patience` validations exceeded all those before."""
+    def stalled(self, patience: int | None) -> bool:
+        """Tell whether none of the last `patience` validations exceeded all those before; never, if it is `None`."""
         best = self.best
-        return best is not None and len(self.validations) - 1 - self.validations.index(best) >= patience
+        return (
+            patience is not None
+            and best is not None
+            and len(self.validations) - 1 - self.validations.index(best) >= patience
+        )
