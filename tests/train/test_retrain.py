@@ -371,5 +371,5 @@ def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_
     with pytest.raises(ValueError, match=r"config\.yaml: seed is 'x', but must be a valid integer"):
         Retraining.load(run)
     (run / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config\.yaml: while parsing"):
+    with pytest.raises(ValueError, match=r"config\.yaml is not YAML"):
         Retraining.load(run)
