@@ -64,6 +64,21 @@ def is_given(context: typer.Context, name: str, *, or_in_file: bool = False) -> 
     return source is not None and source.name in ("COMMANDLINE", *(["DEFAULT_MAP"] if or_in_file else []))
 
 
+GOING_ON = frozenset({"arch", "out", "resume", "as_json", "config", "ray_address"})
+"""Parameters that a training that goes on may be given."""
+
+
+def refuse_changes(context: typer.Context) -> None:
+    """Raise `ValueError` for an option that a training that goes on has already, given again or changed."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in GOING_ON and is_given(context, name, or_in_file=True):
+            raise ValueError(
+                f"{parameter.opts[0]} cannot change while a training goes on; leave it out with --resume, or begin "
+                "another with another --out"
+            )
+
+
 def take_space(context: typer.Context, text: str | None) -> str | None:
     """Return a space as the user names it; if it is not registered, its module may lie in the current folder.
 

@@ -21,6 +21,7 @@ from nasseg.cli.options import (
     new_run_folder,
     parse_size,
     print_json,
+    refuse_changes,
     say,
     say_threads,
 )
@@ -108,6 +109,7 @@ def retrain(
     if log is not None:
         check_tracker(log)
     if resume:
+        refuse_changes(context)
         existing = to_resume(out, "training")
         context.with_resource(claimed(existing))
         training = Retraining.load(existing)

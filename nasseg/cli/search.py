@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -112,11 +113,14 @@ def _named_again(config: SearchConfig) -> str:
 
 
 def stop_on_interrupt() -> threading.Event:
-    """Make an event that the first Ctrl-C sets; the second ends the process at once."""
-    stop = threading.Event()
+    """Make an event that the first Ctrl-C or SIGTERM sets; the second interrupts, the third ends the process."""
+    stop, interrupted = threading.Event(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            os._exit(INTERRUPTED)
         if stop.is_set():
+            interrupted.set()
             raise KeyboardInterrupt
         stop.set()
         say("\nstopping; Ctrl-C again to end at once …")

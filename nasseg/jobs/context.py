@@ -185,6 +185,13 @@ class Context:
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
         return cls(Problem(options), config.plan, folder)
 
+    @classmethod
+    def open_unchanged(cls, config: SearchConfig, folder: Path) -> Self:
+        """Do as `open` does; raises `ValueError` if data or weights are not those that the search began with."""
+        context = cls.open(config, folder)
+        context.problem.require_unchanged(config.fingerprints)
+        return context
+
     def until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of a job; raises `Stopped` between two of them once `stop` is set."""
         for batch in batches:

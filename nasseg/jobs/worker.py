@@ -32,9 +32,7 @@ class Worker:
 
         Raises `ValueError` if the data or the weights are not those that the search began with.
         """
-        context = Context.open(config, folder)
-        context.problem.require_unchanged(config.fingerprints)
-        return cls(context)
+        return cls(Context.open_unchanged(config, folder))
 
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; one whose loss is not finite is an outcome, not an error.

@@ -167,6 +167,10 @@ def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_pa
 
 def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> None:
     assert "--resume needs --out RUN" in refused("retrain", arch, "--resume")
+    for option, value in (("--steps", 5), ("--seed", 0), ("--no-detail-head", None)):
+        given = [option] if value is None else [option, value]
+        line = refused("retrain", arch, "--resume", "--out", tmp_path, *given)
+        assert line.startswith(f"{option.replace('no-', '')} cannot change while a training goes on; leave it out")
     assert "holds no config.yaml" in refused("retrain", arch, "--resume", "--out", tmp_path)
     assert "exists already; continue it with --resume" in refused("retrain", arch, "--data", DATA, "--out", tmp_path)
 

@@ -1,11 +1,14 @@
 import csv
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from nasseg.cli.search import stop_on_interrupt
 from nasseg.graph import load
 from nasseg.planning.options import COUNTS, DERIVED, GRADIENT, RUNS, SearchOptions
 from tests.cli.conftest import Done
@@ -97,6 +100,31 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
         checkpoint_activations=False,
     )
     assert asked == [(tmp_path / "run", expected)]
+
+
+def test_the_first_interrupt_stops_the_second_ends_and_the_third_does_so_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = stop_on_interrupt()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(signal.SIGINT)
+    assert ended.value.code == 130
+
+
+def test_an_interrupted_command_ends_with_130(
+    nasseg: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(out: Path, options: SearchOptions, watcher: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
+    assert nasseg("search", "--out", tmp_path / "run").code == 130
 
 
 @pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db"])
