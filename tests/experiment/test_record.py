@@ -241,7 +241,5 @@ def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
         name = f"study of {search}"
         run(Record.open_url(url, name, SPACE, TOP, MIOU, search), "proxy", candidate(0, 1, 2))
         assert len(Record.open_url(url, name, SPACE, TOP, MIOU, search).load()) == 1
-        with pytest.raises(
-            ValueError, match=f"{name}. belongs to another search; name another one with"
-        ):
+        with pytest.raises(ValueError, match=f"{name}. belongs to another search; name another one with"):
             Record.open_url(url, name, SPACE, TOP, MIOU, "two")

@@ -279,15 +279,14 @@ def fail_on_the_first_gpu(job: Job, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "what"), [("gcs_server", "its server"), ("raylet", "its part on this machine")])
-def test_the_end_of_ray_ends_the_search_with_the_reason(name: str, what: str) -> None:
+def test_the_end_of_ray_ends_the_search_with_the_reason() -> None:
     def spent() -> float:
         for child in psutil.Process().children(recursive=True):
-            if child.name() == name:
+            if child.name() == "gcs_server":
                 child.kill()
         return 0.0
 
-    with pytest.raises(RuntimeError, match=f"Ray has ended: {what} cannot be reached"):
+    with pytest.raises(RuntimeError, match="Ray has ended: its server cannot be reached at 127.0.0.1:"):
         run_with_ray(planner(), partial(TroubledWorker, lambda job: time.sleep(60)), spent=spent)
 
 
