@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from nasseg.errors import one_line
 from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_NAME, MAX_SIDE, MAX_TEXT_BYTES, Line, read_bytes, read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-FORMATS = ("JPEG", "PNG")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 """That Pillow may find in an image file, whatever its name: others run further programs, such as Ghostscript."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked by `check_image_size`
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -171,7 +171,7 @@ class FolderSplit(Split):
 
 
 def read_image(path: Path) -> Tensor:
-    """Read an image, uint8 (3, H, W) in RGB; raises `DataError` if it cannot be read."""
+    """Read an image, uint8 (3, H, W) in RGB, upright as its EXIF says; raises `DataError` if it cannot be read."""
     return torch.from_numpy(_read(path, "RGB")).permute(2, 0, 1).contiguous()
 
 
@@ -182,9 +182,9 @@ def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[
     try:
         with Image.open(path, formats=FORMATS) as file:
             check_image_size(path, *file.size)
-            return np.array(file.convert(mode) if mode else file)
+            return np.array(ImageOps.exif_transpose(file).convert(mode) if mode else file)
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image ({' or '.join(FORMATS)})") from None
+        raise DataError(f"{path} is not a readable image ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
     except DataError:
