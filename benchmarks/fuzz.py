@@ -539,7 +539,7 @@ def main() -> None:
         for name, numbers in batches(options.inputs)
         if (name, numbers.start) not in done and options.kind in {None, name}
     ]
-    pool = ThreadPoolExecutor(options.jobs)
+    pool = ThreadPoolExecutor(max(1, options.jobs))
     for result in pool.map(run_in_child, *zip(*todo, strict=True)) if options.jobs else starmap(run_batch, todo):
         results.append(result)
         with log.open("a") as file:

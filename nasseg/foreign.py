@@ -41,7 +41,7 @@ MAX_STEP = 1024
 """Pixels of a stride or an atrous rate."""
 MAX_PARAMETERS = 1 << 28
 """Of a network, twice as many as the largest handcrafted one has: 1 GiB in float32."""
-MAX_REFINED = 400_000
+MAX_REFINED = 200_000
 """Colours that telling equal nodes of a graph apart may take."""
 MAX_MAP_VALUES = 1 << 30
 """Of one map of a trained model on an image of 512×1024 pixels."""

@@ -57,7 +57,7 @@ def test_an_error_names_the_file_and_the_field(tmp_path: Path, path: tuple[str, 
 @pytest.mark.parametrize("text", ["budget: [1", "just text", "", "- a list"])
 def test_what_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"config\.yaml(: | is not YAML: )") as caught:
         SearchConfig.load(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -81,7 +81,6 @@ def test_a_password_stays_in_memory(tmp_path: Path) -> None:
     config.save(tmp_path)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["storage"] == "postgresql://me@host/runs"
     assert "secret" not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
-    assert SearchConfig.load(tmp_path, space=SPACE).storage == "postgresql://me@host/runs"
     assert SearchConfig.load(tmp_path, space=SPACE, storage=url) == config
 
 
