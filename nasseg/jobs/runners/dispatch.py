@@ -58,6 +58,7 @@ class Delivery:
         self._to_try_again: list[JobResult] = []
         self._failed_in_a_row = 0
         self._any_scored = False
+        self._latest_failure: str | None = None
 
     def next_job(self, device: str = HERE) -> Job | None:
         """Return a job for a device: one to be tried again, else the planner's next, whose start observers are told."""
@@ -79,11 +80,16 @@ class Delivery:
         job, clock = result.job, self.planner.clock
         if not result.is_failure:
             self.failures.succeed(job, device)
-        elif self.failures.fail(job, device) and self._spent() < 1 and clock.fits(job.kind, clock.total_seconds):
+            self.settle(result)
+            return
+        again = self.failures.fail(job, device)
+        if device in self.failures.kept_out:
+            logger.warning("%s gets no more jobs, as whatever it gets fails", device)
+        if again and self._spent() < 1 and clock.fits(job.kind, clock.total_seconds):
             logger.info("job %d is tried again, as it failed on %s: %s", job.number, device, result.reason)
             self._to_try_again.append(result)
-            return
-        self.settle(result)
+        else:
+            self.settle(result)
 
     def settle(self, result: JobResult) -> None:
         """Tell the planner and the observers a result that is final; raises as `deliver` does."""
@@ -101,12 +107,15 @@ class Delivery:
         return min(LIMIT_SLACK * expected + LIMIT_SECONDS if expected else math.inf, left + overtime)
 
     def end(self) -> None:
-        """Raise `RuntimeError` if the search has ended without a score as every loss diverged."""
+        """Raise `RuntimeError` if the search has ended without a score although something was trained."""
         self._check_divergence(1)
+        if not self._any_scored and self._latest_failure is not None:
+            raise RuntimeError(f"no candidate could be trained, the last failed with: {self._latest_failure}")
 
     def _check(self, result: JobResult) -> None:
         """Raise `RuntimeError` if this result shows that the search leads nowhere."""
         self._failed_in_a_row = self._failed_in_a_row + 1 if result.is_failure else 0
+        self._latest_failure = result.reason if result.is_failure else self._latest_failure
         if result.job.task == "prepare" and result.is_failure:
             raise RuntimeError(f"training the handcrafted reference failed: {result.reason}")
         if result.job.task == "prepare" and result.outcomes[0].status == "nonfinite":
