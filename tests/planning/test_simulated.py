@@ -141,9 +141,9 @@ def test_broken_devices_are_kept_out_and_cost_no_candidate(speed: Speed, broken:
     simulated, planner, expected = searched("1h", 8, speed, failures=0.0, broken=workers)
     assert failed(planner) == 0
     assert simulated.end_seconds < 1.04 * 3600
-    assert sum(bool(trial.proxy) for trial in planner.trials) > 0.75 * expected * (8 - broken) / 8
+    assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected * (8 - broken) / 8
     finalists = [trial for trial in planner.trials if trial.candidate.label is None and set(trial.deciding) >= {0, 1}]
-    assert finalists
+    assert len(finalists) >= planner.settings.finalists
 
 
 @pytest.mark.parametrize("workers", [1, 4])

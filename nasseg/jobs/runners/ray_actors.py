@@ -129,8 +129,11 @@ class _Processes:
         while len(self._processes) < self._concurrency():
             actor = self._actor.remote(self._make_worker)
             self._processes.append(_Process(actor, actor.device.remote()))
-        for process in self._processes:
-            if process.future is not None or process.device in self._delivery.failures.kept_out:
+        kept_out = self._delivery.failures.kept_out
+        in_use = [process for process in self._processes if process.device not in kept_out]
+        self._delivery.planner.clock.concurrency = max(1, len(in_use))
+        for process in in_use:
+            if process.future is not None:
                 continue
             assert process.device is not None
             if (job := self._delivery.next_job(process.device)) is not None:

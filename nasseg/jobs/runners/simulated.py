@@ -105,6 +105,7 @@ def run_on_a_clock(
         delivery.failures.join(worker)
     while True:
         idle = [worker for worker in idle if worker not in delivery.failures.kept_out]
+        planner.clock.concurrency = workers - len(delivery.failures.kept_out)
         for worker in idle[:]:
             if (job := delivery.next_job(worker)) is None:
                 continue
