@@ -81,6 +81,12 @@ def to_resume(folder: Path | None, run: str) -> Path:
     return folder
 
 
+def user_cache() -> Path:
+    """Return nasseg's folder in the user's cache, as the XDG base directory specification places it."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "nasseg"
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free

@@ -112,7 +112,7 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Readers = Annotated[int, typer.Option("--readers", help="Processes that read images ahead.", min=0)]
+Readers = Annotated[int, typer.Option("--readers", help="Threads that read images ahead.", min=0)]
 
 
 def parse_size(text: str) -> tuple[int, int]:

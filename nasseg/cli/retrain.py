@@ -14,7 +14,6 @@ from nasseg.cli.options import (
     Data,
     Device,
     Json,
-    Readers,
     Seed,
     SpaceOfFile,
     Weights,
@@ -81,7 +80,12 @@ def retrain(
     accumulate: Annotated[
         int | None, typer.Option(help="Parts of a batch whose gradients are added up, to save memory.", min=1)
     ] = None,
-    readers: Readers = 0,
+    readers: Annotated[
+        int | None, typer.Option(help="Threads of each worker that read images ahead; spare cores if not given.", min=0)
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Decode images once, into the user's cache.")
+    ] = True,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -127,6 +131,7 @@ def retrain(
             seed=seed,
             workers=workers,
             readers=readers,
+            cache=cache,
             validate_every=validate_every,
             patience=patience,
             teacher=teacher,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from nasseg import plugins
 from nasseg.data.augment import Augment, denormalise, normalise
-from nasseg.data.batches import Batch, evaluation_batches, training_batches
+from nasseg.data.batches import Batch, Pace, evaluation_batches, training_batches
 from nasseg.data.cache import CacheWriter, FeatureCache
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.folder import FolderDataset
@@ -42,6 +42,7 @@ __all__ = [
     "Dataset",
     "FeatureCache",
     "FolderDataset",
+    "Pace",
     "Sample",
     "Split",
     "Streets",

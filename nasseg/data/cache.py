@@ -113,19 +113,16 @@ class FeatureCache:
     ) -> "FeatureCache":
         """Open the cache of `key` below `folder`; `build` builds it first unless it exists.
 
-        `key` names everything that the content depends on (JSON values). If several processes ask at once, one builds
-        and the others wait. The cache appears whole or not at all: a build that is killed leaves nothing that is ever
-        read, and one that fails (`OSError` if the disk is full) removes what it wrote.
+        `key` names everything that the content depends on (JSON values). Built as by `built_once`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        if not target.exists():
-            with FileLock(_lock(target)):
-                if not target.exists():
-                    _remove_stale(folder, target)
-                    _build(target, key, build)
-        return cls(target)
+
+        def fill(target: Path) -> None:
+            with ExitStack() as files:
+                writer = CacheWriter(target, files)
+                build(writer)
+                writer.finish(key)
+
+        return cls(built_once(folder, key, fill))
 
     def batches(
         self, batch_size: int, seed: int, start_step: int = 0, device: torch.device | str = "cpu"
@@ -146,14 +143,29 @@ class FeatureCache:
         return Batch({name: features.float() for name, features in rows.items()}, masks.long())
 
 
-def _build(target: Path, key: Mapping[str, object], build: Callable[[CacheWriter], None]) -> None:
+def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
+    """Return the folder of `key` below `folder`, which `fill` fills first unless it exists.
+
+    If several processes ask at once, one builds and the others wait. The folder appears whole or not at all: a build
+    that is killed leaves nothing that is ever read, and one that fails (`OSError` if the disk is full) removes what it
+    wrote.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    if not target.exists():
+        with FileLock(_lock(target)):
+            if not target.exists():
+                _remove_stale(folder, target)
+                _build(target, fill)
+    return target
+
+
+def _build(target: Path, fill: Callable[[Path], None]) -> None:
     partial = _partial(target)
     partial.mkdir()
     try:
-        with ExitStack() as files:
-            writer = CacheWriter(partial, files)
-            build(writer)
-            writer.finish(key)
+        fill(partial)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.data import Split, open_dataset
+from nasseg.data.decoded import decoded
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
@@ -32,6 +33,8 @@ from nasseg.train.weights.loading import Pretrained
 
 T = TypeVar("T")
 
+DECODED_SHARE = 0.05
+"""Of the free disk, at most, for a split's decoded images; plans leave a tenth for both (`USABLE_DISK_SHARE`)."""
 KEPT_ARCHITECTURES = 256
 """Architectures kept in memory; a candidate is priced, trained and written within this many others."""
 
@@ -175,8 +178,10 @@ class Context:
     def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
         self.problem, self.plan, self.folder = problem, plan, folder
         self.stop = threading.Event()
-        self.train = InMemory(Resized(problem.train, plan.image_scale))
-        self.val = InMemory(Resized(problem.val, plan.image_scale))
+        self.train, self.val = (
+            InMemory(Resized(decoded(split, most_of_free_disk=DECODED_SHARE), plan.image_scale))
+            for split in (problem.train, problem.val)
+        )
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:

@@ -21,6 +21,8 @@ from nasseg.train.retraining.history import History
 from nasseg.train.trainer import Trainer
 
 LINE_INTERVAL_S = 10.0
+MOST_WAITING = 0.2
+"""Of the time of the steps, for their images, before the user is told."""
 PASSES_IN_A_STEP = 3
 """Forward passes that a training step takes as long as: its own, and a backward one of about two."""
 
@@ -35,7 +37,7 @@ class RetrainReporter:
         self._retraining, self._stop, self._say = retraining, stop, say
         self._boards: list[TrainBoard | Tracker] = []
         self._clock = _Clock(_relative_cost(retraining))
-        self._printed = 0.0
+        self._printed, self._warned = 0.0, False
 
     def __enter__(self) -> Self:
         return self
@@ -52,8 +54,9 @@ class RetrainReporter:
         for board in self._boards_from(trainer.step):
             board.add_step(trainer.step, loss, learning_rate)
         if self._is_time_for_a_line():
-            end = self._end(trainer.step)
-            self._say(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{end}")
+            rates, end = self._rates(), self._end(trainer.step)
+            self._say(f"step {trainer.step}/{trainer.total_steps}, loss {loss:.4f}{rates}{end}")
+            self._warn_of_waiting()
         self._stop_if_asked()
 
     def validating(self, images: int) -> None:
@@ -93,6 +96,23 @@ class RetrainReporter:
         total = (config.recipe.steps - step) * self._clock.step_s + validation_s
         return f", {duration_text(total)} to the end, {duration_text(validation_s)} of it validation"
 
+    def _rates(self) -> str:
+        """Tell how fast steps are taken, and how fast their images could be."""
+        if self._clock.step_s is None:
+            return ""
+        batch = self._retraining.config.recipe.batch_size
+        workers, pace = self._retraining.config.workers, self._retraining.pace
+        return f", {batch / self._clock.step_s:.3g} images/s (input {pace.images_per_s * workers:.3g})"
+
+    def _warn_of_waiting(self) -> None:
+        """Say, once, that steps wait for their images for a large part of the time."""
+        trained, waited = self._clock.steps_s, self._retraining.pace.waited_s
+        share = waited / trained if trained else 0.0
+        if share > MOST_WAITING and not self._warned:
+            self._warned = True
+            readers = self._retraining.config.readers
+            self._say(f"the training waits for data {share:.0%} of the time; more --readers ({readers} now) may help")
+
     def _is_time_for_a_line(self) -> bool:
         now = time.monotonic()
         due = now - self._printed > LINE_INTERVAL_S
@@ -112,7 +132,7 @@ class _Clock:
         self._validation_in_steps = validation_in_steps
         self._latest: float | None = None
         self._validation_start: float | None = None
-        self._steps, self._steps_s = 0, 0.0
+        self._steps, self.steps_s = 0, 0.0
         self._measured_validation_s: float | None = None
 
     def stepped(self) -> None:
@@ -120,7 +140,7 @@ class _Clock:
         now = time.monotonic()
         if self._latest is not None:
             self._steps += 1
-            self._steps_s += now - self._latest
+            self.steps_s += now - self._latest
         self._latest = now
 
     def validates(self) -> None:
@@ -138,7 +158,7 @@ class _Clock:
     @property
     def step_s(self) -> float | None:
         """Seconds a step, `None` before the second one."""
-        return self._steps_s / self._steps if self._steps else None
+        return self.steps_s / self._steps if self._steps else None
 
     @property
     def validation_s(self) -> float:

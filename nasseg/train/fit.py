@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nasseg.data import Split, training_batches
+from nasseg.data import Pace, Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.train.checkpoint import restore, save_checkpoint
@@ -56,6 +56,7 @@ class Fitting:
         self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index, group, teacher)
         if checkpoint is not None and checkpoint.exists():
             restore(self.trainer, checkpoint, device)
+        self.pace = Pace()
         self._batches = training_batches(
             split,
             recipe.augment,
@@ -64,7 +65,8 @@ class Fitting:
             self.trainer.step,
             device,
             readers,
-            part=(group.rank, group.size),
+            (group.rank, group.size),
+            self.pace,
         )
         self._checkpoint, self._saved = checkpoint if group.rank == 0 else None, time.monotonic()
 

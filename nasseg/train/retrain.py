@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nasseg import plugins
-from nasseg.data import Batch, evaluation_batches, open_dataset
+from nasseg.data import Batch, Pace, evaluation_batches, open_dataset
+from nasseg.data.decoded import decoded
 from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
@@ -24,7 +25,7 @@ from nasseg.run_folder import (
     save_config,
 )
 from nasseg.train.detail_head import with_detail_head
-from nasseg.train.device import choose_device, threads_for
+from nasseg.train.device import choose_device, readers_for, threads_for
 from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import Fitting, Stopped, seeded_network
@@ -50,6 +51,7 @@ class Retraining:
         self.val = self.dataset.split(config.val_split)
         self.device = choose_device(config.device)
         self.weights_report: WeightsReport | None = None
+        self.pace = Pace()
 
     @classmethod
     def prepare(
@@ -66,7 +68,8 @@ class Retraining:
         device: str,
         seed: int,
         workers: int = 1,
-        readers: int = 0,
+        readers: int | None = None,
+        cache: bool = True,
         validate_every: int | None = None,
         patience: int | None = None,
         teacher: str | None = None,
@@ -92,6 +95,8 @@ class Retraining:
         if weights is None and known is not None:
             weights = known.weights
         train_split = train_split or (own.train_split if own else "train")
+        on = choose_device(device)
+        threads = max(1, threads_for(on) // workers)
         config = RetrainConfig(
             data=dataset.spec,
             train_split=train_split,
@@ -101,8 +106,9 @@ class Retraining:
             device=device,
             seed=seed,
             workers=workers,
-            readers=readers,
-            threads=max(1, threads_for(choose_device(device)) // workers),
+            readers=readers_for(on, threads, workers) if readers is None else readers,
+            cache=cache,
+            threads=threads,
             validate_every=validate_every,
             patience=patience,
             teacher=None if teacher is None else str(Path(teacher).resolve()),
@@ -140,6 +146,8 @@ class Retraining:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         watcher = watcher if group.size == 1 else InAgreement(watcher, group)
+        if config.cache:
+            self.train, self.val = (decoded(split, max(1, config.readers)) for split in (self.train, self.val))
         fitting = Fitting(
             self.network(),
             recipe,
@@ -151,7 +159,7 @@ class Retraining:
             group=group,
             teacher=self.teacher(),
         )
-        trainer, metrics = fitting.trainer, None
+        trainer, self.pace, metrics = fitting.trainer, fitting.pace, None
         history = History.load(self.folder).until(trainer.step)
         while True:
             if config.validates_at(trainer.step) and not history.has(trainer.step):

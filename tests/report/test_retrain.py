@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nasseg.data import open_dataset
+from nasseg.data import Pace, open_dataset
 from nasseg.report import retrain
 from nasseg.report.retrain import RetrainReporter
 from nasseg.train.fit import Stopped
@@ -28,10 +28,15 @@ CONFIG = RetrainConfig(
     seed=0,
     validate_every=25,
 )
+PACE = Pace()
+PACE.prepared(images=6, seconds=2.0, readers=1)
 
 
-def reporter(folder: Path, stop: threading.Event | None = None, lines: list[str] | None = None) -> RetrainReporter:
-    retraining: Any = SimpleNamespace(folder=folder, dataset=DATASET, val=DATASET.split("val"), config=CONFIG)
+def reporter(
+    folder: Path, stop: threading.Event | None = None, lines: list[str] | None = None, pace: Pace = PACE
+) -> RetrainReporter:
+    splits = {"dataset": DATASET, "val": DATASET.split("val")}
+    retraining: Any = SimpleNamespace(folder=folder, config=CONFIG, pace=pace, **splits)
     return RetrainReporter(retraining, stop or threading.Event(), [].append if lines is None else lines.append)
 
 
@@ -89,13 +94,25 @@ def test_lines_tell_the_time_to_the_end_with_the_validations_in_it(
     # A step takes 6 s, the validation of 8 images as long as 4/3 steps of 2 until one has ended, in 20 s.
     assert lines == [
         "step 21/100, loss 1.5000",
-        "step 23/100, loss 1.5000, 8 min 14 s to the end, 32 s of it validation",
-        "step 25/100, loss 1.5000, 7 min 54 s to the end, 24 s of it validation",
+        "step 23/100, loss 1.5000, 0.333 images/s (input 3), 8 min 14 s to the end, 32 s of it validation",
+        "step 25/100, loss 1.5000, 0.333 images/s (input 3), 7 min 54 s to the end, 24 s of it validation",
         "validation: 4/8 images of val",
         "step 25: mIoU 0.3750 (the best so far; validation took 20 s)",
-        "step 26/100, loss 1.2500, 8 min 24 s to the end, 1 min 00 s of it validation",
+        "step 26/100, loss 1.2500, 0.333 images/s (input 3), 8 min 24 s to the end, 1 min 00 s of it validation",
         "step 50: mIoU 0.2500 (best 0.3750 at step 25; validation took 0 s)",
     ]
+
+
+def test_a_training_that_waits_for_data_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines, pace = [1000.0], list[str](), Pace()
+    monkeypatch.setattr(retrain, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with reporter(tmp_path, lines=lines, pace=pace) as told:
+        for step in (1, 2, 3):
+            told.step(at(step), 1.5, 0.01)
+            now[0] += 20
+            pace.waited_s += 9
+    waits = [line for line in lines if "waits for data" in line]
+    assert waits == ["the training waits for data 45% of the time; more --readers (0 now) may help"]
 
 
 def test_a_stop_breaks_off_between_two_steps_and_within_a_validation(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ class RetrainConfig(BaseModel):
     workers: PositiveInt = 1
     """Processes that train together."""
     readers: NonNegativeInt = 0
-    """Processes of each worker that read images ahead; runs of before there were workers call these workers."""
+    """Threads of each worker that read images ahead; runs of before there were workers call these workers."""
+    cache: bool = True
+    """Whether images are decoded once, into the user's cache."""
     threads: int | None = None
     """Threads of the processor, of each worker; older runs leave it to PyTorch."""
     validate_every: PositiveInt | None = None
