@@ -51,7 +51,7 @@ def test_json_has_a_result_for_each_network(nasseg: Run, arch: Path, tmp_path: P
 
 
 def test_exported_files_and_run_folders_are_measured_beside_networks(
-    nasseg: Run, refused: Refused, model: Path
+    nasseg: Run, refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnxruntime", "onnxscript"):
         pytest.importorskip(package)
