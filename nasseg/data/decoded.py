@@ -71,7 +71,7 @@ def decoded(
     """Return the split with its pixels decoded, now by so many `readers` unless an earlier run did.
 
     Decoded pixels are kept in the user's cache, or in `folder`, for all processes and runs that read the same files.
-    Where they would take more than `most_of_free_disk`, a share, the split is returned as it is.
+    Where they would take more than `most_of_free_disk`, a share, or cannot be written, the split is returned as it is.
     """
     folder = folder or user_cache() / "images"
     key = {"fingerprint": split.fingerprint, "version": VERSION}
@@ -85,7 +85,11 @@ def decoded(
 
     if size > most_of_free_disk * free_disk_bytes(folder):
         return split
-    return Decoded(split, built_once(folder, key, fill))
+    try:
+        return Decoded(split, built_once(folder, key, fill))
+    except OSError as error:
+        logger.warning("images are decoded each time, as %s cannot be used: %s", folder, error)
+        return split
 
 
 def _write(split: Split, folder: Path, readers: int, key: Mapping[str, object]) -> None:
