@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from nasseg.data.batches import Batch, seeded, shuffled
@@ -27,15 +27,18 @@ _INDEX = "index.json"
 _MASKS = "<masks>"  # no name that a node can have
 
 
+Count = Annotated[int, Field(ge=1, le=1 << 24)]
+
+
 class _Index(BaseModel):
     """The content of a cache: `shapes` of a sample's features by node name, and of its mask."""
 
     model_config = ConfigDict(extra="forbid")
 
     key: dict[str, JsonValue]
-    views: PositiveInt
-    samples: PositiveInt
-    shapes: dict[str, tuple[PositiveInt, ...]]
+    views: Count
+    samples: Count
+    shapes: dict[str, Annotated[tuple[Count, ...], Field(max_length=3)]]
 
 
 class CacheWriter:

@@ -185,7 +185,7 @@ def _read(path: Path, mode: str | None) -> np.ndarray[tuple[int, ...], np.dtype[
             return np.array(ImageOps.exif_transpose(file).convert(mode) if mode else file)
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable image ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
     except DataError:
         raise
