@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg.errors import one_line
+from nasseg.foreign import read_json
 from nasseg.graph import write_atomically
 from nasseg.run_folder import HISTORY_FILE
 
@@ -34,7 +35,7 @@ class History(BaseModel):
         if not path.exists():
             return cls()
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate(read_json(path, "remove it to begin a new history"))
         except ValidationError as error:
             raise ValueError(one_line(error, str(path))) from None
 

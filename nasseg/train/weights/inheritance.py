@@ -53,7 +53,7 @@ class WeightStore:
                 module.load_state_dict(safetensors.torch.load(file.read_bytes()))
             except FileNotFoundError:  # never kept, or just removed by another process
                 continue
-            except SafetensorError:  # cut short by a power failure
+            except (SafetensorError, RuntimeError):  # cut short by a power failure, or of another node
                 file.unlink(missing_ok=True)
                 continue
             found.add(name)
