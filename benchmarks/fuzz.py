@@ -321,6 +321,7 @@ class Sandbox:
         self.folder, self.watched = folder.resolve(), False
         self.outside: list[str] = []
         os.chdir(self.folder)
+        os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # where the user's own cache would be
         platform.platform()  # runs `uname` once
         sys.addaudithook(self._note)
         signal.signal(signal.SIGPROF, self._interrupt)
@@ -373,7 +374,7 @@ class Sandbox:
             status, said = ("refused" if code == 2 and _is_line(line) else "failed"), f"{code}: {line}"
         except (ValueError, OSError) as error:  # as nasseg.cli.main does
             line = one_line(error) if isinstance(error, ValidationError) else str(error)
-            status, said = ("refused" if _is_line(shortened(line)) and len(line) < 3 * LONGEST else "failed"), line
+            status, said = ("refused" if _is_line(shortened(line)) else "failed"), line
         except Exception as error:
             status, said = "failed", f"{type(error).__name__}: {str(error)[:300]}: {_where()}"
         else:

@@ -117,9 +117,9 @@ Readers = Annotated[int, typer.Option("--readers", help="Threads that read image
 
 def parse_size(text: str) -> tuple[int, int]:
     """Parse HEIGHTxWIDTH in pixels; raises `ValueError` for anything else."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if match is None or min(int(match[1]), int(match[2])) < 1:
-        raise ValueError(f"size {text!r} must be HEIGHTxWIDTH in pixels, like 512x1024")
+        raise ValueError(f"size {short_repr(text)} must be HEIGHTxWIDTH in pixels, like 512x1024")
     return int(match[1]), int(match[2])
 
 
