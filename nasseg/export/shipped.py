@@ -34,9 +34,15 @@ class Shipped(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8) if options.argmax else logits
 
 
+LEAST_OPEN_SIZE = 256
+"""Of the image that an export for any size is traced with: in a small one, deep maps have a side of 1, which PyTorch
+takes for constant."""
+
+
 def example(options: ExportOptions) -> Tensor:
     """Make an image of noise, as the file will take it."""
-    pixels = torch.randint(256, (1, 3, *options.size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    size = options.size if options.images == "fixed" else [max(LEAST_OPEN_SIZE, length) for length in options.size]
+    pixels = torch.randint(256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return pixels if options.normalise else normalise(pixels)
 
 
