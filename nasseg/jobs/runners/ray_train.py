@@ -29,7 +29,12 @@ MakeWatcher = Callable[[Retraining, StopEvent, Say], AbstractContextManager[Watc
 RESTARTS_AFTER_DEATH = 3
 """Of all workers, from the last checkpoint, if one dies."""
 POLL_S = 0.5
-_OPTIONS_OF_TRAIN = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+_OPTIONS_OF_TRAIN = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # By default Ray begins anew, for ever, if workers on a busy machine are not there after a minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
 
 
 def retrain_on_workers(
