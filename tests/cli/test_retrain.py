@@ -112,10 +112,6 @@ def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> N
     assert "exists already; continue it with --resume" in refused("retrain", arch, "--data", DATA, "--out", tmp_path)
 
 
-def without_masks(folder: Path) -> None:
-    (folder / "masks/train/b.png").unlink()
-
-
 def index_out_of_range(folder: Path) -> None:
     Image.fromarray(np.full((32, 48), 3, np.uint8)).save(folder / "masks/train/b.png")
 
@@ -142,7 +138,6 @@ def wrong_palette(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "line"),
     [
-        (without_masks, "images/train/b.jpg has no mask"),
         (index_out_of_range, "masks/train/b.png holds class index 3, but must hold 0 to 2, or 255"),
         (other_size, "masks/train/b.png is 32x40, but must have the size of its image"),
         (truncated, "images/train/b.jpg cannot be read: "),

@@ -1,0 +1,68 @@
+"""Text files that list the images of a split, by name, by path, or with their masks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from nasseg.data.dataset import DataError
+
+if TYPE_CHECKING:
+    from nasseg.data.formats.layout import Files
+
+RULE = "give FOLDER/NAME without suffix, an image's path, or the paths of image and mask"
+
+
+class Item(NamedTuple):
+    """An image with its mask: one file or, if it is drawn instance by instance, several."""
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+def listed(files: Files, listing: Path) -> tuple[list[Item], list[Path]]:
+    """The items of a list in its order, and the images in it that have no mask.
+
+    A path that begins with / is looked for below the folder, without as many of its first parts as it takes: lists
+    have been written on other machines. Raises `DataError` for a line that names no image in the folder.
+    """
+    items, without = {}, []
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{listing} cannot be read: {error}") from None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
+            continue
+        name = next((part for part in _tails(line) if part in files.by_name), None)
+        if name is not None:
+            item = files.item(files.by_name[name])
+        else:
+            pair = [_below(files.root, part) for part in re.split(r"[,;\s]+", line)]
+            if len(pair) != 2 or pair[0] is None or pair[1] is None:
+                where = f"{listing} line {number}: {line[:100]!r}"
+                raise DataError(f"{where} is not an image in {files.image_folder}; {RULE}")
+            name = pair[0].relative_to(files.root).with_suffix("").as_posix()
+            item = Item(name, pair[0], (pair[1],))
+        if item.masks:
+            items[item.name] = item
+        else:
+            without.append(item.image)
+    return list(items.values()), without
+
+
+def _tails(path: str) -> list[str]:
+    """The path itself and, if it begins with /, all that it ends with, the longest first."""
+    if not path.startswith("/"):
+        return [path.removeprefix("./")]
+    parts = path.strip("/").split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _below(root: Path, path: str) -> Path | None:
+    """The file below `root` that a path in a list means, if there is one."""
+    if ".." in PurePosixPath(path).parts:
+        return None
+    return next((root / tail for tail in _tails(path) if tail and (root / tail).is_file()), None)
