@@ -1,0 +1,40 @@
+"""Images of one split that another one holds, too, as they are or nearly so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nasseg.data.checking.survey import Survey
+
+NEARLY_EQUAL = 0.995
+"""Correlation of two thumbnails from which their images count as nearly equal."""
+ROWS_AT_ONCE = 4096
+
+
+class Duplicates(NamedTuple):
+    """Images of the second split, each with one of the first that is equal, or nearly so."""
+
+    equal: dict[str, str]
+    nearly: dict[str, str]
+
+
+def duplicates(first: Survey, second: Survey) -> Duplicates:
+    """Compare every image of two splits; images that are one sample of both count as equal."""
+    by_digest = {digest: name for name, digest in first.digests.items()}
+    equal = {name: by_digest[digest] for name, digest in second.digests.items() if digest in by_digest}
+    names, others = list(first.thumbnails), [name for name in second.thumbnails if name not in equal]
+    nearly: dict[str, str] = {}
+    if names and others:
+        known = np.stack([first.thumbnails[name] for name in names])
+        for start in range(0, len(others), ROWS_AT_ONCE):
+            rows = others[start : start + ROWS_AT_ONCE]
+            alike = np.stack([second.thumbnails[name] for name in rows]) @ known.T
+            best = alike.argmax(1)
+            nearly |= {
+                name: names[place]
+                for row, (name, place) in enumerate(zip(rows, best.tolist(), strict=True))
+                if alike[row, place] >= NEARLY_EQUAL
+            }
+    return Duplicates(equal, nearly)
