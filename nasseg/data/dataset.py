@@ -83,7 +83,8 @@ class Dataset(ABC):
         names = tuple(whole.split("+"))
         for part in names:
             if part not in self.splits():
-                raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}")
+                draw = "; draw one from another with --val-split 20%" if part == "val" else ""
+                raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}{draw}")
         split = self.union(names)
         if len(split) == 0:
             left_out = f" ({split.notes[0]})" if split.notes else ""

@@ -90,6 +90,7 @@ def test_missing_description(folder: Path) -> None:
         ({"layout": {"images": "images/{name}"}}, "masks is missing"),
         ({"layout": {"list": "all.txt"}}, "must hold {split}"),
         ({"layout": {"images": "images/{name}", "masks": "m/{name}", "splits": {"a+b": "x"}}}, "cannot name a split"),
+        ({"layout": {"images": "images/{name}", "masks": "***{name}"}}, "must hold one . and 300 characters at most"),
         ({"roots": [".."]}, "leads out of"),
         ({"ignore_index": "none"}, "ignore_index"),
         ({"ignore_index": 2}, "ignore_index is 2, but must not be a class index"),

@@ -10,7 +10,7 @@ from nasseg.data.checking.survey import Survey
 
 NEARLY_EQUAL = 0.995
 """Correlation of two thumbnails from which their images count as nearly equal."""
-ROWS_AT_ONCE = 4096
+PAIRS_AT_ONCE = 1 << 24
 
 
 class Duplicates(NamedTuple):
@@ -28,8 +28,9 @@ def duplicates(first: Survey, second: Survey) -> Duplicates:
     nearly: dict[str, str] = {}
     if names and others:
         known = np.stack([first.thumbnails[name] for name in names])
-        for start in range(0, len(others), ROWS_AT_ONCE):
-            rows = others[start : start + ROWS_AT_ONCE]
+        at_once = max(1, PAIRS_AT_ONCE // len(names))
+        for start in range(0, len(others), at_once):
+            rows = others[start : start + at_once]
             alike = np.stack([second.thumbnails[name] for name in rows]) @ known.T
             best = alike.argmax(1)
             nearly |= {

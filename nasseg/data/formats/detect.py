@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from nasseg.data.dataset import DataError
 from nasseg.data.formats.layout import SUFFIXES, Files, Layout, walk
 
 MOST_FILES = 500_000
@@ -160,32 +161,36 @@ def _instances(paths: list[str]) -> Iterator[Layout]:
 
 
 def _lists_of_pairs(root: Path) -> Layout | None:
-    layouts = (Layout(list=pattern) for pattern in LIST_PATTERNS)
-    fitting = next((layout for layout in layouts if _lists_fit(root, layout)), None)
-    return None if fitting is None else _named(root, fitting)
+    layout = next((fitting for pattern in LIST_PATTERNS if (fitting := _listed(root, Layout(list=pattern)))), None)
+    return None if layout is None else _named(root, layout)
 
 
 def _named(root: Path, layout: Layout) -> Layout:
     """The layout with its lists, if there are any, and with the usual names for its splits."""
-    files = Files(root, layout)
     if layout.list is None and "{split}" not in (layout.images or ""):
-        for pattern in LIST_PATTERNS:
-            listed = layout.model_copy(update={"list": pattern})
-            if _lists_fit(root, listed):
-                layout, files = listed, Files(root, listed)
-                break
+        tried = (_listed(root, layout.model_copy(update={"list": pattern})) for pattern in LIST_PATTERNS)
+        layout = next((listed for listed in tried if listed is not None), layout)
     usual = {alias: name for name, aliases in SPLIT_NAMES.items() for alias in aliases}
-    renamed = {usual.get(name.lower(), name): name for name, value in files.splits.items() if isinstance(value, str)}
+    own = Files(root, layout).splits
+    renamed = {usual.get(name.lower(), name): value for name, value in own.items() if isinstance(value, str)}
     if any(name != value for name, value in renamed.items()):
         return layout.model_copy(update={"splits": renamed})
     return layout
 
 
-def _lists_fit(root: Path, layout: Layout) -> bool:
+def _listed(root: Path, layout: Layout) -> Layout | None:
+    """The layout with those of its lists that name images of it; `None` if none does. Others may list classes."""
     files = Files(root, layout)
+    fitting = {split: split for split in files.lists if split in files.splits and _fits(files, split)}
+    if not fitting:
+        return None
+    return layout if len(fitting) == len(files.lists) else layout.model_copy(update={"splits": fitting})
+
+
+def _fits(files: Files, split: str) -> bool:
     try:
-        return bool(files.lists) and all(files.find(split).items for split in files.lists)
-    except ValueError:
+        return bool(files.find(split).items)
+    except DataError:
         return False
 
 

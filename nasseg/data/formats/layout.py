@@ -19,6 +19,7 @@ from nasseg.data.formats.lists import Item, listed
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 """Of image files, whatever their case."""
 MOST_NAMED = 3
+LONGEST_PATTERN = 300
 
 
 class Found(NamedTuple):
@@ -68,6 +69,10 @@ class Layout(BaseModel):
                 raise ValueError(f"{what} is missing: give its pattern, like {what}/{{split}}/{{name}}")
             if pattern is not None and "{name}" not in pattern:
                 raise ValueError(f"{what} is {pattern!r}, but must hold {{name}}")
+            if pattern is not None and (len(pattern) > LONGEST_PATTERN or pattern.count("*") > 1):
+                raise ValueError(
+                    f"{what} is {pattern[:40]!r}, but must hold one * and {LONGEST_PATTERN} characters at most"
+                )
         if (self.images is None) != (self.masks is None):
             raise ValueError("images and masks must both be given, or neither, with a list of pairs")
         if self.list is not None and "{split}" not in self.list:
@@ -85,8 +90,14 @@ def within(path: str) -> str:
 
 def walk(folder: Path) -> Iterator[str]:
     """Yield the files below a folder in order, relative to it, without hidden ones and what systems leave behind."""
+    seen: set[str] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        real = os.path.realpath(base)
+        if real in seen:  # a link back to where this came from
+            folders.clear()
+            continue
+        seen.add(real)
         below = PurePosixPath(Path(base).relative_to(folder).as_posix())
         yield from ((below / name).as_posix() for name in sorted(files) if not name.startswith("."))
 

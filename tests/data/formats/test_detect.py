@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nasseg.data.formats import Files, Layout, find_layout
+from nasseg.data.formats.layout import walk
 from nasseg.data.formats.lists import Item
 
 
@@ -105,6 +106,21 @@ def test_lists_of_pairs_suffice(tmp_path: Path) -> None:
         ("x/1.jpg", "y/7.png"),
         ("x/2.jpg", "y/8.png"),
     }
+
+
+def test_a_list_of_classes_is_no_split(tmp_path: Path) -> None:
+    write(tmp_path, [f"{folder}/{n}.png" for folder in ("images", "masks") for n in "abc"])
+    for name, text in (("train", "a\nb\n"), ("valid", "c\n"), ("classes", "road\ncar\n"), ("README", "Read me.\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": "train", "val": "valid"}
+
+
+def test_a_link_to_the_folder_itself_is_followed_no_further(tmp_path: Path) -> None:
+    write(tmp_path, ["images/a.jpg", "masks/a.png"])
+    (tmp_path / "images/again").symlink_to(tmp_path)
+    assert len(list(walk(tmp_path))) == 2
 
 
 def test_splits_get_their_usual_names(tmp_path: Path) -> None:
