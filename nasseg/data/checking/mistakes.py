@@ -103,10 +103,11 @@ def _of_files(errors: Sequence[DataError]) -> Iterator[Finding]:
 
 def _of_indices(dataset: FolderDataset, surveyed: Sequence[tuple[Split, Survey]], stored: Stored) -> Iterator[Finding]:
     names, ignored = list(dataset.classes), dataset.ignore_index
-    values = sorted(stored.indices)
-    unknown = any(
-        isinstance(e, UnknownValueError) and isinstance(e.values[0], int) for _, s in surveyed for e in s.bad.values()
-    )
+    errors = [error for _, survey in surveyed for error in survey.bad.values()]
+    strange = {
+        value for e in errors if isinstance(e, UnknownValueError) for value in e.values if isinstance(value, int)
+    }
+    unknown, values = bool(strange), sorted(strange | set(stored.indices))
     if values == [0, 255] and (unknown or all(len(survey.used) < 2 for _, survey in surveyed)):
         given = names if len(names) == 2 else ["background", "object"]
         yield Finding(f"masks hold 0 and 255: write {_written(given, values)}, if 255 is a class and not void", True)

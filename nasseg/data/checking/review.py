@@ -24,4 +24,5 @@ def review(dataset: Dataset, train: str, val: str, show: Show = silent) -> list[
     if errors:
         hints = [finding.text for finding in wrong if finding.is_error]
         raise DataError("; ".join(dict.fromkeys([errors[0], *hints[:1]])))
-    return [finding.text for finding in found + wrong]
+    same = [f"{train} is trained on and scored on, so scores reward memory"] if train == val else []
+    return same + [finding.text for finding in found + wrong]

@@ -64,7 +64,7 @@ def find_layout(root: Path) -> Layout | None:
     candidates = [*_instances(files), *_paired(_groups(files))]
     best, most = None, 0
     for layout in candidates:
-        found = Files(root, layout)
+        found = Files(root, layout, files)
         if found.pairs > most:
             best, most = layout, found.pairs
     if best is None:

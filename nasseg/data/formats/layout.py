@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -125,11 +125,14 @@ class Pattern:
         literal = re.split(r"\{|\*", text)[0]
         self.folder = literal.rpartition("/")[0]
 
-    def find(self, root: Path) -> Iterator[tuple[str, str, Path]]:
-        """Yield (split, name, file) of the files below `root`; split is empty if the pattern has none."""
-        start = root / self.folder
-        for path in walk(start):
-            relative = f"{self.folder}/{path}" if self.folder else path
+    def find(self, root: Path, paths: Sequence[str] | None = None) -> Iterator[tuple[str, str, Path]]:
+        """Yield (split, name, file) of the files below `root`; split is empty if the pattern has none.
+
+        `paths` are the files below `root`, if they are known.
+        """
+        before = f"{self.folder}/" if self.folder else ""
+        found = (before + path for path in walk(root / self.folder)) if paths is None else paths
+        for relative in found:
             lowered = _with_low_ending(relative)
             if lowered.endswith(SUFFIXES) and (match := self._expression.fullmatch(lowered)):
                 groups = match.groupdict()
@@ -144,8 +147,9 @@ def _with_low_ending(path: str) -> str:
 class Files:
     """The files of a layout in a folder, found once."""
 
-    def __init__(self, root: Path, layout: Layout) -> None:
-        self.root, self.layout = root, layout
+    def __init__(self, root: Path, layout: Layout, paths: Sequence[str] | None = None) -> None:
+        """`paths` are all files below `root`, if they are known."""
+        self.root, self.layout, self._paths = root, layout, paths
 
     @cached_property
     def _image_pattern(self) -> Pattern | None:
@@ -155,14 +159,20 @@ class Files:
     def _mask_pattern(self) -> Pattern | None:
         return None if self.layout.masks is None else Pattern(self.layout.masks)
 
+    def _grouped(self, pattern: Pattern | None) -> dict[tuple[str, str], list[Path]]:
+        found: dict[tuple[str, str], list[Path]] = {}
+        for split, name, path in pattern.find(self.root, self._paths) if pattern is not None else ():
+            found.setdefault((split, name), []).append(path)
+        return found
+
     @cached_property
     def _masks(self) -> dict[tuple[str, str], list[Path]]:
-        return _grouped(self._mask_pattern, self.root)
+        return self._grouped(self._mask_pattern)
 
     @cached_property
     def _images(self) -> dict[tuple[str, str], list[Path]]:
         masks = {path for paths in self._masks.values() for path in paths}
-        found = _grouped(self._image_pattern, self.root)
+        found = self._grouped(self._image_pattern)
         return {key: left for key, paths in found.items() if (left := [path for path in paths if path not in masks])}
 
     def mask_of(self, key: tuple[str, str]) -> tuple[Path, ...]:
@@ -285,10 +295,3 @@ def first_that_fits(root: Path, layouts: tuple[Layout, ...], roots: tuple[str, .
                 if files.pairs:
                     return files
     return None
-
-
-def _grouped(pattern: Pattern | None, root: Path) -> dict[tuple[str, str], list[Path]]:
-    found: dict[tuple[str, str], list[Path]] = {}
-    for split, name, path in pattern.find(root) if pattern is not None else ():
-        found.setdefault((split, name), []).append(path)
-    return found

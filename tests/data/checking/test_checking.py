@@ -164,6 +164,18 @@ def test_all_bad_files_are_found(tmp_path: Path) -> None:
         review(dataset, "train", "val")
 
 
+def test_one_bad_mask_among_good_ones_is_no_reason_to_number_classes_anew(tmp_path: Path) -> None:
+    dataset = write(tmp_path, lambda i: stripes(0, 1, 2, 7) if i == 1 else random_mask(i))
+    with pytest.raises(DataError, match="masks hold 0, 1, 2, 7: say in classes what each stands for"):
+        review(dataset, "train", "val")
+
+
+def test_one_split_to_train_and_to_score_on(tmp_path: Path) -> None:
+    assert review(write(tmp_path, random_mask), "train", "train") == [
+        "train is trained on and scored on, so scores reward memory"
+    ]
+
+
 def test_counts_sizes_and_shares(tmp_path: Path) -> None:
     dataset = write(tmp_path, lambda i: stripes(0, 1, 255, 255))
     seen = survey(dataset.split("train"))
