@@ -9,7 +9,11 @@ import numpy as np
 from nasseg.data.checking.survey import Survey
 
 NEARLY_EQUAL = 0.995
-"""Correlation of two thumbnails from which their images count as nearly equal."""
+"""Correlation of two thumbnails from which their images count as nearly equal.
+
+Frames of CamVid 1/15 s apart have 0.997 in the median, those of one drive 1 s apart 0.88 to 0.93, the nearest of two
+drives 0.89.
+"""
 PAIRS_AT_ONCE = 1 << 24
 
 

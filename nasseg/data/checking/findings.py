@@ -57,12 +57,8 @@ def _of_one(split: Split, survey: Survey) -> Iterator[Finding]:
 
 
 def _of_two(train: Survey, val: Survey) -> Iterator[Finding]:
-    missing = [train.classes[index] for index in val.used if index not in train.used]
-    if missing:
-        yield Finding(f"{val.name} holds classes that {train.name} never does: {_some(missing)}")
-    never = [name for index, name in enumerate(train.classes) if index not in {*train.used, *val.used}]
-    if never:
-        yield Finding(f"no mask of {train.name} or {val.name} holds {_some(never)}")
+    if min(len(train.used), len(val.used)) > 1:
+        yield from _of_classes(train, val)
     equal, nearly = duplicates(train, val)
     for pairs, how in ((equal, "are copies of images"), (nearly, "look almost like images")):
         if pairs:
@@ -71,6 +67,15 @@ def _of_two(train: Survey, val: Survey) -> Iterator[Finding]:
                 f"{len(pairs)} of {val.images} images of {val.name} {how} of {train.name}, so their scores "
                 f"reward memory: {name}, {other}"
             )
+
+
+def _of_classes(train: Survey, val: Survey) -> Iterator[Finding]:
+    missing = [train.classes[index] for index in val.used if index not in train.used]
+    if missing:
+        yield Finding(f"{val.name} holds classes that {train.name} never does: {_some(missing)}")
+    never = [name for index, name in enumerate(train.classes) if index not in {*train.used, *val.used}]
+    if never:
+        yield Finding(f"no mask of {train.name} or {val.name} holds {_some(never)}")
 
 
 def _some(names: list[str]) -> str:

@@ -133,7 +133,7 @@ def _of_colours(dataset: FolderDataset, errors: Sequence[DataError], stored: Sto
     strange = [error.values for error in errors if isinstance(error, UnknownValueError)]
     unknown = Counter(value for values in strange for value in values if not isinstance(value, int))
     if unknown and all(colour[::-1] in known for colour in unknown):
-        yield Finding("the colours of masks have red and blue swapped: write the palette as [red, green, blue]", True)
+        yield Finding("masks have red and blue swapped: swap them in every colour of the palette", True)
     elif len(unknown) > MANY_COLOURS * len(dataset.classes):
         yield Finding(
             f"masks hold {len(unknown)} colours that are no class's, as after JPEG or interpolation: make them anew as "

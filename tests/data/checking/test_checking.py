@@ -96,7 +96,12 @@ BROKEN: dict[str, tuple[Callable[[int], object], str, dict[str, object], str]] =
         'masks hold 0, 100, 200: write "classes": {"sky": 0, "road": 100, "car": 200}',
     ),
     "a palette read as RGB, in another order": (as_palette, "png", {}, 'under other indices: write "masks": "colour"'),
-    "red and blue swapped": (lambda i: coloured(i)[..., ::-1], "png", {}, "red and blue swapped"),
+    "red and blue swapped": (
+        lambda i: coloured(i)[..., ::-1],
+        "png",
+        {},
+        "masks have red and blue swapped: swap them in every colour of the palette",
+    ),
     "interpolated colours": (smooth, "png", {}, "as after JPEG or interpolation: make them anew as PNG"),
     "a colour too many": (
         lambda i: stripes(*PALETTE, [1, 2, 3]),
