@@ -30,7 +30,7 @@ CLASSES_OPTION = ",classes="
 class MaskSizeError(DataError):
     """A mask that has not the size of its image; `is_turned` if it has the one of the image turned by 90°."""
 
-    def __init__(self, message: str, *, is_turned: bool) -> None:
+    def __init__(self, message: str, *, is_turned: bool = False) -> None:
         super().__init__(message)
         self.is_turned = is_turned
 
@@ -79,10 +79,9 @@ class FolderDataset(Dataset):
         if files is None:
             wanted = layouts[0] if layouts else PLAIN
             where = f"{wanted.images} with masks {wanted.masks}" if wanted.images else f"the lists {wanted.list}"
-            raise DataError(
-                f"{self.root} holds no image with a mask: looked for {where}; run `nasseg data init {self.root}`, or "
-                f"give {FILE} a layout (docs/data.md)"
-            )
+            is_own = (self.root / FILE).is_file()
+            fix = f"give {FILE} a layout, or see `nasseg data init`" if is_own else "give the folder that holds them"
+            raise DataError(f"{self.root} holds no image with a mask: looked for {where}; {fix} (docs/data.md)")
         return files
 
     def splits(self) -> tuple[str, ...]:

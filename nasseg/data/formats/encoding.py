@@ -22,7 +22,7 @@ INDICES = 1 << 16
 class UnknownValueError(DataError):
     """A mask with pixels that stand for no class: `values`, indices or colours, the most frequent first."""
 
-    def __init__(self, message: str, values: Sequence[int | Colour]) -> None:
+    def __init__(self, message: str, values: Sequence[int | Colour] = ()) -> None:
         super().__init__(message)
         self.values = tuple(values)
 

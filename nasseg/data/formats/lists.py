@@ -36,21 +36,28 @@ def listed(files: Files, listing: Path) -> tuple[list[Item], list[Path]]:
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line:
             continue
-        name = next((part for part in _tails(line) if part in files.by_name), None)
-        if name is not None:
-            item = files.item(files.by_name[name])
-        else:
-            pair = [_below(files.root, part) for part in re.split(r"[,;\s]+", line)]
-            if len(pair) != 2 or pair[0] is None or pair[1] is None:
-                where = f"{listing} line {number}: {line[:100]!r}"
-                raise DataError(f"{where} is not an image in {files.image_folder}; {RULE}")
-            name = pair[0].relative_to(files.root).with_suffix("").as_posix()
-            item = Item(name, pair[0], (pair[1],))
+        item = _item(files, line)
+        if item is None:
+            where = f"{listing} line {number}: {line[:100]!r}"
+            raise DataError(f"{where} is not an image in {files.image_folder}; {RULE}")
         if item.masks:
             items[item.name] = item
         else:
             without.append(item.image)
     return list(items.values()), without
+
+
+def _item(files: Files, line: str) -> Item | None:
+    """The image that a line names, by its name, or by two paths, or by one."""
+    if line in files.by_name:
+        return files.item(files.by_name[line])
+    parts = re.split(r"[,;\s]+", line)
+    if len(parts) == 2:
+        image, mask = (_below(files.root, part) for part in parts)
+        if image is not None and mask is not None:
+            return Item(image.relative_to(files.root).with_suffix("").as_posix(), image, (mask,))
+    name = next((tail for tail in _tails(line) if tail in files.by_name), None)
+    return None if name is None else files.item(files.by_name[name])
 
 
 def _tails(path: str) -> list[str]:

@@ -97,6 +97,13 @@ def test_lists_of_names_of_paths_and_of_pairs(listing: str, line: str, tmp_path:
     assert found == names
 
 
+def test_a_pair_is_that_of_its_line_even_if_other_names_are_alike(tmp_path: Path) -> None:
+    write(tmp_path, [f"{folder}/{n}.png" for folder in ("images", "masks") for n in "12"])
+    (tmp_path / "train.txt").write_text("/data/images/1.png /data/masks/2.png\n")
+    files = Files(tmp_path, Layout(images="images/{name}", masks="masks/{name}", list="{split}.txt"))
+    assert relative(tmp_path, files.find("train").items) == {("images/1.png", "masks/2.png")}
+
+
 def test_lists_of_pairs_suffice(tmp_path: Path) -> None:
     write(tmp_path, ["x/1.jpg", "y/7.png", "x/2.jpg", "y/8.png"])
     (tmp_path / "train.txt").write_text("x/1.jpg y/7.png\nx/2.jpg y/8.png\n")
