@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from nasseg.data import open_dataset
 from tests.cli.conftest import Done
+from tests.jobs.tiny import SPACE
 
 Run = Callable[..., Done]
 Refused = Callable[..., str]
@@ -116,6 +118,26 @@ def test_check_draws_the_validation_split(nasseg: Run, colours: Path, tmp_path: 
     options = ("--val-split", "25%", "--out", tmp_path / "sheet.png", "--json")
     splits = nasseg("data", "check", f"folder:{colours}", *options).document["splits"]
     assert {name: split["images"] for name, split in splits.items()} == {"train@-25%": 3, "train@25%": 1, "val": 2}
+
+
+@pytest.mark.slow
+def test_masks_in_colour_go_from_folder_to_search_and_retraining(nasseg: Run, colours: Path, tmp_path: Path) -> None:
+    """With the validation split drawn; images copied into it are warned about."""
+    assert nasseg("data", "init", colours).code == 0
+    (colours / "photos/b.jpg").write_bytes((colours / "photos/a.jpg").read_bytes())
+    dials = ("--rungs", "1,2", "--full-steps", "2", "--finalists", "1", "--seeds", "1", "--image-scale", "1")
+    what = ("--data", f"folder:{colours}", "--train-split", "train+val", "--val-split", "50%", "--space", SPACE)
+    run = tmp_path / "run"
+    done = nasseg("search", *what, *dials, "--budget", "3trials", "--runner", "in-process", "--out", run)
+    assert done.code == 0
+    assert "warning: " in done.err
+    assert "are copies of images of train+val@-50%" in done.err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["train_split"], config["val_split"]) == ("train+val@-50%", "train+val@50%")
+    again = nasseg("retrain", run / "best.json", "--space", SPACE, "--steps", "2", "--out", tmp_path / "trained")
+    assert (again.code, "mIoU" in again.err) == (0, True)
+    config = yaml.safe_load((tmp_path / "trained/config.yaml").read_text())
+    assert (config["train_split"], config["val_split"]) == ("train+val@-50%", "train+val@50%")
 
 
 def test_a_layout_that_nobody_knows_is_explained(refused: Refused, folder: Path) -> None:
