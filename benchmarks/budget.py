@@ -19,7 +19,7 @@ from nasseg.jobs.runners.simulated import Pace, simulate
 from nasseg.planning.budget import Budget
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate
-from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.machine import Hardware, JobTimes, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import VIEWS, derive_plan
 from nasseg.planning.planner import Planner
@@ -114,8 +114,8 @@ def searched(data, space_name, budget, workers, args):
         score=lambda outcome: outcome.miou,
     )
     at, batch = speed.at(plan.image_scale), plan.full_recipe.batch_size
-    storing = 0.0 if whole else (VIEWS * train_images + val_images) / batch * at.forward_seconds
-    pace = Pace(at, val_images / batch, args.slower, noise=args.noise, failures=args.failures, storing_seconds=storing)
+    stored = 0.0 if whole else (VIEWS * train_images + val_images) / batch
+    pace = Pace(JobTimes.of(at, val_images / batch, stored), args.slower, args.noise, args.failures)
     start = time.perf_counter()
     found = simulate(planner, pace, workers, total, score)
     all_seconds = sum(found.seconds.values())

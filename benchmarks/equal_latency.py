@@ -172,12 +172,11 @@ def trained(args, settings, dataset, splits, name, row, seed):
         raise SystemExit(f"{name} is another network by now; plan it again in another --work")
     start = time.perf_counter()
     train_split, test_split = splits
-    height, width = dataset.split(settings["train_split"])[0].mask.shape
     made = recipe(
         settings["recipe"],
         steps=settings["steps"],
         batch_size=settings["batch_size"],
-        crop=search_crop((height, width), settings["image_scale"]),
+        crop=search_crop(dataset.split(settings["train_split"]).typical_size(), settings["image_scale"]),
     )
     network = seeded_network(architecture, seed)
     load_pretrained(network, args.weights)

@@ -60,7 +60,10 @@ def measured(name, data, device):
     trainer.run(batches, STEPS)
     real = peak_bytes(device) - before
     del trainer, batches
-    at = {scale: measure_speed(EncoderDecoder(), [architecture], split, scale, device, 1) for scale in (1.0, 0.5)}
+    at = {
+        scale: measure_speed(EncoderDecoder(), [architecture], split, split.typical_size(), scale, device, 1)
+        for scale in (1.0, 0.5)
+    }
     counted, scaled = at[1.0].job_bytes, at[0.5].at(1.0).job_bytes
     return {"network": name, "before": before, "counted": counted, "scaled": scaled, "real": real}
 

@@ -27,10 +27,13 @@ def without_password(url: str) -> str:
 def given_again(saved: str | None, given: str | None) -> str | None:
     """Return the URL of a saved search's database as the user gives it again, with the password, which is not saved.
 
-    Raises `ValueError` if it is another database.
+    Raises `ValueError` if it is another database, or is not given: a file alone, which may be someone else's, decides
+    neither where something is written nor to whom a connection is made.
     """
+    if given is None and saved is None:
+        return None
     if given is None:
-        return saved
+        raise ValueError(f"the search's record is in {saved}; if you trust that, give it again with --storage")
     if saved is None:
         raise ValueError(f"the search's record is in its folder, not in {without_password(given)}; leave out --storage")
     if _public(given) != _public(saved):

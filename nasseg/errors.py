@@ -6,6 +6,15 @@ from reprlib import repr as short_repr
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+LONGEST = 300
+"""Characters of a message that users see."""
+
+
+def shortened(message: str) -> str:
+    """Return a message in one line of printable characters, without its middle if it is too long."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
+    return _brief(line, LONGEST)
+
 
 def one_line(error: ValidationError, where: str = "") -> str:
     """Describe the first problem of `error`, with the path of the field: `best.json: nodes[3].op.kernel is …`."""
@@ -20,11 +29,18 @@ def one_line(error: ValidationError, where: str = "") -> str:
     return (f"{where}: {text}" if where else text) + suffix
 
 
+def _brief(text: str, most: int) -> str:
+    """Leave out the middle of a text of more than so many characters."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
+        name = f"[{part}]" if isinstance(part, int) else _brief(part, 60)
+        path += f".{name}" if path and isinstance(part, str) else name
+    return _brief(path, 120)
 
 
 def _message(problem: ErrorDetails) -> str:
@@ -34,9 +50,9 @@ def _message(problem: ErrorDetails) -> str:
         case "extra_forbidden":
             return "is not a known field"
         case "value_error":
-            return str(problem["msg"]).removeprefix("Value error, ")
+            return _brief(str(problem["msg"]).removeprefix("Value error, "), 240)
         case "union_tag_invalid":
             known = problem["ctx"]["expected_tags"].replace("'", "")
-            return f"is {problem['ctx']['tag']!r}, but must be one of {known}"
+            return f"is {short_repr(problem['ctx']['tag'])}, but must be one of {known}"
     rule, rephrased = re.subn(r"^\w+ should", "must", problem["msg"])
     return f"is {short_repr(problem['input'])}, but{'' if rephrased else ':'} {rule[0].lower()}{rule[1:]}"

@@ -1,14 +1,24 @@
 """An architecture as a `torch.nn.Module`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from nasseg.foreign import MAX_PARAMETERS
 from nasseg.graph import Architecture, ArchitectureError
 
 
-class Network(nn.Module):
+class Segmenter(nn.Module, ABC):
+    """What can be scored and used: a `Network`, or one that was exported."""
+
+    @abstractmethod
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs by name, the logits (N, classes, H, W) first, from the inputs by name."""
+
+
+class Network(Segmenter):
     """The network that an architecture describes.
 
     A node's parameters have its name as their prefix: node `backbone.features.0` holds
@@ -18,6 +28,10 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        if (parameters := _parameters(architecture)) > MAX_PARAMETERS:
+            raise ArchitectureError(
+                f"{architecture.name} has {parameters:,} parameters, but must have at most {MAX_PARAMETERS:,}"
+            )
         for node in architecture.ordered:
             module = node.op.build([architecture.channels(source) for source in node.inputs])
             _place(self, node.name, module)
@@ -61,15 +75,17 @@ class Network(nn.Module):
         needed = self.architecture.ancestors(outputs)
         nodes = [node for node in self.architecture.ordered if node.name in needed]
         last_use = {source: node.name for node in nodes for source in node.inputs}
-        return [
-            (
-                node.name,
-                self.get_submodule(node.name),
-                node.inputs,
-                [s for s, n in last_use.items() if n == node.name and s not in outputs],
-            )
-            for node in nodes
-        ]
+        kept, free = set(outputs), {node.name: list[str]() for node in nodes}
+        for source, last in last_use.items():
+            if source not in kept:
+                free[last].append(source)
+        return [(node.name, self.get_submodule(node.name), node.inputs, free[node.name]) for node in nodes]
+
+
+def _parameters(architecture: Architecture) -> int:
+    """Count all parameters before any is allocated."""
+    channels = architecture.channels
+    return sum(node.op.parameters(list(map(channels, node.inputs))) for node in architecture.nodes)
 
 
 def _place(network: nn.Module, name: str, module: nn.Module) -> None:

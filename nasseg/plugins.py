@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, validate_call
 
 from nasseg.errors import one_line
+from nasseg.foreign import parse_json, read_json
 
 if TYPE_CHECKING:
     from nasseg.graph import Architecture
@@ -42,8 +43,8 @@ def parse_options(text: str, where: str) -> dict[str, JsonValue]:
         if not equals or not key or key in options:
             raise ValueError(f"{where}: option {part!r} must be KEY=VALUE, each key once, joined by commas")
         try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
+            options[key] = parse_json(value)
+        except ValueError:
             options[key] = value
     return options
 
@@ -138,10 +139,9 @@ def architecture(text: str, num_classes: int | None = None, *, named_by_user: st
 
 def _point_in_file(path: Path, num_classes: int | None) -> Architecture | None:
     """Read a file with a JSON list, such as DPC's published cells, as a point of a space; `None` for other files."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if path.is_dir():
         return None
+    data = read_json(path, "give a best.json, or a baseline's name")
     if not isinstance(data, list):
         return None
     problems = []

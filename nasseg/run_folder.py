@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from nasseg.errors import one_line
+from nasseg.foreign import read_yaml
 from nasseg.graph import write_atomically
 
 CONFIG_FILE = "config.yaml"
@@ -42,6 +44,9 @@ RELAXATION_FOLDER = "relaxation"
 ARCHITECTURE_FILE = "architecture.json"
 CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"
+HISTORY_FILE = "validations.json"
+BEST_MODEL_FILE = "best.safetensors"
+"""Of a retraining, the state that scored highest on the validation split; `MODEL_FILE` holds the last one."""
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -76,9 +81,21 @@ def to_resume(folder: Path | None, run: str) -> Path:
     return folder
 
 
+def user_cache() -> Path:
+    """Return nasseg's folder in the user's cache, as the XDG base directory specification places it."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "nasseg"
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def require_disk(folder: Path, needed_bytes: float) -> None:
+    """Raise `OSError` as a full disk does if a folder's has fewer free bytes, before anything is half-written."""
+    if free_disk_bytes(folder) < needed_bytes:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {needed_bytes / 2**20:.0f} MiB", str(folder))
 
 
 @contextmanager
@@ -128,15 +145,21 @@ def load_config(kind: type[Config], folder: Path, run: str) -> Config:
     _check_run(folder, run)
     path = folder / CONFIG_FILE
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        detail = one_line(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise ValueError(f"{path}: {detail}") from None
+        return kind.model_validate(read_yaml(path, f"give the folder of a {run}"))
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(path))) from None
 
 
 def _check_run(folder: Path, run: str) -> None:
+    """Raise `ValueError` if a folder holds no run, or a link by which the run would write elsewhere."""
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} holds no {CONFIG_FILE}; give the folder of a {run}")
+    root = folder.resolve()
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(above) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise ValueError(f"{path} is a link out of the run folder, which runs write only within; remove it")
 
 
 def trained_model(folder: Path, key: str, seed: int) -> Path:

@@ -15,6 +15,7 @@ from baselines.backbones import BACKBONES
 from baselines.dense_prediction_cell import ASPP, FEATURES, PUBLISHED, Branch, Cell, dense_prediction_cell
 from baselines.heads import classifier, decoder
 from nasseg.graph import Architecture, Builder
+from nasseg.ops.base import Channels
 from nasseg.space import Decide, Space
 
 RATES = (1, 3, 6, 9, 12, 15, 18, 21)
@@ -30,7 +31,7 @@ class DPC(Space[Cell]):
     branches: Annotated[int, Field(ge=1, le=16)] = 5
     backbone: Literal["mobilenetv2", "resnet18", "resnet50", "resnet101", "xception65", "xception71"] = "mobilenetv2"
     output_stride: Literal[8, 16, 32] = 16
-    filters: Annotated[int, Field(ge=1)] = 256
+    filters: Channels = 256
     decoder: bool | None = None
 
     drawn_place: ClassVar = "cell"

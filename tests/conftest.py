@@ -64,6 +64,12 @@ def ray_folder() -> Iterator[None]:
             sys.modules["ray"].shutdown()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's cache out of the tests, which child processes inherit."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure latencies at the end of a search only briefly."""

@@ -31,8 +31,12 @@ def test_what_is_no_url_is_not_repeated() -> None:
 def test_a_url_given_again_brings_its_password() -> None:
     saved, given = "postgresql://me@host/runs", "postgresql://me:secret@host/runs"
     assert given_again(saved, given) == given
-    assert given_again(saved, None) == saved
     assert given_again(None, None) is None
+
+
+def test_a_database_that_a_file_names_alone_is_not_opened() -> None:
+    with pytest.raises(ValueError, match=r"record is in sqlite:////home/me/\.x; if you trust that, .* with --storage"):
+        given_again("sqlite:////home/me/.x", None)
 
 
 @pytest.mark.parametrize(

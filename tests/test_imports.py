@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Each part of nasseg imports only itself and those before it. `nasseg` itself, the public face, imports any of them.
 ORDER = (
     "nasseg.errors",
+    "nasseg.foreign",
     "nasseg.database",
     "nasseg.allocator",
     "nasseg.threads",
@@ -28,6 +29,7 @@ ORDER = (
     "nasseg.cost",
     "nasseg.data",
     "nasseg.train",
+    "nasseg.export",
     "nasseg.planning",
     "nasseg.jobs",
     "nasseg.experiment",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from baselines.backbones import Shape, Stage
 from baselines.backbones.stages import STAGES
 from baselines.dense_prediction_cell import PUBLISHED, Cell
+from nasseg.ops.base import Channels
 from nasseg.space import Choice
 
 BackboneName = Literal[
@@ -37,7 +38,6 @@ DECODER_STRIDES = (16, 8, 4)
 """Of the backbone's maps that a decoder can take, from the deepest."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Width = Annotated[int, Field(ge=1)]
 
 
 class Kept(Choice):
@@ -63,7 +63,7 @@ class Level(Choice):
 
     fusion: Fusion = "none"
     lateral: Lateral = "conv1x1"
-    width: Width = 128
+    width: Channels = 128
     lateral_share: Share = 1.0
 
 
@@ -77,7 +77,7 @@ class Design(Choice):
     adds up the maps of all levels. Logits come after the convolution `final`, on a map enlarged by `upsampling`.
     """
 
-    width: Annotated[float, Field(gt=0)] = 1.0
+    width: Annotated[float, Field(gt=0, le=64)] = 1.0
     input_scale: Share = 1.0
     backbone: BackboneName = "mobilenetv2"
     trunk_end: Literal[16, 32] = 32
@@ -85,13 +85,13 @@ class Design(Choice):
     output_stride: Literal[8, 16, 32] = 32
     stages: tuple[Kept, ...] = (Kept(),) * len(STRIDES)
     context: Context = "none"
-    context_width: Width = 256
+    context_width: Channels = 256
     cell: Cell | None = None
     level16: Level = Level()
     level8: Level = Level()
     level4: Level = Level()
     refine: Convolution = "none"
-    repeats: Annotated[int, Field(ge=1)] = 1
+    repeats: Annotated[int, Field(ge=1, le=16)] = 1
     merge: Literal["last", "sum"] = "last"
     final: Convolution = "none"
     upsampling: Literal[1, 2] = 1

@@ -97,8 +97,8 @@ def init(
 
 def _draw(dataset: Dataset, surveyed: list[tuple[Split, Survey]], out: Path) -> Path | None:
     """Write the contact sheet, of samples from all splits that were read; `None` if there are none."""
-    from nasseg.report.contact_sheet import contact_sheet
     from nasseg.report.figures import figure
+    from nasseg.report.figures.contact_sheet import contact_sheet
     from nasseg.report.figures.pictures import Palette
 
     samples = []

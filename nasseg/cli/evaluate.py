@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from nasseg.cli.options import Config, Data, Device, Json, Workers, parse_numbers, print_json, say_threads
+from nasseg.cli.options import (
+    Config,
+    Data,
+    Device,
+    Json,
+    Readers,
+    optional_size,
+    parse_numbers,
+    print_json,
+    say,
+    say_threads,
+)
 
-if TYPE_CHECKING:
-    from nasseg.train.metrics import Metrics
-
-Model = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
+Model = Annotated[
+    Path, typer.Argument(help="A run folder, its model.safetensors, or an exported .onnx file.", metavar="RUN|FILE")
+]
+Run = Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", metavar="RUN|CHECKPOINT")]
+Scales = Annotated[str, typer.Option("--scales", help="Image scales whose predictions are averaged, like 0.5,1,2.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
+Window = Annotated[
+    str | None,
+    typer.Option("--window", help="HEIGHTxWIDTH: see images in windows that overlap by a third, not as a whole."),
+]
 
 
 def evaluate(
     model: Model,
     data: Data = None,
     split: Annotated[str, typer.Option(help="Split to score; train+val joins two.")] = "test",
-    scales: Annotated[str, typer.Option(help="Image scales whose predictions are averaged, like 0.5,1,2.")] = "1",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
+    scales: Scales = "1",
+    flip: Flip = False,
+    window: Window = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Draw which classes are taken for which, as .png or .svg.")
+    ] = None,
     device: Device = "auto",
-    workers: Workers = 0,
+    readers: Readers = 0,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Score a trained model: mIoU, boundary IoU, pixel accuracy, IoU of every class."""
+    """Score a trained model: mIoU with its interval, boundary IoU, IoU of every class, and its speed."""
     import torch
+    from rich.console import Console
 
     from nasseg.data import evaluation_batches, open_dataset
+    from nasseg.export.latency import latency_of
+    from nasseg.export.model import Model as TrainedModel
+    from nasseg.report.figures.confusion import confusion_figure
+    from nasseg.report.figures.figure import check_suffix, save
+    from nasseg.report.scores import score_table
     from nasseg.train.device import choose_device, threads_for
     from nasseg.train.evaluate import evaluate as score
-    from nasseg.train.model import load_model
 
-    wanted = parse_numbers(scales)
-    network, provenance = load_model(model)
-    dataset = open_dataset(data or provenance.data.spec)
-    classes = provenance.data.classes
+    wanted, windows = parse_numbers(scales), optional_size(window)
+    if confusion is not None:
+        check_suffix(confusion)
+    target = choose_device(device)
+    torch.set_num_threads(threads_for(target))
+    trained = TrainedModel.load(model, device)
+    dataset = open_dataset(data or trained.provenance.data.spec)
+    classes = trained.classes
     if dataset.classes != classes:
         raise ValueError(
             f"{dataset.spec} has the classes {', '.join(dataset.classes)}, but the model was trained for "
@@ -46,26 +75,42 @@ def evaluate(
         )
     part = dataset.split(split)
     part.check()
-    target = choose_device(device)
-    torch.set_num_threads(threads_for(target))
-    if target.type == "cpu":
+    if trained.device.type == "cpu":
         say_threads(torch.get_num_threads())
-    batches = (batch for batch, _ in evaluation_batches(part, 4, target, workers))
-    metrics = score(network, batches, len(classes), dataset.ignore_index, target, wanted, flip, boundary=True)
+    batches = (batch for batch, _ in evaluation_batches(part, 4, trained.device, readers))
+    metrics = score(
+        trained.segmenter,
+        batches,
+        len(classes),
+        dataset.ignore_index,
+        trained.device,
+        wanted,
+        flip,
+        boundary=True,
+        window=windows,
+    )
+    height, width = part[0].mask.shape
+    latency = latency_of(trained.segmenter, windows or (height, width), trained.device)
+    if confusion is not None:
+        save(confusion_figure(metrics.confusion, classes), confusion)
     if as_json:
         measured = {"data": dataset.spec, "split": split, "images": len(part), "classes": classes}
-        print_json({"model": str(model), **measured, **metrics.model_dump(mode="json")})
-    else:
-        _print_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics)
-
-
-def _print_table(title: str, classes: Sequence[str], metrics: Metrics) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("class", "IoU", "boundary IoU", title=title)
-    for name, iou, edge in zip(classes, metrics.class_iou, metrics.class_boundary_iou or (), strict=True):
-        table.add_row(name, "–" if iou is None else f"{iou:.4f}", "–" if edge is None else f"{edge:.4f}")
-    table.add_row("[bold]mean", f"[bold]{metrics.miou:.4f}", f"[bold]{metrics.boundary_miou or 0:.4f}")
-    Console().print(table)
-    Console().print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")
+        scores = {**metrics.model_dump(mode="json"), "latency": latency.model_dump(mode="json")}
+        print_json({"model": str(model), **measured, **scores})
+        return
+    console = Console()
+    console.print(score_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics))
+    if (interval := metrics.miou_interval) is not None:
+        low, high = interval
+        console.print(f"mIoU {metrics.miou:.4f}, by other images {low:.4f} to {high:.4f} (95 % interval)")
+    console.print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")
+    views = len(wanted) * (2 if flip else 1)
+    say(
+        f"{latency.median_ms:.1f} ms for one {'window' if windows else 'image'} of {latency.size[0]}x{latency.size[1]}"
+        f"{f', of which a prediction takes {views} views' if views > 1 else ''} ({latency.device}, {latency.dtype}, "
+        f"{latency.threads} thread{'s' if latency.threads > 1 else ''}, {latency.backend})"
+    )
+    if confusion is not None:
+        say(f"drew {confusion}")
+    if model.suffix != ".onnx":
+        say(f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx")

@@ -8,15 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
-from textwrap import shorten
 from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 
-from nasseg.cli import benchmark, data, describe, evaluate, listing, predict, profile, report, retrain, search
+from nasseg.cli import benchmark, data, describe, evaluate, export, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
-from nasseg.errors import one_line
+from nasseg.errors import one_line, shortened
 
 app = typer.Typer(
     name="nasseg",
@@ -47,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retrain": retrain.retrain,
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
+    "export": export.export,
     "describe": describe.describe,
     "benchmark": benchmark.benchmark,
     "profile": profile.profile,
@@ -60,9 +60,6 @@ app.add_typer(data.app, name="data", epilog=EPILOG)
 UsageError = typer.BadParameter.__bases__[0]
 """The base of Typer's exceptions for a wrong command line, for which it exports no name."""
 
-LONGEST_ERROR = 300
-"""Characters of an unexpected error's message: some libraries write pages."""
-
 
 def main() -> None:
     """Run the command line; exit code 0 is success, 1 failure, 2 the user's mistake, 130 interruption."""
@@ -74,7 +71,7 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED, debug)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        hint = "; free some space, or name another folder with --out" if full else ""
+        hint = "; free some space there and try again" if full else ""
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}{hint}", USER_ERROR, debug)
     except ValueError as error:
@@ -82,8 +79,7 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, UsageError):
             _fail(_usage(error), USER_ERROR, debug)
-        what = shorten(f"{type(error).__name__}: {error}", LONGEST_ERROR)
-        _fail(f"{what} (run again with --debug for the traceback)", FAILED, debug)
+        _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED, debug)
 
 
 def _usage(error: Any) -> str:
@@ -96,8 +92,7 @@ def _usage(error: Any) -> str:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    line = " ".join(message.split())
-    sys.stderr.write(f"nasseg: {line}\n")
+    sys.stderr.write(f"nasseg: {shortened(message)}\n")
     sys.stderr.flush()
     if code == INTERRUPTED:
         os._exit(code)  # threads of libraries must not delay it

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Annotated
 
 import typer
-import yaml
 
+from nasseg.foreign import read_yaml
 from nasseg.planning.options import SearchOptions
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -21,14 +23,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """Take the options in a YAML file as defaults, which the command line overrides."""
     if path is None:
         return None
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; --config takes a YAML file of options") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; --config takes a YAML file of options") from None
+    values = read_yaml(path, "--config takes a YAML file of options")
     if not isinstance(values or {}, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, but must hold lines such as seed: 1")
     by_option = {
@@ -40,10 +35,21 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     given = {str(name).replace("_", "-"): value for name, value in (values or {}).items()}
     for name in given:
         if name not in by_option:
-            raise ValueError(f"{path}: unknown option {name!r}; known: {', '.join(sorted(by_option))}")
+            raise ValueError(f"{path}: unknown option {short_repr(name)}; known: {', '.join(sorted(by_option))}")
+    _check_trusted(given, path)
     defaults = {by_option[name]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def _check_trusted(given: Mapping[str, object], path: Path) -> None:
+    """Raise `ValueError` for options that a file, which may be someone else's, must not decide."""
+    for name in ("storage", "ray-address"):
+        if given.get(name) is not None:
+            raise ValueError(f"{path}: {name} connects to another machine or file; give it with --{name}")
+    out = Path(str(given.get("out", ".")))
+    if out.is_absolute() or ".." in out.parts:
+        raise ValueError(f"{path}: out leads out of the current folder; give it with --out")
 
 
 Config = Annotated[
@@ -52,10 +58,25 @@ Config = Annotated[
 ]
 
 
-def is_given(context: typer.Context, name: str) -> bool:
-    """Check that an option comes from the command line, not from an options file or a default."""
+def is_given(context: typer.Context, name: str, *, or_in_file: bool = False) -> bool:
+    """Check that an option comes from the command line, or also from an options file; not from a default."""
     source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return source is not None and source.name in ("COMMANDLINE", *(["DEFAULT_MAP"] if or_in_file else []))
+
+
+GOING_ON = frozenset({"arch", "out", "resume", "as_json", "config", "ray_address"})
+"""Parameters that a training that goes on may be given."""
+
+
+def refuse_changes(context: typer.Context) -> None:
+    """Raise `ValueError` for an option that a training that goes on has already, given again or changed."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in GOING_ON and is_given(context, name, or_in_file=True):
+            raise ValueError(
+                f"{parameter.opts[0]} cannot change while a training goes on; leave it out with --resume, or begin "
+                "another with another --out"
+            )
 
 
 def take_space(context: typer.Context, text: str | None) -> str | None:
@@ -96,7 +117,7 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[int, typer.Option("--workers", help="Processes that read images ahead.", min=0)]
+Readers = Annotated[int, typer.Option("--readers", help="Threads that read images ahead.", min=0)]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -105,6 +126,11 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None or min(int(match[1]), int(match[2])) < 1:
         raise ValueError(f"size {text!r} must be HEIGHTxWIDTH in pixels, like 512x1024")
     return int(match[1]), int(match[2])
+
+
+def optional_size(text: str | None) -> tuple[int, int] | None:
+    """Parse HEIGHTxWIDTH if it is given."""
+    return None if text is None else parse_size(text)
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:

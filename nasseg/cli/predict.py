@@ -1,77 +1,95 @@
-"""`nasseg predict`: colour masks and overlays of images."""
+"""`nasseg predict`: colour masks and overlays of images and videos."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nasseg.cli.evaluate import Model
-from nasseg.cli.options import Config, Device, say
+from nasseg.cli.evaluate import Flip, Model, Scales, Window
+from nasseg.cli.options import Config, Device, optional_size, parse_numbers, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE…")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Images and videos, or folders of them and of further folders.", metavar="IMAGE…"),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
+    submission: Annotated[
+        Literal["cityscapes"] | None, typer.Option(help="Write label images as that benchmark's server takes them.")
+    ] = None,
+    scales: Scales = "1",
+    flip: Flip = False,
+    window: Window = None,
     device: Device = "auto",
     config: Config = None,
 ) -> None:
-    """Segment images: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg the image under them."""
+    """Segment images of any size: NAME.png holds class indices in the classes' colours, NAME-overlay.jpg both.
+
+    A video gives NAME-overlay.mp4. legend.png names the colours.
+    """
     import torch
 
-    from nasseg.data import normalise
     from nasseg.data.folder import read_image
-    from nasseg.graph import write_atomically
-    from nasseg.report.figures.pictures import Palette, colour_mask, overlay
+    from nasseg.export.model import Model as TrainedModel
+    from nasseg.report import predictions
+    from nasseg.report.figures.pictures import Palette
     from nasseg.train.device import choose_device, threads_for
-    from nasseg.train.model import load_model
 
-    files = _image_files(images)
-    _check_results(files, out)
-    network, provenance = load_model(model)
-    target = choose_device(device)
-    torch.set_num_threads(threads_for(target))
-    network.to(target)
-    data = provenance.data
+    wanted, windows = parse_numbers(scales), optional_size(window)
+    files = predictions.find_files(images)
+    _check_overwrites_none(files, out)
+    torch.set_num_threads(threads_for(choose_device(device)))
+    trained = TrainedModel.load(model, device)
+    labels = predictions.cityscapes_labels(trained.classes) if submission else None
+    data = trained.provenance.data
     palette = Palette(classes=data.classes, colours=data.palette, ignore_index=data.ignore_index)
-    for file in files:
-        image = read_image(file)
-        with torch.inference_mode():
-            logits = network(normalise(image[None].to(target)))
-        mask = logits.argmax(1)[0].to("cpu", torch.uint8)
-        out.mkdir(parents=True, exist_ok=True)
-        for name, picture, options in (
-            (f"{file.stem}.png", colour_mask(mask, palette), {}),
-            (f"{file.stem}-overlay.jpg", overlay(image, mask, palette), {"quality": 92}),
-        ):
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG" if name.endswith(".png") else "JPEG", **options)
-            write_atomically(out / name, buffer.getvalue())
-    say(f"{len(files)} images segmented into {out}")
+
+    def segment(image: torch.Tensor) -> torch.Tensor:
+        return trained.segment(image, wanted, flip, windows)
+
+    with _progress() as progress:
+        whole = progress.add_task(f"{len(files)} files", total=len(files))
+        for file, place in files.items():
+            if file.suffix.lower() in predictions.VIDEO_SUFFIXES:
+                frames = progress.add_task(file.name, total=None)
+                target = out / place.parent / f"{place.name}-overlay.mp4"
+                for done, total in predictions.segment_video(file, target, segment, palette):
+                    progress.update(frames, completed=done, total=total or None)
+            else:
+                image = read_image(file)
+                mask = segment(image)
+                if labels is None:
+                    predictions.save_prediction(out / place, image, mask, palette)
+                else:
+                    predictions.save_labels(out / place, mask, labels)
+            progress.advance(whole)
+    if labels is None:
+        predictions.save_legend(out, palette)
+    say(f"{len(files)} file{'s' * (len(files) > 1)} segmented into {out}")
 
 
-def _check_results(files: list[Path], out: Path) -> None:
-    """Raise `ValueError` if a result would overwrite another one, or an image."""
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        if by_stem.setdefault(file.stem, file) != file:
-            raise ValueError(
-                f"{by_stem[file.stem]} and {file} would both give {out / file.stem}.png; segment them into two folders"
-            )
-        if file.resolve() == (out / f"{file.stem}.png").resolve():
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show bars on a terminal, with the time that is left."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+def _check_overwrites_none(files: dict[Path, Path], out: Path) -> None:
+    """Raise `ValueError` if a result would overwrite an image."""
+    for file, place in files.items():
+        if file.resolve() == (out / place.parent / f"{place.name}.png").resolve():
             raise ValueError(f"{file} would be overwritten by its own result; name another folder with --out")
-
-
-def _image_files(paths: list[Path]) -> list[Path]:
-    endings = {".jpg", ".jpeg", ".png"}
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path}: no such file; give images ({', '.join(sorted(endings))}) or folders of them")
-        files += sorted(f for f in path.iterdir() if f.suffix.lower() in endings) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{', '.join(map(str, paths))}: no images ({', '.join(sorted(endings))}) there")
-    return files

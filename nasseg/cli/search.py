@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -26,7 +27,7 @@ def search(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the search in --out, with a larger --budget if one is given.")
+        bool, typer.Option("--resume", help="Continue the search in --out; a larger budget counts, more finalists too.")
     ] = False,
     as_json: Json = False,
     config: Config = None,
@@ -40,16 +41,21 @@ def search(
     if resume:
         existing = to_resume(out, "search")
         context.with_resource(claimed(existing))
-        run = _continue(existing, {name: value for name, value in options.items() if is_given(context, name)})
+        run = _continue(context, existing, options)
     else:
         run = _begin(out or new_run_folder("search"), options)
         context.with_resource(claimed(run.folder))
     stop = stop_on_interrupt()
-    with SearchReporter(run) as reporter:
-        run.run(stop, reporter.update)
+    again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
+    saved = f"everything finished is saved. Continue with:\n  {again}"
+    try:
+        with SearchReporter(run) as reporter:
+            run.run(stop, reporter.update)
+    except BaseException:
+        say(saved)
+        raise
     if stop.is_set():
-        again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
-        say(f"stopped; everything finished is saved. Continue with:\n  {again}")
+        say(f"stopped; {saved}")
         raise typer.Exit(INTERRUPTED)
     if as_json:
         print_json(reporter.summary())
@@ -57,31 +63,27 @@ def search(
         reporter.print_summary()
 
 
-def _continue(out: Path, named: Mapping[str, str | None]) -> Experiment:
-    """Open the search in `out`; `named` are the command line's options, as a file alone is not to be trusted."""
+def _continue(context: typer.Context, out: Path, options: Mapping[str, str | None]) -> Experiment:
+    """Open the search in `out` with the options that are given, by command line or options file, if they can change.
+
+    A file alone is not to be trusted with a space, a database or a cluster: these come from the command line.
+    """
     from nasseg.experiment.experiment import Experiment
-    from nasseg.planning.budget import Budget
     from nasseg.planning.config import SearchConfig
     from nasseg.run_folder import CONFIG_FILE
 
-    named_again = {name: named.get(name) for name in ("space", "storage", "ray_address")}
-    saved = SearchConfig.load(out, space=named_again["space"], storage=named_again["storage"])
-    asked = SearchOptions.parse({name: value for name, value in named.items() if name not in named_again})
-    for name in asked.model_fields_set - {"budget"}:
-        if getattr(asked, name) != getattr(saved, name):
-            raise ValueError(
-                f"{name} is {getattr(asked, name)}, but {getattr(saved, name)} in {out}; only --budget can change"
-            )
-    budget = Budget.parse(asked.budget) if "budget" in asked.model_fields_set else saved.budget
-    extended = None if budget == saved.budget else budget
-    search = Experiment.open(out, **named_again, budget=extended)
+    given = {name: value for name, value in options.items() if is_given(context, name, or_in_file=True)}
+    named = {name: given.pop(name, None) if is_given(context, name) else None for name in ("space", "storage")}
+    saved = SearchConfig.load(out, **named)
+    asked = SearchOptions.parse({"strategy": saved.strategy, **given}).from_anywhere()
+    search = Experiment.open(out, **named, asked=asked)
     address = search.config.ray_address
-    if address is not None and named_again["ray_address"] is None:
+    if address is not None and not is_given(context, "ray_address"):
         raise ValueError(
             f"{out / CONFIG_FILE}: ray_address is {address!r}, and a cluster runs code here; if you trust it, give it "
             "again with --ray-address"
         )
-    if extended is not None:
+    if search.config != saved:
         search.config.save(out)
     say(f"continuing {out}: {search.config.space} on {search.config.data}, budget {search.config.budget}")
     return search
@@ -111,11 +113,14 @@ def _named_again(config: SearchConfig) -> str:
 
 
 def stop_on_interrupt() -> threading.Event:
-    """Make an event that the first Ctrl-C sets; the second ends the process at once."""
-    stop = threading.Event()
+    """Make an event that the first Ctrl-C or SIGTERM sets; the second interrupts, the third ends the process."""
+    stop, interrupted = threading.Event(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            os._exit(INTERRUPTED)
         if stop.is_set():
+            interrupted.set()
             raise KeyboardInterrupt
         stop.set()
         say("\nstopping; Ctrl-C again to end at once …")

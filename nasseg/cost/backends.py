@@ -94,7 +94,7 @@ def _onnxruntime(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(to_onnx(module, inputs), options, [provider])
+    session = onnxruntime.InferenceSession(to_onnx(to_program(module, inputs)), options, [provider])
     binding = session.io_binding()
     held = tuple(value.contiguous() for value in inputs)
     for port, value in zip(session.get_inputs(), held, strict=True):
@@ -119,7 +119,7 @@ def _openvino(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # it would use bfloat16 on processors that have it
     }
-    compiled = core.compile_model(core.read_model(io.BytesIO(to_onnx(module, inputs))), "CPU", config)
+    compiled = core.compile_model(core.read_model(io.BytesIO(to_onnx(to_program(module, inputs)))), "CPU", config)
     request = compiled.create_infer_request()
     for index, value in enumerate(inputs):
         request.set_input_tensor(index, openvino.Tensor(value.contiguous().numpy()))
@@ -134,7 +134,7 @@ def _tensorrt(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     # strongly typed: the number formats are those of the ONNX file
     definition = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = tensorrt.OnnxParser(definition, logger)
-    if not parser.parse(to_onnx(module, inputs)):
+    if not parser.parse(to_onnx(to_program(module, inputs))):
         raise ValueError(f"TensorRT cannot read this network: {parser.get_error(0)}")
     plan = builder.build_serialized_network(definition, builder.create_builder_config())
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan)
@@ -153,16 +153,45 @@ def _tensorrt(module: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     return run
 
 
-def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
-    """Export the module as ONNX for inputs of these shapes; raises `ValueError` if it cannot be exported."""
+def to_onnx(program: torch.export.ExportedProgram, input_name: str = "image", output_name: str = "logits") -> bytes:
+    """Write an exported program as ONNX; raises `ValueError` if it has what ONNX has not.
+
+    A single input gets `input_name`, more of them PyTorch's names.
+    """
+    inputs = [input_name] if len(program.graph_signature.user_inputs) == 1 else None
     with _quiet():
         try:
-            program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
+            made = torch.onnx.export(program, input_names=inputs, output_names=[output_name], dynamo=True)
         except torch.onnx.errors.OnnxExporterError as error:
             raise ValueError(f"this network cannot be exported to ONNX: {str(error).splitlines()[0]}") from None
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
+    assert made is not None
+    content: bytes = made.model_proto.SerializeToString()
     return content
+
+
+def to_program(
+    module: nn.Module, inputs: tuple[Tensor, ...], *, any_size: bool = False
+) -> torch.export.ExportedProgram:
+    """Export the module for inputs of these shapes, (N, C, H, W) each; `any_size` leaves their heights and widths open.
+
+    An axis of length 1 stays so. The program runs for other sizes as well only if it holds no comparison of sizes that
+    comes out otherwise for them (`nasseg.ops.layers.known`).
+    """
+    dynamic = torch.export.Dim.DYNAMIC
+    sizes = tuple({axis: dynamic for axis in (2, 3) if any_size and value.shape[axis] > 1} for value in inputs)
+    return torch.export.export(_Call(module), inputs, dynamic_shapes=(sizes,), strict=False)
+
+
+class _Call(nn.Module):
+    """A module as one that takes its inputs in one way, whatever its own `forward` calls them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.module(*inputs)
+        return output
 
 
 @contextmanager

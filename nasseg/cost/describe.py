@@ -74,13 +74,17 @@ def describe(architecture: Architecture, size: tuple[int, int]) -> Description:
         for node in architecture.ordered
         if node.name in needed or isinstance(node.op, Input)
     )
+    by_stage: dict[str, list[NodeCost]] = {}
+    for node in nodes:
+        if node.inputs:  # inputs cost nothing
+            by_stage.setdefault(_stage(node), []).append(node)
     stages = {
         stage: StageCost(
-            params=sum(node.params for node in nodes if _stage(node) == stage),
-            weights=sum(node.weights for node in nodes if _stage(node) == stage),
-            madds=sum(node.madds for node in nodes if _stage(node) == stage),
+            params=sum(node.params for node in own),
+            weights=sum(node.weights for node in own),
+            madds=sum(node.madds for node in own),
         )
-        for stage in dict.fromkeys(_stage(node) for node in nodes if node.inputs)
+        for stage, own in by_stage.items()
     }
     return Description(
         name=architecture.name,
@@ -105,20 +109,25 @@ def walk(architecture: Architecture, size: tuple[int, int]) -> Iterator[tuple[No
         else:
             try:
                 cost = operator_cost(node.op, inputs)
-            except (RuntimeError, ValueError) as error:
+            except ValueError as error:
                 sizes = ", ".join("×".join(map(str, shape)) for shape in inputs)
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"node {node.name!r} cannot take inputs of {sizes}: {reason}") from None
+                raise ValueError(f"node {node.name!r} cannot take inputs of {sizes}: {error}") from None
         shapes[node.name] = cost.shape
         yield node, inputs, cost
 
 
 @cache
 def operator_cost(op: Op, input_shapes: tuple[Shape, ...]) -> OperatorCost:
-    """Count the cost of one operator on inputs of these shapes, on PyTorch's meta device; the result is cached."""
-    with torch.device("meta"), torch.inference_mode(), CountingMode() as counter:
-        module = op.build([channels for channels, _, _ in input_shapes]).eval()
-        output = module(*(torch.empty(1, *shape) for shape in input_shapes))
+    """Count the cost of one operator on inputs of these shapes, on PyTorch's meta device; the result is cached.
+
+    Raises `ValueError` if it cannot take them.
+    """
+    try:
+        with torch.device("meta"), torch.inference_mode(), CountingMode() as counter:
+            module = op.build([channels for channels, _, _ in input_shapes]).eval()
+            output = module(*(torch.empty(1, *shape) for shape in input_shapes))
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
     channels, height, width = output.shape[1:]
     return OperatorCost(
         params=sum(parameter.numel() for parameter in module.parameters()),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from nasseg.cost.backends import DTYPES, Run, choose_backend
+from nasseg.cost.backends import BACKENDS, DTYPES, Run, choose_backend
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.load import OthersLoad
 from nasseg.cost.timing import StopRule, clock_for, time_interleaved
@@ -152,21 +152,32 @@ def measure_latency(
                 runs[name] = chosen.prepare(inference_form(network, inputs), inputs)
                 runs[name]()
             peaks_gib[name] = peak.gib if chosen.packages == ("torch",) else None
-        clock = clock_for(device, backend, torch.get_num_threads())
-        timings = time_interleaved(runs, device, stop=stop or BRIEF, clock=clock)
+        conditions = {"dtype": dtype, "batch": batch, "size": size}
+        made = time_runs(runs, device, backend, load, stop, **conditions)
+    return {name: latency.model_copy(update={"peak_memory_gib": peaks_gib[name]}) for name, latency in made.items()}
+
+
+def time_runs(
+    runs: Mapping[str, Run],
+    device: torch.device,
+    backend: str,
+    load: OthersLoad,
+    stop: StopRule | None = None,
+    **conditions: Any,
+) -> dict[str, Latency]:
+    """Time calls by name, in turn, since `load` began; `conditions` are a `Latency`'s dtype, batch and size."""
+    clock = clock_for(device, backend, torch.get_num_threads())
+    timings = time_interleaved(runs, device, stop=stop or BRIEF, clock=clock)
     return {
         name: Latency(
             **timing.model_dump(exclude={"calls_per_run"}),
+            **conditions,
             device=device_name(device),
-            dtype=dtype,
-            batch=batch,
-            size=size,
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             backend=backend,
-            backend_version=chosen.version,
+            backend_version=BACKENDS[backend].version,
             folded=True,
-            peak_memory_gib=peaks_gib[name],
             others_load=load.share,
         )
         for name, timing in timings.items()

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from typing_extensions import Self
 
 from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.describe import Shape, walk
 from nasseg.cost.interpolation import Interpolation
+from nasseg.foreign import MAX_CHANNELS, MAX_SIDE, damaged
 from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.ops import AnyOp, Input, Op
 
@@ -30,11 +32,24 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _checked(shape: Shape) -> Shape:
+    channels, height, width = shape
+    if not (1 <= channels <= MAX_CHANNELS and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        limits = f"from 1×1×1 to {MAX_CHANNELS}×{MAX_SIDE}×{MAX_SIDE}"
+        raise ValueError(f"shape is {'×'.join(map(str, shape))}, but must be {limits}")
+    return shape
+
+
 class Operator(_Data):
     """An operator on inputs of given shapes (C, H, W); a table has one entry for each."""
 
     op: AnyOp
-    inputs: tuple[Shape, ...]
+    inputs: tuple[Annotated[Shape, AfterValidator(_checked)], ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.op.check([channels for channels, _, _ in self.inputs])
+        return self
 
     def __str__(self) -> str:
         return f"{self.op} on {', '.join('×'.join(map(str, shape)) for shape in self.inputs)}"
@@ -106,7 +121,8 @@ class LatencyTable(_Data):
         """
         operator = Operator(op=op, inputs=tuple(inputs))
         self._check_known([operator])
-        return self.calibration.scale * self._measured_ms(operator) + self.calibration.per_node_ms
+        with damaged(f"the latency table of {self.space}", "profile it again"):
+            return self.calibration.scale * self._measured_ms(operator) + self.calibration.per_node_ms
 
     def missing(self, architecture: Architecture) -> tuple[Operator, ...]:
         """List the distinct operators of a network that were not measured and cannot be interpolated."""
@@ -151,7 +167,8 @@ class LatencyTable(_Data):
         return Interpolation(((e.operator.op, e.operator.inputs), e.median_ms) for e in self.entries)
 
     def _sum_ms(self, operators: Sequence[Operator]) -> float:
-        return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
+        with damaged(f"the latency table of {self.space}", "profile it again"):
+            return self.calibration.latency_ms(sum(map(self._measured_ms, operators)), len(operators))
 
     def _measured_ms(self, operator: Operator) -> float:
         known = self._ms.get(operator)

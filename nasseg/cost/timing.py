@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from nasseg.allocator import keep_freed_memory, without_garbage_collection
 
 CONFIDENCE = 0.95
-ON_ITS_CALLERS_THREAD = frozenset({"eager", "compile"})
+ON_ITS_CALLERS_THREAD = frozenset({"eager", "compile", "onnxruntime"})
 """Backends that compute on the thread that calls them, if they may use one."""
 LEAST_RUN_MS = 1.0
 """Shorter calls are looped until a run takes this long, so that clock and synchronisation hardly matter."""

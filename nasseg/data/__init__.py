@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from nasseg import plugins
-from nasseg.data.augment import Augment, normalise
-from nasseg.data.batches import Batch, evaluation_batches, training_batches
+from nasseg.data.augment import Augment, denormalise, normalise
+from nasseg.data.batches import Batch, Pace, evaluation_batches, training_batches
 from nasseg.data.cache import CacheWriter, FeatureCache
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.drawn import drawn_splits
@@ -48,10 +48,12 @@ __all__ = [
     "Dataset",
     "FeatureCache",
     "FolderDataset",
+    "Pace",
     "Sample",
     "Split",
     "Streets",
     "datasets",
+    "denormalise",
     "drawn_splits",
     "evaluation_batches",
     "normalise",

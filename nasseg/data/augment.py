@@ -17,6 +17,12 @@ def normalise(images: Tensor) -> Tensor:
     return _standardise(images.float() / 255)
 
 
+def denormalise(images: Tensor) -> Tensor:
+    """Undo `normalise`: uint8 images (..., 3, H, W)."""
+    mean, deviation = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, DEVIATION))
+    return ((images * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def _standardise(images: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, DEVIATION))
     return (images - mean) / deviation
@@ -53,14 +59,17 @@ class Augment(BaseModel):
         masks: Tensor | Sequence[Tensor],
         generator: torch.Generator,
         ignore_index: int = 255,
+        part: tuple[int, int] = (0, 1),
     ) -> tuple[Tensor, Tensor]:
         """Return normalised views, float (N, 3, h, w), and their masks, int64 (N, h, w).
 
         `images` are N of uint8 (3, H, W) and `masks` N of uint8 (H, W), of one size or several. All randomness comes
-        from `generator`, which is on the CPU so that views do not depend on the device.
+        from `generator`, which is on the CPU so that views do not depend on the device. Images that are a part of a
+        batch, (number, of so many equal ones), have the views that they would have in the whole one.
         """
         size = self.crop or (max(mask.shape[0] for mask in masks), max(mask.shape[1] for mask in masks))
-        chances = torch.rand(len(images), 7, generator=generator).tolist()
+        number, parts = part
+        chances = torch.rand(parts * len(images), 7, generator=generator).chunk(parts)[number].tolist()
         views = [
             self._view(image, mask, size, chance, ignore_index)
             for image, mask, chance in zip(images, masks, chances, strict=True)

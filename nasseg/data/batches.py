@@ -1,14 +1,16 @@
 """Batches of images: endless and shuffled for training, in order for evaluation."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from nasseg.data.ahead import in_order
 from nasseg.data.augment import Augment, normalise
 from nasseg.data.dataset import Sample, Split
 
@@ -42,14 +44,23 @@ def shuffled(items: int, batch_size: int, seed: int, start_step: int = 0) -> Ite
         yield batch
 
 
-class _BatchSampler:
-    """The form of `shuffled` that a `DataLoader` takes."""
+class Pace:
+    """How fast batches are prepared, and how long whoever takes them has waited."""
 
-    def __init__(self, items: int, batch_size: int, seed: int, start_step: int) -> None:
-        self._arguments = (items, batch_size, seed, start_step)
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+        """Seconds in which a batch was asked for and not there."""
+        self._images, self._busy_s, self._readers, self._lock = 0, 0.0, 1, Lock()
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return shuffled(*self._arguments)
+    @property
+    def images_per_s(self) -> float:
+        """Images a second that all readers could prepare, did nobody keep them waiting; 0 before the first batch."""
+        return self._images * self._readers / self._busy_s if self._busy_s else 0.0
+
+    def prepared(self, images: int, seconds: float, readers: int) -> None:
+        """Count the images that one of so many readers has prepared."""
+        with self._lock:
+            self._images, self._busy_s, self._readers = self._images + images, self._busy_s + seconds, max(1, readers)
 
 
 def training_batches(
@@ -59,58 +70,69 @@ def training_batches(
     seed: int,
     start_step: int = 0,
     device: torch.device | str = "cpu",
-    workers: int = 0,
+    readers: int = 0,
+    part: tuple[int, int] = (0, 1),
+    pace: Pace | None = None,
 ) -> Iterator[Batch]:
     """Yield endless augmented batches of `{"image": (N, 3, h, w)}`, shuffled anew each epoch.
 
     A batch depends on `seed` and the step alone: a run resumed with `start_step` sees what an uninterrupted one would
-    have seen. `workers` processes read samples ahead; with 0, this one reads them.
+    have seen. So many `readers`, threads, prepare batches ahead; with 0, each is prepared as it is asked for. With a
+    `part`, (number, of so many), only that part of each batch is read. Raises `ValueError` if batches have no such
+    equal parts.
     """
-    device = torch.device(device)
-    loader = DataLoader(
-        split,
-        batch_sampler=_BatchSampler(len(split), batch_size, seed, start_step),
-        num_workers=workers,
-        collate_fn=_as_list,
-        pin_memory=device.type == "cuda",
-        generator=seeded(seed),
-    )
-    for step, samples in enumerate(loader, start=start_step):
+    device, pace = torch.device(device), pace or Pace()
+    number, parts = part
+    share = batch_size // parts
+    if batch_size != share * parts:
+        raise ValueError(f"batch_size is {batch_size}, but must be a multiple of the {parts} workers that share it")
+
+    def prepare(numbered: tuple[int, list[int]]) -> Batch:
+        start = time.perf_counter()
+        step, indices = numbered
+        samples = [split[index] for index in indices[number * share : (number + 1) * share]]
         images, masks = (
-            [tensor.to(device, non_blocking=True) for tensor in tensors]
+            [_moved(tensor, device) for tensor in tensors]
             for tensors in ([s.image for s in samples], [s.mask for s in samples])
         )
         # The order of an epoch is drawn from (seed, epoch): the 1 keeps a step's views apart from it.
-        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index)
-        yield Batch({"image": views}, truth)
+        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index, part)
+        pace.prepared(len(samples), time.perf_counter() - start, readers)
+        return Batch({"image": views}, truth)
+
+    steps = enumerate(shuffled(len(split), batch_size, seed, start_step), start_step)
+    batches = in_order(prepare, steps, readers)
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches)
+        pace.waited_s += time.perf_counter() - asked
+        yield batch
 
 
 def evaluation_batches(
-    split: Split, batch_size: int, device: torch.device | str = "cpu", workers: int = 0
+    split: Split, batch_size: int, device: torch.device | str = "cpu", readers: int = 0
 ) -> Iterator[tuple[Batch, tuple[str, ...]]]:
     """Yield the whole split once, in order, normalised, each batch with its samples' names.
 
-    A batch ends early if the next image has another size: nothing is padded or scaled.
+    A batch ends early if the next image has another size: nothing is padded or scaled. So many `readers`, threads,
+    read images ahead.
     """
     device = torch.device(device)
-    loader = DataLoader(
-        split, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda", generator=seeded(0)
-    )
     group: list[Sample] = []
-    for sample in loader:
+    for sample in in_order(split.__getitem__, range(len(split)), readers):
         if group and (len(group) == batch_size or sample.mask.shape != group[0].mask.shape):
-            yield _in_order(group, device)
+            yield _stacked(group, device)
             group = []
         group.append(sample)
     if group:
-        yield _in_order(group, device)
+        yield _stacked(group, device)
 
 
-def _in_order(samples: list[Sample], device: torch.device) -> tuple[Batch, tuple[str, ...]]:
-    images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
-    masks = torch.stack([sample.mask for sample in samples]).to(device, non_blocking=True)
+def _stacked(samples: list[Sample], device: torch.device) -> tuple[Batch, tuple[str, ...]]:
+    images = _moved(torch.stack([sample.image for sample in samples]), device)
+    masks = _moved(torch.stack([sample.mask for sample in samples]), device)
     return Batch({"image": normalise(images)}, masks.long()), tuple(sample.name for sample in samples)
 
 
-def _as_list(samples: list[Sample]) -> list[Sample]:
-    return samples
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -8,21 +8,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt
 from torch import Tensor
 
 from nasseg.data.batches import Batch, seeded, shuffled
+from nasseg.foreign import damaged, read_json
 
 STORED_BYTES = 2
 """Of a feature, which is stored in half precision."""
 
 _INDEX = "index.json"
 _MASKS = "<masks>"  # no name that a node can have
+
+
+class _Index(BaseModel):
+    """The content of a cache: `shapes` of a sample's features by node name, and of its mask."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: dict[str, JsonValue]
+    views: PositiveInt
+    samples: PositiveInt
+    shapes: dict[str, tuple[PositiveInt, ...]]
 
 
 class CacheWriter:
@@ -34,6 +47,11 @@ class CacheWriter:
         self._files: dict[str, BinaryIO] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._samples_by_view: list[int] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sample was added yet."""
+        return not self._samples_by_view
 
     def add(self, features: Mapping[str, Tensor], masks: Tensor, view: int = 0) -> None:
         """Append the next samples of a view: `features` by node name, each (N, C, h, w), and `masks` (N, H, W).
@@ -66,27 +84,28 @@ class CacheWriter:
             file.flush()
             os.fsync(file.fileno())
         views, samples = len(self._samples_by_view), self._samples_by_view[0]
-        index = {"key": dict(key), "views": views, "samples": samples, "shapes": self._shapes}
-        (self._folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        index = _Index(key=dict(key), views=views, samples=samples, shapes=self._shapes)
+        (self._folder / _INDEX).write_text(index.model_dump_json(), encoding="utf-8")
 
 
 class FeatureCache:
     """Read-only arrays in files, mapped into memory: processes that open the same cache share its pages."""
 
     def __init__(self, folder: Path) -> None:
-        index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         self.folder = folder
-        self.views: int = index["views"]
-        self.samples: int = index["samples"]
-        self._arrays: dict[str, NDArray[np.generic]] = {
-            name: np.memmap(
-                folder / _file(number),
-                np.uint8 if name == _MASKS else np.float16,
-                mode="r",
-                shape=(self.views, self.samples, *shape),
-            )
-            for number, (name, shape) in enumerate(index["shapes"].items())
-        }
+        with damaged(folder, "remove it, and the features are computed again"):
+            index = _Index.model_validate(read_json(folder / _INDEX, "features are incomplete"))
+            self.views, self.samples = index.views, index.samples
+            self._arrays: dict[str, NDArray[np.generic]] = {
+                name: np.memmap(
+                    folder / _file(number),
+                    np.uint8 if name == _MASKS else np.float16,
+                    mode="r",
+                    shape=(self.views, self.samples, *shape),
+                )
+                for number, (name, shape) in enumerate(index.shapes.items())
+            }
+            self._arrays[_MASKS]
 
     @classmethod
     def open_or_build(
@@ -94,19 +113,16 @@ class FeatureCache:
     ) -> "FeatureCache":
         """Open the cache of `key` below `folder`; `build` builds it first unless it exists.
 
-        `key` names everything that the content depends on (JSON values). If several processes ask at once, one builds
-        and the others wait. The cache appears whole or not at all: a build that is killed leaves nothing that is ever
-        read, and one that fails (`OSError` if the disk is full) removes what it wrote.
+        `key` names everything that the content depends on (JSON values). Built as by `built_once`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        if not target.exists():
-            with FileLock(_lock(target)):
-                if not target.exists():
-                    _remove_stale(folder, target)
-                    _build(target, key, build)
-        return cls(target)
+
+        def fill(target: Path) -> None:
+            with ExitStack() as files:
+                writer = CacheWriter(target, files)
+                build(writer)
+                writer.finish(key)
+
+        return cls(built_once(folder, key, fill))
 
     def batches(
         self, batch_size: int, seed: int, start_step: int = 0, device: torch.device | str = "cpu"
@@ -127,14 +143,29 @@ class FeatureCache:
         return Batch({name: features.float() for name, features in rows.items()}, masks.long())
 
 
-def _build(target: Path, key: Mapping[str, object], build: Callable[[CacheWriter], None]) -> None:
+def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
+    """Return the folder of `key` below `folder`, which `fill` fills first unless it exists.
+
+    If several processes ask at once, one builds and the others wait. The folder appears whole or not at all: a build
+    that is killed leaves nothing that is ever read, and one that fails (`OSError` if the disk is full) removes what it
+    wrote.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    if not target.exists():
+        with FileLock(_lock(target)):
+            if not target.exists():
+                _remove_stale(folder, target)
+                _build(target, fill)
+    return target
+
+
+def _build(target: Path, fill: Callable[[Path], None]) -> None:
     partial = _partial(target)
     partial.mkdir()
     try:
-        with ExitStack() as files:
-            writer = CacheWriter(partial, files)
-            build(writer)
-            writer.finish(key)
+        fill(partial)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -37,6 +37,16 @@ class Split(data.Dataset[Sample], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def typical_size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the image of median area among up to 25 spread over the split.
+
+        Crops and costs follow it where images differ in size.
+        """
+        last = len(self) - 1
+        shapes = [self[index].mask.shape for index in sorted({round(last * part / 24) for part in range(25)})]
+        height, width = sorted(shapes, key=lambda shape: shape[0] * shape[1])[(len(shapes) - 1) // 2]
+        return height, width
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

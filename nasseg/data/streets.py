@@ -23,6 +23,8 @@ from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.street_scene import CLASSES, draw
 from nasseg.errors import one_line
 
+MAX_SIZE = 4096
+"""Pixels of the height and the width of a scene."""
 VERSION = 1
 """Part of every fingerprint; increased by a change that alters scenes."""
 
@@ -34,9 +36,9 @@ class StreetsOptions(BaseModel):
 
     size: tuple[int, int] = (160, 320)
     """Height and width."""
-    train: int = Field(default=256, ge=1)
-    val: int = Field(default=64, ge=1)
-    test: int = Field(default=64, ge=1)
+    train: int = Field(default=256, ge=1, le=100_000)
+    val: int = Field(default=64, ge=1, le=100_000)
+    test: int = Field(default=64, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("size", mode="before")
@@ -44,9 +46,9 @@ class StreetsOptions(BaseModel):
     def _parse_size(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"(\d+)x(\d+)", value)
-        if not match or min(int(match[1]), int(match[2])) < 32:
-            raise ValueError(f"size is {value}, but must be HEIGHTxWIDTH, each at least 32")
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
+        if not match or not 32 <= min(int(match[1]), int(match[2])) <= max(int(match[1]), int(match[2])) <= MAX_SIZE:
+            raise ValueError(f"size is {value}, but must be HEIGHTxWIDTH, each from 32 to {MAX_SIZE}")
         return int(match[1]), int(match[2])
 
 

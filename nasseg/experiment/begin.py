@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, Room, cores, free_memory_bytes
+from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
@@ -53,12 +55,9 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     by_gradient = options.strategy == "gradient"
     if by_gradient:
         _check_relaxable(options.space, space)
-    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial).model_copy(
-        update={
-            "cluster": options.ray_address is not None,
-            "memory_bytes": free_memory_bytes(problem.device),
-            "disk_bytes": disk_bytes,
-        }
+    cluster = () if options.ray_address is None else machines_at(options.ray_address)
+    hardware = Hardware.of(problem.device, cores(), options.concurrency, options.gpus_per_trial, cluster).model_copy(
+        update={"memory_bytes": free_memory_bytes(problem.device), "disk_bytes": disk_bytes}
     )
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     for warning in review(problem.dataset, options.train_split, options.val_split, watcher.show):
@@ -80,7 +79,14 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
         raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan)
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan), problem.fingerprints)
+
+
+def machines_at(ray_address: str) -> tuple[Machine, ...]:
+    """Return the machines of a Ray cluster; raises `ValueError` if a search cannot join it."""
+    from nasseg.jobs.runners import ray_session
+
+    return ray_session.machines(ray_address)
 
 
 def _measured(
@@ -89,7 +95,14 @@ def _measured(
     """Measure what training steps take on the hardware; return what makes plans from it, and what there is room for."""
     typical, train_images, val_images = _typical(problem), len(problem.train), len(problem.val)
     speed = measure_speed(
-        problem.space, typical, problem.train, REHEARSAL_SCALE, problem.device, hardware.threads, relaxation
+        problem.space,
+        typical,
+        problem.train,
+        problem.size,
+        REHEARSAL_SCALE,
+        problem.device,
+        hardware.threads,
+        relaxation,
     )
     room = Room(hardware, speed, problem.size, train_images, val_images)
     together = int(min(hardware.workers_together, room.jobs(REHEARSAL_SCALE)))
@@ -98,6 +111,7 @@ def _measured(
         times_longer = measure_contention(typical[0], crop, problem.device, hardware.threads, together)
         watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
         speed = speed.model_copy(update={"contention": times_longer})
+        room = replace(room, speed=speed)
     plan_for = partial(
         derive_plan,
         speed=speed,
@@ -108,6 +122,13 @@ def _measured(
         references=len(problem.references),
     )
     return plan_for, room
+
+
+def _times(room: Room, plan: Plan) -> JobTimes:
+    """Return what jobs take by the plan, beside each other."""
+    speed, batch = room.speed_at(plan.image_scale), plan.full_recipe.batch_size
+    stored_batches = (plan.views * room.train_images + room.val_images) / batch
+    return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(speed.contention)
 
 
 def _too_short(options: SearchOptions, plan_for: Callable[[SearchOptions], Plan], references: int) -> str:
@@ -171,12 +192,16 @@ def check_costs(problem: Problem) -> None:
 def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Experiment:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
-    Raises `ValueError` for anything that would fail later, and then leaves nothing behind.
+    It can be resumed from any working folder. Raises `ValueError` for anything that would fail later, and then leaves
+    nothing behind.
     """
     check_new(out)
-    problem = Problem(options)
+    problem = Problem(options.from_anywhere())
     find_sampler(problem.sampler)
     config = plan_search(problem, watcher, free_disk_bytes(out))
+    search_id = secrets.token_hex(16)
+    study = None if config.storage is None else config.study or f"{out.name}-{search_id[:6]}"
+    config = config.model_copy(update={"study": study, "search_id": search_id})
     with new_folder(out):
         config.save(out)
         if config.latency is not None:

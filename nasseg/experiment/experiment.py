@@ -19,23 +19,34 @@ from nasseg.experiment.record import Record
 from nasseg.experiment.results import Results
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.jobs.context import Context
+from nasseg.jobs.remote import open_worker
 from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
-from nasseg.planning.budget import Budget
 from nasseg.planning.candidates import Trial
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.machine import cores
 from nasseg.planning.objective import Objective
+from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import find_sampler
-from nasseg.run_folder import BEST_FILE, FRONT_FOLDER, MODEL_FILE, STUDY_FILE, proxy_checkpoint, trained_model
+from nasseg.run_folder import (
+    BEST_FILE,
+    FRONT_FOLDER,
+    MODEL_FILE,
+    STUDY_FILE,
+    proxy_checkpoint,
+    require_disk,
+    trained_model,
+)
 from nasseg.train.model import load_model
 
 UNCHARGED_SHARE, MOST_UNCHARGED_SECONDS = 0.002, 60.0
 """Of the budget, that a kill may leave uncharged."""
+LEAST_FREE_BYTES = 256 << 20
+"""Of the disk, before a job starts: what it finds must be saved."""
 MOST_WAITING = 16
 """Candidates of a rung whose checkpoints are kept in case they are promoted; others would begin anew."""
 
@@ -79,29 +90,24 @@ class Experiment:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        *,
-        space: str | None = None,
-        storage: str | None = None,
-        ray_address: str | None = None,
-        budget: Budget | None = None,
+        cls, folder: Path, *, space: str | None = None, storage: str | None = None, asked: SearchOptions | None = None
     ) -> Self:
         """Open the search in a run folder; raises `ValueError` if there is none, and as `SearchConfig.load` does.
 
-        `space`, `storage` and `ray_address` come from the user, as a file alone is not to be trusted. A `budget`
-        replaces the search's; what was spent counts. Raises `ValueError` if nothing would be left of it.
+        `space` and `storage` come from the user, as a file alone is not to be trusted. With `asked`, the search is to
+        go on with these options (`SearchConfig.changed`). Then `ValueError` is also raised if nothing would be left of
+        a budget that was changed, or if the data or the weights have changed.
         """
         config = SearchConfig.load(folder, space=space, storage=storage)
-        config = config.model_copy(update={"ray_address": ray_address or config.ray_address})
-        if budget is None:
+        if asked is None:
             return cls(config, Context.open(config, folder))
-        config = config.extended(budget)
-        search = cls(config, Context.open(config, folder))
-        tried, elapsed_seconds = len(search.planner.trials), search.record.elapsed_seconds
-        if search.spent >= 1 or (budget.trials is not None and tried >= budget.trials):
-            spent = f"{tried} trials" if budget.trials is not None else f"{elapsed_seconds / 60:.3g} min"
-            raise ValueError(f"budget {budget} includes what was spent, {spent}; give more to go on")
+        saved, config = config, config.changed(asked)
+        search = cls(config, Context.open_unchanged(config, folder))
+        tried, elapsed_seconds, trials = len(search.planner.trials), search.record.elapsed_seconds, config.budget.trials
+        used_up = tried >= trials if trials is not None else search.spent >= 1
+        if config.budget != saved.budget and used_up:
+            spent = f"{elapsed_seconds / 60:.3g} min" if trials is None else f"{tried} trials"
+            raise ValueError(f"budget {config.budget} includes what was spent, {spent}; give more to go on")
         return search
 
     # --- carrying it out -------------------------------------------------------------------------------------------
@@ -110,9 +116,12 @@ class Experiment:
         """Run jobs until the planner has no more or `stop` is set; `on_update` is called after every change.
 
         However this ends, all results so far are on disk, and a new `Experiment` of the folder continues from them.
+        Raises `RuntimeError` if the search leads nowhere (`Delivery`), or what runs its jobs has ended.
         """
+        self.context.stop = stop
 
         def on_start(job: Job) -> None:
+            require_disk(self.folder, LEAST_FREE_BYTES)
             rejected = self.planner.rejected
             self.record.reject(trial.candidate for trial in rejected[self._rejected :])
             self._rejected = len(rejected)
@@ -123,10 +132,11 @@ class Experiment:
             self._take_in(result)
             on_update(self)
 
-        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent)
+        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent, self.config.times)
         with self._noting_the_time():
             self._run_jobs(delivery, stop)
         if not stop.is_set():
+            delivery.end()
             for key, step in self._checkpoints:
                 proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
             self.record.close()
@@ -137,18 +147,24 @@ class Experiment:
         if self.config.runner == "in-process":
             in_process.run_jobs(delivery, partial(Worker, self.context), stop=stop)
         else:
-            from nasseg.jobs.runners import ray_tune
+            from nasseg.jobs.runners import ray_actors
 
-            for_workers = self.config.model_copy(update={"storage": None})  # they keep no record, so need no password
-            ray_tune.run_jobs(
+            # They keep no record, so need no password, and each sees just the GPU that Ray gives it.
+            device = self.problem.device
+            for_workers = self.config.model_copy(update={"storage": None, "device": device.type})
+            folder, joins = self.folder.resolve(), self.config.ray_address is not None
+            ray_actors.run_jobs(
                 delivery,
-                partial(Worker.open, for_workers, self.folder.resolve()),
+                partial(open_worker, for_workers) if joins else partial(Worker.open, for_workers, folder),
                 stop=stop,
-                options=ray_tune.RayOptions(
+                run_folder=folder if joins else None,
+                options=ray_actors.RayOptions(
                     concurrency=self.plan.concurrency,
                     cpus_per_job=self.plan.threads,
                     gpus_per_job=self.plan.gpus_per_trial,
+                    gpu=device.index,
                     address=self.config.ray_address,
+                    grows=self.config.concurrency is None and self.config.budget.unit not in ("gpu-h", "cpu-h"),
                 ),
             )
 
@@ -181,7 +197,9 @@ class Experiment:
         """Wall clock that the budget allows; infinite for a budget of trials."""
         plan = self.plan
         gpus = max(1, round(plan.gpus_per_trial * plan.concurrency)) if plan.gpus_per_trial else 0
-        return self.config.budget.wall_seconds(min(cores(), plan.concurrency * plan.threads), gpus)
+        threads = plan.concurrency * plan.threads
+        held = threads if self.config.ray_address else min(cores(), threads)
+        return self.config.budget.wall_seconds(held, gpus)
 
     @property
     def rung_runs(self) -> str:
@@ -261,7 +279,8 @@ class Experiment:
         space, top, storage = self.problem.space, self.plan.rungs[-1], self.config.storage
         if storage is None:
             return Record.open_journal(self.folder / STUDY_FILE, space, top, self.objective)
-        return Record.open_url(storage, self.folder.name, space, top, self.objective)
+        study = self.config.study or self.folder.name
+        return Record.open_url(storage, study, space, top, self.objective, self.config.search_id)
 
     def _write_best(self) -> None:
         """Write those files of `best.json` and `pareto/` that have changed."""

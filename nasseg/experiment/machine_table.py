@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from nasseg.graph.identity import digest
 from nasseg.jobs.context import Problem
 from nasseg.planning.budget import Budget
 from nasseg.planning.machine import Hardware
+from nasseg.run_folder import user_cache
 
 NETWORKS = 30
 """Whole networks for the calibration."""
@@ -110,9 +110,8 @@ def conditions_here(problem: Problem) -> Conditions:
 
 
 def cache_folder() -> Path:
-    """Return the folder of latency tables in the user's cache, as the XDG base directory specification places it."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "nasseg" / "latency"
+    """Return the folder of latency tables in the user's cache."""
+    return user_cache() / "latency"
 
 
 def profile_seconds(budget: Budget, hardware: Hardware) -> float:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
+from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from nasseg.cost import Latency
 from nasseg.errors import one_line
+from nasseg.experiment.journal import FROM_A_COPY, Journal
+from nasseg.foreign import DamagedError, damaged
 from nasseg.planning.candidates import Trial
 from nasseg.planning.final import Taken
 from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Task
@@ -39,6 +41,9 @@ _ELAPSED = "elapsed seconds"
 _TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
+_SEARCH = "search"
+_SECONDS = TypeAdapter(NonNegativeFloat)
+_SECONDS_BY_KIND = TypeAdapter(dict[str, list[NonNegativeFloat]])
 
 
 def _alone(method: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[Record, P], T]:
@@ -50,6 +55,17 @@ def _alone(method: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[
             return method(self, *args, **kwargs)
 
     return alone
+
+
+def _whole(read: Callable[[Record], T]) -> Callable[[Record], T]:
+    """Let a method raise `DamagedError`, whatever is wrong with the record, which may be someone else's."""
+
+    @wraps(read)
+    def whole(self: Record) -> T:
+        with damaged(self.where, FROM_A_COPY):
+            return read(self)
+
+    return whole
 
 
 class Record:
@@ -76,20 +92,31 @@ class Record:
         top_step: int,
         objective: Objective,
         at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
+        search: str | None = None,
+        where: object = "the search's record",
     ) -> None:
-        """Open the study `name` in `storage`, or create it there; `at_once` joins the writes of a block into one."""
+        """Open the study `name` in `storage`, or create it there for the search with this identifier.
+
+        `at_once` joins the writes of a block into one. Raises `ValueError` if the study belongs to another search.
+        """
+        self.where = where
         self._at_once, self._writing = at_once, threading.RLock()
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
+            if self._study.user_attrs.get(_SEARCH) != search:
+                raise ValueError(f"study {name!r} belongs to another search; name another one with --study, or none")
         except KeyError:
             names, directions = zip(*objective.metrics.items(), strict=True)
             self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(list(names))
+            if search is not None:
+                self._study.set_user_attr(_SEARCH, search)
         self._study_id = storage.get_study_id_from_name(name)
-        self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
+        with damaged(where, FROM_A_COPY):
+            self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
 
     @classmethod
     def open_journal(cls, path: Path, space: Space[Any], top_step: int, objective: Objective) -> Record:
@@ -99,14 +126,19 @@ class Record:
         last line is cut off, a lock is broken after `LOCK_GRACE_SECONDS`.
         """
         lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
-        journal = _Journal(str(path), lock_obj=lock)
-        return cls(JournalStorage(journal), "nasseg", space, top_step, objective, journal.at_once)
+        journal = Journal(str(path), lock_obj=lock)
+        with damaged(path, FROM_A_COPY):
+            storage = JournalStorage(journal)
+        return cls(storage, "nasseg", space, top_step, objective, journal.at_once, where=path)
 
     @classmethod
-    def open_url(cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective) -> Record:
+    def open_url(
+        cls, url: str, name: str, space: Space[Any], top_step: int, objective: Objective, search: str | None = None
+    ) -> Record:
         """Open the record in the study `name` of the database at `url`, such as `sqlite:///search.db`.
 
-        Raises `ValueError` if the database cannot be opened; the message leaves out the URL, with its password.
+        Raises `ValueError` if the study belongs to another `search`, or if the database cannot be opened; the message
+        leaves out the URL, with its password.
         """
         try:
             storage = RDBStorage(url)
@@ -116,7 +148,7 @@ class Record:
             if not url.startswith("sqlite"):
                 fix = "give --storage the URL with its password, which is not saved, or set PGPASSWORD or ~/.pgpass"
             raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
-        return cls(storage, name, space, top_step, objective)
+        return cls(storage, name, space, top_step, objective, search=search)
 
     @_alone
     def start(self, job: Job) -> None:
@@ -162,6 +194,7 @@ class Record:
                 if trial.state == TrialState.RUNNING:
                     self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
+    @_whole
     def load(self) -> list[Trial]:
         """Return all candidates with their outcomes, in the order they were noted."""
         full: dict[str, dict[int, Outcome]] = {}
@@ -179,22 +212,23 @@ class Record:
             )
         return list(trials.values())
 
+    @_whole
     def relaxations(self) -> list[JobResult]:
         """Return the results of all `relax` jobs, in the order they came in."""
         return list(map(JobResult.model_validate, _with_prefix(_RELAX, self._study.user_attrs).values()))
 
     @property
+    @_whole
     def elapsed_seconds(self) -> float:
         """Wall clock that the search had spent when it was last noted."""
-        return float(self._study.user_attrs.get(_ELAPSED, 0.0))
+        return _SECONDS.validate_python(self._study.user_attrs.get(_ELAPSED, 0.0))
 
     @property
+    @_whole
     def taken(self) -> Taken:
         """The seconds that the latest jobs of each kind took."""
-        return {
-            int(kind) if kind.isdigit() else cast("Task", kind): seconds
-            for kind, seconds in self._study.user_attrs.get(_TAKEN, {}).items()
-        }
+        taken = _SECONDS_BY_KIND.validate_python(self._study.user_attrs.get(_TAKEN, {}))
+        return {int(kind) if kind.isdigit() else cast("Task", kind): seconds for kind, seconds in taken.items()}
 
     @_alone
     def note_elapsed(self, seconds: float) -> None:
@@ -202,10 +236,11 @@ class Record:
         self._study.set_user_attr(_ELAPSED, seconds)
 
     @property
+    @_whole
     def history(self) -> list[tuple[float, float]]:
         """The scores of the best candidates, each with the seconds spent until it was found."""
         best = _with_prefix(_BEST_AT, self._study.user_attrs)
-        return sorted((float(seconds), score) for seconds, score in best.items())
+        return sorted((_SECONDS.validate_python(seconds), float(score)) for seconds, score in best.items())
 
     @_alone
     def note_best(self, seconds: float, score: float) -> None:
@@ -213,6 +248,7 @@ class Record:
         self._study.set_user_attr(f"{_BEST_AT}{seconds:.3f}", score)
 
     @property
+    @_whole
     def latencies(self) -> dict[str, Latency]:
         """The measured latencies by key."""
         latencies = _with_prefix(_LATENCY, self._study.user_attrs)
@@ -287,51 +323,4 @@ def _candidate(recorded: FrozenTrial) -> Candidate:
     try:
         return Candidate.model_validate({**named, "constraints": recorded.constraints})
     except ValidationError as error:
-        raise ValueError(one_line(error, f"trial {recorded.number} of the search's record")) from None
-
-
-class _Journal(JournalFileBackend):
-    """A journal that, before its first write, cuts off the unfinished line that a killed process left.
-
-    Trials read from it lack their parameters, which are for other readers of the file: they would take a third of
-    a trial's memory, and time.
-    """
-
-    _is_whole = False
-    _held: list[dict[str, Any]] | None = None
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        if self._held is not None:
-            self._held += logs
-            return
-        if not self._is_whole:
-            _cut_unfinished_line(Path(self._file_path))
-            self._is_whole = True
-        super().append_logs(logs)
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        for log in super().read_logs(log_number_from):
-            log.pop("params", None)
-            log.pop("distributions", None)
-            yield log
-        # Optuna keeps the place of every line, but goes on from the last.
-        last = max(self._log_number_offset)
-        self._log_number_offset = {0: 0, last: self._log_number_offset[last]}
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Write everything that the block logs in one go; a disk takes about as long for one write as for all."""
-        self._held = []
-        try:
-            yield
-        finally:
-            logs, self._held = self._held, None
-            if logs:  # Optuna would write an empty line
-                self.append_logs(logs)
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """Cut off anything after the last line break; Optuna would append to it and then fail to read the journal."""
-    with path.open("rb+") as journal:
-        content = journal.read()
-        journal.truncate(content.rfind(b"\n") + 1)
+        raise DamagedError(one_line(error, f"trial {recorded.number} of the search's record")) from None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
+from heapq import heappop, heappush
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import networkx as nx
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_validator
 
+from nasseg.foreign import MAX_INPUTS, MAX_NAME, MAX_NODES, Line
 from nasseg.graph.identity import digest, graph_key
-from nasseg.ops import AnyOp, Input
+from nasseg.ops import AnyOp, Input, Op
 
 if TYPE_CHECKING:
     from nasseg.cost import Description
@@ -53,6 +56,11 @@ class PublishedBackbone(BaseModel):
     channels: dict[str, int]
 
 
+@lru_cache(maxsize=MAX_NODES)
+def _identity(op: Op) -> dict[str, JsonValue]:
+    return op.identity()
+
+
 class Architecture(BaseModel):
     """A network as data: what a baseline, a point of a search space and `best.json` all are.
 
@@ -64,10 +72,10 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nasseg.architecture/1"] = FORMAT
-    name: Annotated[str, Field(min_length=1)]
-    nodes: tuple[Node, ...]
-    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
-    training_outputs: tuple[str, ...] = ()
+    name: Annotated[Line, Field(min_length=1)]
+    nodes: Annotated[tuple[Node, ...], Field(max_length=MAX_NODES), FailFast()]
+    outputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_NODES)]
+    training_outputs: Annotated[tuple[str, ...], Field(max_length=MAX_NODES)] = ()
     backbone: PublishedBackbone | None = None
     space: str | None = None
     choice: dict[str, JsonValue] | None = None
@@ -84,9 +92,10 @@ class Architecture(BaseModel):
     def _check_names(self) -> None:
         seen: set[str] = set()
         for node in self.nodes:
-            if not NAME.fullmatch(node.name):
+            if len(node.name) > MAX_NAME or not NAME.fullmatch(node.name):
                 raise ArchitectureError(
-                    f"node name {node.name!r} must be letters, digits and _, in parts joined by single dots"
+                    f"node name {short_repr(node.name)} must be letters, digits and _, in parts joined by single dots, "
+                    f"at most {MAX_NAME} characters"
                 )
             if node.name in seen:
                 raise ArchitectureError(f"node {node.name!r} is defined twice, but names must be unique")
@@ -102,11 +111,15 @@ class Architecture(BaseModel):
         for node in self.nodes:
             for source in node.inputs:
                 if source not in names:
-                    raise ArchitectureError(f"node {node.name!r} has the input {source!r}, but no node has that name")
+                    raise ArchitectureError(
+                        f"node {node.name!r} has the input {short_repr(source)}, but no node has that name"
+                    )
         for output in (*self.outputs, *self.training_outputs):
             if output not in names:
-                raise ArchitectureError(f"the output {output!r} is not a node's name")
-        if not nx.is_directed_acyclic_graph(self.graph):
+                raise ArchitectureError(f"the output {short_repr(output)} is not a node's name")
+        if (edges := sum(len(node.inputs) for node in self.nodes)) > MAX_INPUTS:
+            raise ArchitectureError(f"nodes have {edges:,} inputs together, but must have at most {MAX_INPUTS:,}")
+        if len(self._order) < len(self.nodes):
             cycle = " → ".join(edge[0] for edge in nx.find_cycle(self.graph))
             raise ArchitectureError(f"nodes form a cycle: {cycle}; remove one of its connections")
         needed = self.ancestors((*self.outputs, *self.training_outputs))
@@ -133,13 +146,34 @@ class Architecture(BaseModel):
 
     @cached_property
     def _order(self) -> tuple[str, ...]:
-        position = {node.name: index for index, node in enumerate(self.nodes)}
-        return tuple(nx.lexicographical_topological_sort(self.graph, key=position.__getitem__))
+        """The names of the nodes, each after its inputs, else as they are listed; those of a cycle are left out."""
+        users: dict[str, list[int]] = {node.name: [] for node in self.nodes}
+        missing = []
+        for place, node in enumerate(self.nodes):
+            sources = set(node.inputs)
+            missing.append(len(sources))
+            for source in sources:
+                users[source].append(place)
+        ready = [place for place, count in enumerate(missing) if count == 0]
+        order = []
+        while ready:
+            node = self.nodes[heappop(ready)]
+            order.append(node.name)
+            for place in users[node.name]:
+                missing[place] -= 1
+                if missing[place] == 0:
+                    heappush(ready, place)
+        return tuple(order)
 
     def ancestors(self, outputs: Iterable[str]) -> set[str]:
         """Return the names of `outputs` and of every node that they are computed from."""
-        outputs = set(outputs)
-        return outputs.union(*(nx.ancestors(self.graph, output) for output in outputs))
+        found = set(outputs)
+        waiting = list(found)
+        while waiting:
+            new = set(self[waiting.pop()].inputs) - found
+            found |= new
+            waiting += new
+        return found
 
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
@@ -189,7 +223,7 @@ class Architecture(BaseModel):
         for node in self.ordered:
             inputs = [keys[source] for source in node.inputs]
             ordered = sorted(inputs) if node.op.order_free else inputs
-            keys[node.name] = digest([node.op.identity(), place.get(node.name), ordered])
+            keys[node.name] = digest([_identity(node.op), place.get(node.name), ordered])
         return keys
 
     @cached_property

@@ -1,14 +1,15 @@
 """Architecture files: JSON, validated on load, written whole or not at all."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from nasseg.errors import one_line
+from nasseg.foreign import read_json
 from nasseg.graph.architecture import Architecture
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -32,18 +33,10 @@ def read_model(model: type[Model], path: str | Path, what: str) -> Model:
 
     Raises `ValueError` with the path of the offending field, or one that tells the user to give `what`.
     """
-    path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give {what}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; give {what}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}; give {what}") from None
+    data = read_json(Path(path), f"give {what}")
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != (wanted := model.model_fields["format"].default):
-        raise ValueError(f"{path}: format is {found!r}, but must be {wanted!r}; give {what}")
+        raise ValueError(f"{path}: format is {short_repr(found)}, but must be {wanted!r}; give {what}")
     try:
         return model.model_validate(data)
     except ValidationError as error:

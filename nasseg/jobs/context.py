@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import Self
 
 from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.data import Split, open_dataset
+from nasseg.data.decoded import decoded
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.graph import Architecture
 from nasseg.jobs.pricing import Pricing
 from nasseg.network import Network
-from nasseg.planning.config import Plan, SearchConfig
+from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.samplers.base import Region
 from nasseg.run_folder import LATENCY_TABLE_FILE
 from nasseg.space import Choice
-from nasseg.train.fit import seeded_network
+from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
 from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.weights.loading import Pretrained
 
+T = TypeVar("T")
+
+DECODED_SHARE = 0.05
+"""Of the free disk, at most, for a split's decoded images; plans leave a tenth for both (`USABLE_DISK_SHARE`)."""
 KEPT_ARCHITECTURES = 256
 """Architectures kept in memory; a candidate is priced, trained and written within this many others."""
 
@@ -52,9 +59,8 @@ class Problem:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first image of the validation split, in pixels."""
-        height, width = self.val[0].mask.shape
-        return height, width
+        """Height and width, in pixels, of a typical image of the validation split."""
+        return self.val.typical_size()
 
     @cached_property
     def pricing(self) -> Pricing:
@@ -113,6 +119,26 @@ class Problem:
         return None if source is None else Pretrained(source)
 
     @property
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprints of the splits and of the pretrained weights, as they are now."""
+        weights = None if self.pretrained is None else self.pretrained.fingerprint
+        return Fingerprints(train=self.train.fingerprint, val=self.val.fingerprint, weights=weights)
+
+    def require_unchanged(self, known: Fingerprints | None) -> None:
+        """Raise `ValueError` if a split or the weights are not those that a search began with."""
+        now, options = self.fingerprints, self.options
+        for name, what in (
+            ("train", f"split {options.train_split!r} of {options.data}"),
+            ("val", f"split {options.val_split!r} of {options.data}"),
+            ("weights", f"--weights {options.weights}"),
+        ):
+            if known is not None and getattr(known, name) != getattr(now, name):
+                raise ValueError(
+                    f"{what} has changed since the search began, or is a copy whose files have other times; restore it "
+                    "as it was, or begin a new search, as scores could not be compared"
+                )
+
+    @property
     def inherits(self) -> bool:
         """Whether trials start from the weights of earlier ones.
 
@@ -147,12 +173,15 @@ class Problem:
 
 
 class Context:
-    """A problem with the plan of its search and the run folder."""
+    """A problem with the plan of its search and the run folder. Once `stop` is set, jobs end at their next step."""
 
     def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
         self.problem, self.plan, self.folder = problem, plan, folder
-        self.train = InMemory(Resized(problem.train, plan.image_scale))
-        self.val = InMemory(Resized(problem.val, plan.image_scale))
+        self.stop = threading.Event()
+        self.train, self.val = (
+            InMemory(Resized(decoded(split, most_of_free_disk=DECODED_SHARE), plan.image_scale))
+            for split in (problem.train, problem.val)
+        )
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
@@ -160,6 +189,24 @@ class Context:
         table = folder / LATENCY_TABLE_FILE
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
         return cls(Problem(options), config.plan, folder)
+
+    @classmethod
+    def open_unchanged(cls, config: SearchConfig, folder: Path) -> Self:
+        """Do as `open` does; raises `ValueError` if data or weights are not those that the search began with."""
+        context = cls.open(config, folder)
+        context.problem.require_unchanged(config.fingerprints)
+        return context
+
+    def until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches of a job; raises `Stopped` between two of them once `stop` is set."""
+        for batch in batches:
+            self.raise_if_stopped()
+            yield batch
+
+    def raise_if_stopped(self) -> None:
+        """Raise `Stopped` once `stop` is set."""
+        if self.stop.is_set():
+            raise Stopped
 
     @cached_property
     def provenance(self) -> Provenance:

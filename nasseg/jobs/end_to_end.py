@@ -7,8 +7,9 @@ from nasseg.jobs.context import Context
 from nasseg.network import Network
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.run_folder import trained_model, unfinished_training
+from nasseg.train.checkpoint import save_checkpoint
 from nasseg.train.evaluate import evaluate
-from nasseg.train.fit import fit
+from nasseg.train.fit import Stopped, fit
 from nasseg.train.metrics import Metrics
 from nasseg.train.model import save_model
 
@@ -16,7 +17,10 @@ EVALUATION_BATCH = 8
 
 
 def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outcome:
-    """Train a candidate on images, from its checkpoint if there is one, score it and save its model."""
+    """Train a candidate on images, from its checkpoint if there is one, score it and save its model.
+
+    Raises `Stopped`, with the state in the checkpoint, if the search stops.
+    """
     network = context.problem.starting_network(context.architecture(candidate), seed)
     checkpoint = unfinished_training(context.folder, candidate.key, seed)
     trainer, log = fit(
@@ -26,12 +30,17 @@ def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outco
         device=context.problem.device,
         seed=seed,
         checkpoint=checkpoint,
+        on_step=lambda *_: context.raise_if_stopped(),
     )
     if log.status == "nonfinite":
         checkpoint.unlink(missing_ok=True)
         return context.outcome(candidate, "nonfinite", log.step)
     averaged = trainer.ema_network()
-    metrics = score_on_images(context, averaged)
+    try:
+        metrics = score_on_images(context, averaged)
+    except Stopped:
+        save_checkpoint(checkpoint, trainer.state_dict())
+        raise
     provenance = context.provenance.model_copy(update={"miou": {"search": metrics.miou}})
     save_model(trained_model(context.folder, candidate.key, seed), averaged, provenance)
     checkpoint.unlink(missing_ok=True)
@@ -41,5 +50,6 @@ def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outco
 def score_on_images(context: Context, network: Network) -> Metrics:
     """Score a network on the whole images of the validation split."""
     split = context.val
-    batches = (batch for batch, _ in evaluation_batches(split, EVALUATION_BATCH, context.problem.device))
+    named_batches = context.until_stopped(evaluation_batches(split, EVALUATION_BATCH, context.problem.device))
+    batches = (batch for batch, _ in named_batches)
     return evaluate(network, batches, context.problem.classes, split.ignore_index, context.problem.device)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split
 from nasseg.data.augment import normalise
 from nasseg.data.batches import seeded
+from nasseg.data.cache import STORED_BYTES
+from nasseg.foreign import damaged
 from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import EVALUATION_BATCH
 from nasseg.network import Network
-from nasseg.run_folder import FEATURES_FOLDER, trained_model
+from nasseg.run_folder import FEATURES_FOLDER, require_disk, trained_model
+from nasseg.train.checkpoint import load_safetensors
 from nasseg.train.device import autocast, place
 
 Part = Literal["train", "val"]
@@ -67,14 +70,23 @@ class SharedFeatures:
             )
         return self._caches[part]
 
+    @property
+    def trained_reference(self) -> Path:
+        """The model of the first reference, whose layers give the features."""
+        problem = self._context.problem
+        architecture = problem.architecture(next(iter(problem.references.values())))
+        return trained_model(self._context.folder, architecture.key, 0)
+
     @cached_property
     def prefix(self) -> tuple[Network, str]:
         """The trained reference's layers up to the end of the shared stage, and the hash of their weights."""
         problem = self._context.problem
         architecture = problem.architecture(next(iter(problem.references.values())))
-        weights = safetensors.torch.load_file(trained_model(self._context.folder, architecture.key, 0))
+        file = self.trained_reference
+        weights = load_safetensors(file, "search again in another folder")
         network = Network(architecture.cut(self._stage)[0])
-        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        with damaged(file, "search again in another folder"):
+            network.load_state_dict({name: weights[name] for name in network.state_dict()})
         digest = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())
@@ -85,10 +97,14 @@ class SharedFeatures:
         network, _ = self.prefix
         context = self._context
         place(network, context.problem.device)
-        for view in range(context.plan.views if part == "train" else 1):
-            for images, masks in self._images(split, view, augmented=part == "train"):
+        views = context.plan.views if part == "train" else 1
+        for view in range(views):
+            for images, masks in context.until_stopped(self._images(split, view, augmented=part == "train")):
                 with torch.inference_mode(), autocast(context.problem.device, context.plan.proxy_recipe.amp):
                     features = network.outputs({"image": images.contiguous(memory_format=torch.channels_last)})
+                if writer.is_empty:
+                    sample_bytes = STORED_BYTES * sum(feature[0].numel() for feature in features.values())
+                    require_disk(context.folder, views * len(split) * sample_bytes)
                 writer.add(features, sampled(masks, context.plan.label_stride), view)
 
     def _images(self, split: Split, view: int, *, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from nasseg.jobs.features import SharedFeatures
 from nasseg.network import Network
 from nasseg.planning.job import Candidate, Job, Outcome
 from nasseg.run_folder import INHERITED_WEIGHTS_FOLDER, proxy_checkpoint
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import seeded_network
 from nasseg.train.metrics import Metrics
@@ -46,9 +46,9 @@ class Proxy:
         trainers = [self._trainer(candidate, job.seed) for candidate in job.candidates]
         if start_step:
             for trainer, checkpoint in zip(trainers, checkpoints, strict=True):
-                trainer.load_state_dict(load_checkpoint(checkpoint, self._context.problem.device))
+                restore(trainer, checkpoint, self._context.problem.device)
         alive = list(trainers)
-        batches = self.training_batches(job.seed, start_step)
+        batches = self._context.until_stopped(self.training_batches(job.seed, start_step))
         for _ in range(start_step, job.stop_step):
             batch = next(batches)
             alive = [trainer for trainer in alive if trainer.run([batch], trainer.step + 1).status != "nonfinite"]
@@ -78,7 +78,7 @@ class Proxy:
         context = self._context
         if self.features is None:
             return score_on_images(context, network)
-        batches, ignore_index = self.features.evaluation_batches(), context.val.ignore_index
+        batches, ignore_index = context.until_stopped(self.features.evaluation_batches()), context.val.ignore_index
         return evaluate(network, batches, context.problem.classes, ignore_index, context.problem.device)
 
     def _trainer(self, candidate: Candidate, seed: int) -> Trainer:

@@ -27,7 +27,7 @@ def train_relaxation(context: Context, job: Job) -> list[Choice]:
     snapshot = relaxation_snapshot(context.folder, job.seed)
     snapshot.parent.mkdir(exist_ok=True)
     checkpoint = relaxation_checkpoint(context.folder, job.seed)
-    if fit_relaxation(trainer, job.stop_step, checkpoint, snapshot) == "nonfinite":
+    if fit_relaxation(trainer, job.stop_step, checkpoint, snapshot, context.raise_if_stopped) == "nonfinite":
         raise RuntimeError(f"the relaxation's loss is not finite in step {trainer.step}")
     if trainer.step <= recipe.first_architecture_step:
         return []

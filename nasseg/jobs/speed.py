@@ -34,21 +34,28 @@ def measure_speed(
     space: Space[Any],
     architectures: Sequence[Architecture],
     split: Split,
+    size: tuple[int, int],
     image_scale: float,
     device: torch.device,
     threads: int,
     relaxation: RelaxationOptions | None = None,
 ) -> Speed:
-    """Time training steps of networks of the space on crops of `split`'s images at `image_scale`; their mean counts.
+    """Time training steps of networks of the space at `image_scale`; their mean counts.
+
+    They are on crops of `split`'s images, as large as an image of `size` (height, width).
 
     Of their memory, the largest counts.
 
     Steps at half the scale tell what does not grow with the images. With options of a `relaxation`, time its steps too.
     """
     torch.set_num_threads(threads)
-    splits = [Resized(split, scale) for scale in (image_scale, image_scale / 2)]
-    times, fewer = (_times(space, architectures, scaled_split, device, relaxation) for scaled_split in splits)
-    pixels, few = (height * width for height, width in map(_crop, splits))
+    scales = (image_scale, image_scale / 2)
+    crops = [search_crop(size, scale) for scale in scales]
+    times, fewer = (
+        _times(space, architectures, Resized(split, scale), crop, device, relaxation)
+        for scale, crop in zip(scales, crops, strict=True)
+    )
+    pixels, few = (height * width for height, width in crops)
     overheads = {}
     for name, seconds in times.items() if few < pixels else ():
         growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels
@@ -59,20 +66,15 @@ def measure_speed(
     )
 
 
-def _crop(split: Split) -> tuple[int, int]:
-    height, width = split[0].mask.shape
-    return search_crop((height, width), 1)
-
-
 def _times(
     space: Space[Any],
     architectures: Sequence[Architecture],
     split: Split,
+    crop: tuple[int, int],
     device: torch.device,
     relaxation: RelaxationOptions | None,
 ) -> dict[str, float]:
-    """Time the steps of a `Speed`, by its fields, on a split of scaled images."""
-    crop = _crop(split)
+    """Time the steps of a `Speed`, by its fields, on crops of a split of scaled images."""
     batches = training_batches(split, Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device)
     images = next(batches).inputs
     start = time.perf_counter()

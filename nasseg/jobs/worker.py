@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from nasseg.jobs.relax import train_relaxation
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
 from nasseg.run_folder import CHECKPOINTS_FOLDER
+from nasseg.train.fit import Stopped
 
 
 class Worker:
@@ -26,13 +28,17 @@ class Worker:
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
-        """Open a worker in a process that has nothing open yet."""
-        return cls(Context.open(config, folder))
+        """Open a worker in a process that has nothing open yet.
+
+        Raises `ValueError` if the data or the weights are not those that the search began with.
+        """
+        return cls(Context.open_unchanged(config, folder))
 
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; one whose loss is not finite is an outcome, not an error.
 
-        Raises `RuntimeError` for a relaxation whose loss is not finite.
+        Once the context's `stop` is set it raises `Stopped`: what was trained end to end or of a relaxation goes on
+        from there, a short run begins anew. Raises `RuntimeError` for a relaxation whose loss is not finite.
         """
         start = time.perf_counter()
         torch.set_num_threads(self.context.plan.threads)
@@ -45,6 +51,7 @@ class Worker:
             outcomes = (train_end_to_end(self.context, job.candidates[0], job.seed),)
         trained = time.perf_counter()
         if job.task == "prepare" and outcomes[0].status == "ok" and self.proxy.features is not None:
-            self.proxy.features.store()
+            with suppress(Stopped):  # the first proxy stores what is missing
+                self.proxy.features.store()
         end = time.perf_counter()
         return JobResult(job=job, outcomes=outcomes, seconds=end - start, storing_seconds=end - trained)

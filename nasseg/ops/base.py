@@ -2,10 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import nn
+
+from nasseg.foreign import MAX_CHANNELS, MAX_STEP
 
 
 class Op(BaseModel, ABC):
@@ -39,7 +43,14 @@ class Op(BaseModel, ABC):
         if len(in_channels) < low or (high is not None and len(in_channels) > high):
             wanted = str(low) if low == high else f"at least {low}" if high is None else f"{low} to {high}"
             raise ValueError(f"{self.op} has {len(in_channels)} inputs, but must have {wanted}")
-        return self.out_channels_of(in_channels)
+        channels = self.out_channels_of(in_channels)
+        if channels > MAX_CHANNELS:
+            raise ValueError(f"{self.op} has {channels:,} output channels, but must have at most {MAX_CHANNELS:,}")
+        return channels
+
+    def parameters(self, in_channels: Sequence[int]) -> int:
+        """Count the parameters of its module, for which nothing is allocated."""
+        return _parameters(self, tuple(in_channels))
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON form: every field, so that changing a default later cannot change what a file means."""
@@ -56,7 +67,15 @@ class Op(BaseModel, ABC):
         return f"{self.op}({fields})"
 
 
-Channels = Annotated[int, Field(ge=1)]
+@lru_cache(maxsize=4096)
+def _parameters(op: Op, in_channels: tuple[int, ...]) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in op.build(in_channels).parameters())
+
+
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+Step = Annotated[int, Field(ge=1, le=MAX_STEP)]
+"""Pixels from one to the next: a stride, or an atrous rate along an axis."""
 
 
 class OutChannelsOp(Op):

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Channels, OutChannelsOp, Pair, as_pair
+from nasseg.ops.base import Channels, OutChannelsOp, Pair, Step, as_pair
 from nasseg.ops.depthwise import convolve
-from nasseg.ops.layers import ActivationName, NormName, activation_layers, norm_layers, sequential
+from nasseg.ops.layers import ActivationName, NormName, activation_layers, known, norm_layers, sequential
 
 
 def _odd(kernel: int) -> int:
@@ -20,8 +20,7 @@ def _odd(kernel: int) -> int:
 
 Kernel = Annotated[int, Field(ge=1, le=64)]
 OddKernel = Annotated[Kernel, AfterValidator(_odd)]
-Stride = Annotated[int, Field(ge=1)]
-Rate = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+Rate = Annotated[tuple[Step, Step], BeforeValidator(as_pair)]
 
 
 Padding = Literal["centred", "tensorflow"]
@@ -77,7 +76,7 @@ class Conv(OutChannelsOp):
     later: ClassVar[frozenset[str]] = frozenset({"padding"})
     out_channels: Channels
     kernel: OddKernel = 3
-    stride: Stride = 1
+    stride: Step = 1
     rate: Rate = (1, 1)
     groups: Channels = 1
     bias: bool = False
@@ -143,7 +142,7 @@ class SeparableConv(OutChannelsOp):
 
     op: Literal["separable_conv"] = "separable_conv"
     kernel: OddKernel = 3
-    stride: Stride = 1
+    stride: Step = 1
     rate: Rate = (1, 1)
     norm: NormName = "batch"
     activation: ActivationName = "relu"
@@ -178,7 +177,7 @@ class TransposedConv(OutChannelsOp):
     op: Literal["transposed_conv"] = "transposed_conv"
     arity: ClassVar[tuple[int, int | None]] = (1, 2)
     kernel: Kernel = 2
-    stride: Stride = 2
+    stride: Step = 2
     bias: bool = False
     norm: NormName = "none"
     activation: ActivationName = "none"
@@ -210,15 +209,22 @@ class _TransposedConv(nn.Module):
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         x = self.conv(x)
         if reference is not None:
-            (height, width), (wanted_height, wanted_width) = x.shape[-2:], reference.shape[-2:]
-            down, right = wanted_height - height, wanted_width - width
-            if max(abs(down), abs(right)) >= self.conv.stride[0]:
-                raise ValueError(
-                    f"the second input is {wanted_height}×{wanted_width}, but must be within a stride of "
-                    f"{height}×{width}, the transposed convolution's output"
-                )
-            x = F.pad(x, (0, right, 0, down)) if down or right else x
+            x = _cropped_or_padded(x, (reference.shape[-2], reference.shape[-1]), self.conv.stride[0])
         return self.after(x)  # type: ignore[no-any-return]
+
+
+def _cropped_or_padded(x: Tensor, size: Pair, stride: int) -> Tensor:
+    """Crop (N, C, H, W) to `size`, or pad it with zeros, at its ends, by less than `stride`."""
+    height, width = x.shape[-2:]
+    if not known(height, width, *size):
+        return F.pad(x, (0, stride - 1, 0, stride - 1))[..., : size[0], : size[1]]
+    down, right = size[0] - height, size[1] - width
+    if max(abs(down), abs(right)) >= stride:
+        raise ValueError(
+            f"the second input is {size[0]}×{size[1]}, but must be within a stride of {height}×{width}, the transposed "
+            "convolution's output"
+        )
+    return F.pad(x, (0, right, 0, down)) if down or right else x
 
 
 def _init_bilinear(conv: nn.ConvTranspose2d) -> None:

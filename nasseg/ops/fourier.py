@@ -75,7 +75,7 @@ def fourier_filter(x: Tensor, filter: Tensor) -> Tensor:
         cosine, sine = _waves(torch.arange(height, device=x.device) - height // 2, height, x.dtype)
         down = torch.stack([torch.stack([cosine, sine]), torch.stack([-sine, cosine])])
         # The columns of the spectrum that are left out are conjugates of those between frequency 0 and 1/2.
-        weight = (1 + (2 * columns % width != 0).to(x.dtype)) / (height * width)
+        weight = (1 + (_modulo(2 * columns, width) != 0).to(x.dtype)) / (height * width)
         filter_real, filter_imaginary = _interpolate(filter, height, width) * weight[:, None]
 
         spectrum = torch.einsum("abih,nbhjc->naijc", down, torch.einsum("bjw,nchw->nbhjc", across, x))
@@ -91,9 +91,14 @@ def fourier_filter(x: Tensor, filter: Tensor) -> Tensor:
 def _waves(frequencies: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines, (frequencies, size), of waves with so many periods in `size` pixels."""
     # Whole periods are left out in integers: sines of large angles are inexact.
-    phases = torch.outer(frequencies, torch.arange(size, device=frequencies.device)) % size
+    phases = _modulo(torch.outer(frequencies, torch.arange(size, device=frequencies.device)), size)
     angles = phases.to(dtype) * (2 * pi / size)
     return angles.cos(), angles.sin()
+
+
+def _modulo(values: Tensor, size: int) -> Tensor:
+    """`values % size`, with the size as a tensor: ONNX's exporter knows no remainder of a symbol."""
+    return values % torch.full((), size, device=values.device)
 
 
 def _interpolate(filter: Tensor, height: int, width: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nasseg.ops.base import Channels, Op
+from nasseg.ops.base import Channels, Op, Step
 from nasseg.ops.layers import ActivationName, NormName, activation_layers, bilinear, norm_layers, sequential
 
 
@@ -54,7 +54,7 @@ class Zero(_Elementwise):
     """Zeros, (N, C, H, W) → (N, C, ceil(H / stride), ceil(W / stride)): no connection (the zero of DARTS)."""
 
     op: Literal["zero"] = "zero"
-    stride: Annotated[int, Field(ge=1)] = 1
+    stride: Step = 1
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
         """Build a module that ignores its input's values."""
@@ -172,7 +172,7 @@ class Resize(Op):
 
     op: Literal["resize"] = "resize"
     arity: ClassVar[tuple[int, int | None]] = (1, 2)
-    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    factor: Annotated[float, Field(ge=1 / 1024, le=1024)] = 1.0
     mode: Literal["bilinear", "nearest"] = "bilinear"
 
     def out_channels_of(self, in_channels: Sequence[int]) -> int:
@@ -193,7 +193,7 @@ class _Resize(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:] if reference is None else reference.shape[-2:]
-        size = (ceil(height * self.factor), ceil(width * self.factor))
+        size = (height, width) if self.factor == 1 else (ceil(height * self.factor), ceil(width * self.factor))
         return bilinear(x, size) if self.mode == "bilinear" else F.interpolate(x, size=size, mode="nearest")
 
 

@@ -46,7 +46,23 @@ def activation_layers(activation: ActivationName, *, inplace: bool = True) -> li
 
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (N, C, H, W) to `size` bilinearly with half-pixel centres; a map that fits already is returned as is."""
-    return x if tuple(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x if fits(x, size) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def fits(x: Tensor, size: tuple[int, int]) -> bool:
+    """Whether a map (N, C, H, W) has this size; false if that depends on the image, in an export for any size."""
+    height, width = x.shape[-2:]
+    if known(height, width, *size):
+        return (height, width) == size
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    # A plain comparison would hold the export to images for which it gives the same answer.
+    return statically_known_true(height == size[0]) and statically_known_true(width == size[1])
+
+
+def known(*lengths: int) -> bool:
+    """Whether lengths are numbers. In an export for images of any size they are symbols, which must not be compared."""
+    return all(isinstance(length, int) for length in lengths)
 
 
 def sequential(layers: list[nn.Module]) -> nn.Module:

@@ -8,16 +8,17 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import Op, OutChannelsOp, as_pair
-from nasseg.ops.conv import Kernel, Stride, conv1x1
-from nasseg.ops.layers import BatchNorm, bilinear
+from nasseg.ops.base import Op, OutChannelsOp, Pair, Step, as_pair
+from nasseg.ops.conv import Kernel, conv1x1
+from nasseg.ops.layers import BatchNorm, bilinear, known
 
-Grid = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_pair)]
+Cells = Annotated[int, Field(ge=1, le=64)]
+Grid = Annotated[tuple[Cells, Cells], BeforeValidator(as_pair)]
 
 
 class _Pool(Op):
     kernel: Kernel = 3
-    stride: Stride = 1
+    stride: Step = 1
 
     @model_validator(mode="after")
     def _even_windows_tile(self) -> "_Pool":
@@ -81,7 +82,7 @@ class _PyramidPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        pooled = x.mean((2, 3), keepdim=True) if self.grid == (1, 1) else F.adaptive_avg_pool2d(x, self.grid)
+        pooled = x.mean((2, 3), keepdim=True) if self.grid == (1, 1) else _cell_means(x, self.grid)
         projected = self.project(pooled)
         if self.grid == (1, 1):
             # A view with strides of 0 makes a concatenation lose channels last, which slows down all that follows.
@@ -90,6 +91,23 @@ class _PyramidPool(nn.Module):
             spread: Tensor = projected.expand(-1, -1, height, width)
             return spread.contiguous(memory_format=layout)
         return bilinear(projected, (height, width))
+
+
+def _cell_means(x: Tensor, grid: Pair) -> Tensor:
+    """Average (N, C, H, W) over the cells of a grid (h, w), as PyTorch cuts them: (N, C, h, w)."""
+    height, width = x.shape[-2:]
+    if known(height, width):
+        return F.adaptive_avg_pool2d(x, grid)
+    rows, columns = (_shares(cells, length, x) for cells, length in zip(grid, (height, width), strict=True))
+    return rows @ x @ columns.T
+
+
+def _shares(cells: int, length: int, like: Tensor) -> Tensor:
+    """The share of each position of an axis in the mean of each cell: (cells, length), zero outside the cell."""
+    cell = torch.arange(cells, device=like.device)[:, None]
+    start, end = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    position = torch.arange(length, device=like.device)
+    return ((start <= position) & (position < end)).to(like.dtype) / (end - start)
 
 
 def image_pool(out_channels: int) -> PyramidPool:

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nasseg.ops.base import OutChannelsOp
-from nasseg.ops.conv import Conv, OddKernel, Padding, Rate, Stride, conv_layer
+from nasseg.ops.base import OutChannelsOp, Step
+from nasseg.ops.conv import Conv, OddKernel, Padding, Rate, conv_layer
 from nasseg.ops.layers import BatchNorm, NormName
 
 
@@ -20,8 +20,8 @@ class InvertedResidual(OutChannelsOp):
 
     op: Literal["inverted_residual"] = "inverted_residual"
     later: ClassVar[frozenset[str]] = frozenset({"kernel", "norm", "padding", "residual"})
-    expansion: Annotated[int, Field(ge=1)] = 6
-    stride: Stride = 1
+    expansion: Annotated[int, Field(ge=1, le=64)] = 6
+    stride: Step = 1
     rate: Rate = (1, 1)
     kernel: OddKernel = 3
     norm: NormName = "batch"
@@ -67,7 +67,7 @@ class _ResNetBlock(OutChannelsOp):
     """Shared by ResNet's two blocks: their fields and their shortcut."""
 
     later: ClassVar[frozenset[str]] = frozenset({"kernel", "projection"})
-    stride: Stride = 1
+    stride: Step = 1
     rate: Rate = (1, 1)
     kernel: OddKernel = 3
     projection: bool = False

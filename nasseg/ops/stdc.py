@@ -21,7 +21,7 @@ class StdcModule(OutChannelsOp):
     """
 
     op: Literal["stdc_module"] = "stdc_module"
-    blocks: Annotated[int, Field(ge=2)] = 4
+    blocks: Annotated[int, Field(ge=2, le=16)] = 4
     stride: Literal[1, 2] = 1
 
     @model_validator(mode="after")

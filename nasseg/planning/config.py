@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -11,10 +11,15 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.database import given_again
 from nasseg.planning.budget import Budget
+from nasseg.planning.machine import Hardware, JobTimes, cores
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.run_folder import CONFIG_FILE, load_config, save_config
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.recipe import RelaxationRecipe
+
+CHANGEABLE = ("budget", "finalists", "concurrency", "runner", "ray_address")
+"""The options of a search that a resumption may change."""
+ONLY_CHANGEABLE = "only --budget, --finalists, --concurrency, --runner and --ray-address can change"
 
 
 class PlannerSettings(BaseModel):
@@ -32,18 +37,18 @@ class PlannerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rungs: tuple[int, ...] = Field(min_length=1)
+    rungs: tuple[int, ...] = Field(min_length=1, max_length=20)
     full_steps: int = Field(gt=0)
     reduction: int = Field(default=3, ge=2)
     candidates: int | None = Field(default=None, gt=0)
-    finalists: int = Field(default=3, ge=0)
-    seeds: int = Field(default=2, ge=1)
+    finalists: int = Field(default=3, ge=0, le=10_000)
+    seeds: int = Field(default=2, ge=1, le=1000)
     proxy_share: float = Field(default=0.6, ge=0, le=1)
-    candidates_per_job: int = Field(default=1, ge=1)
-    relaxations: int = Field(default=0, ge=0)
+    candidates_per_job: int = Field(default=1, ge=1, le=10_000)
+    relaxations: int = Field(default=0, ge=0, le=1000)
     relax_steps: int = Field(default=0, ge=0)
     relax_share: float = Field(default=1.0, ge=0, le=1)
-    concurrency: int = Field(default=1, ge=1)
+    concurrency: int = Field(default=1, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,40 +67,87 @@ class Plan(PlannerSettings):
 
     image_scale: Annotated[float, Field(gt=0, le=1)]
     expected_candidates: int | None = None
-    views: int
-    label_stride: int = 4
-    threads: int
+    views: int = Field(ge=1, le=1000)
+    label_stride: int = Field(default=4, ge=1, le=64)
+    threads: int = Field(ge=1, le=1000)
     gpus_per_trial: float = 0.0
     proxy_recipe: Recipe
     full_recipe: Recipe
     relax_recipe: RelaxationRecipe | None = None
 
 
+class Fingerprints(BaseModel):
+    """Fingerprints of what a search reads, by which a later change is seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str
+    val: str
+    weights: str | None = None
+
+
 class SearchConfig(SearchOptions):
-    """A search's options, resolved, and the plan made for them."""
+    """A search's options, resolved, the plan made for them, what jobs take by the measured speed, and what it reads."""
 
     budget: Budget
     sampler: str
     objective: Aim
     plan: Plan
+    times: JobTimes | None = None
+    fingerprints: Fingerprints | None = None
+    search_id: str | None = None
+    """By which a study in a database is known to be this search's; older searches have none."""
 
     @classmethod
-    def of(cls, options: SearchOptions, plan: Plan) -> SearchConfig:
+    def of(cls, options: SearchOptions, plan: Plan, times: JobTimes, fingerprints: Fingerprints) -> SearchConfig:
         """Combine options with the plan made for them."""
         given = {name: getattr(options, name) for name in SearchOptions.model_fields}
-        return cls.model_validate({**given, "plan": plan})
+        return cls.model_validate({**given, "plan": plan, "times": times, "fingerprints": fingerprints})
 
-    def extended(self, budget: Budget) -> SearchConfig:
-        """Return the same search with another budget, of trials if it was one of trials, else of time.
+    def changed(self, asked: SearchOptions) -> SearchConfig:
+        """Return the same search with those options of `asked` that are set, of which only `CHANGEABLE` may differ.
 
-        Runs are as long as they were, so that all scores can be compared; the time buys more of them. Raises
-        `ValueError` for a budget of another kind.
+        Runs are as long as they were, so that all scores can be compared; a larger budget or more finalists buy more of
+        them. Raises `ValueError` for any other change.
         """
+        given = [name for name in SearchOptions.model_fields if name in asked.model_fields_set]
+        differing = [name for name in given if getattr(asked, name) not in self._values(name)]
+        for name in differing:
+            if name not in CHANGEABLE:
+                saved = next((value for value in self._values(name) if value is not None), None)
+                raise ValueError(f"{name} is {getattr(asked, name)}, but {saved} in the search; {ONLY_CHANGEABLE}")
+        changes = {name: getattr(asked, name) for name in differing}
+        plan: dict[str, Any] = {}
+        if "budget" in differing:
+            changes["budget"] = self._checked(Budget.parse(asked.budget))
+            plan |= {"candidates": changes["budget"].trials, "expected_candidates": None}
+        if "finalists" in differing:
+            if (asked.finalists or 0) < self.plan.finalists:
+                raise ValueError(f"finalists are {asked.finalists}, but {self.plan.finalists} in the search; give more")
+            plan["finalists"] = asked.finalists
+        if "concurrency" in differing:
+            plan |= self._other_concurrency(asked.concurrency or 1)
+        return self.model_copy(update={**changes, "plan": self.plan.model_copy(update=plan)})
+
+    def _values(self, name: str) -> tuple[object, object]:
+        """Return the value of an option as it was given and, if it follows from the budget unless given, as planned."""
+        return getattr(self, name), getattr(self.plan, name, None)
+
+    def _checked(self, budget: Budget) -> Budget:
+        """Check that a budget is of trials if the search's is, else of time."""
         if (budget.trials is None) != (self.budget.trials is None):
             kind = "time" if self.budget.trials is None else "trials"
             raise ValueError(f"budget {budget} cannot replace {self.budget}; give one of {kind}")
-        plan = self.plan.model_copy(update={"candidates": budget.trials, "expected_candidates": None})
-        return self.model_copy(update={"budget": budget, "plan": plan})
+        return budget
+
+    def _other_concurrency(self, concurrency: int) -> dict[str, Any]:
+        """Return what changes in the plan with the number of jobs at once; their threads, and so scores, do not."""
+        if self.budget.unit in {"cpu-h", "gpu-h"}:
+            raise ValueError(f"concurrency cannot change, as it decides how long the budget of {self.budget} is")
+        share = self.plan.gpus_per_trial
+        if share:
+            share = Hardware.of(self.torch_device, cores(), concurrency, self.gpus_per_trial).gpus_per_trial
+        return {"concurrency": concurrency, "gpus_per_trial": share}
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""

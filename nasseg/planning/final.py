@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.job import JobResult, Outcome, Task
+from nasseg.planning.job import JobResult, Kind, Outcome
 
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
@@ -25,8 +25,6 @@ WAITED_SHARE = 0.1
 MOST_SEEDS = 3
 """Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
 
-Kind = Task | int
-"""A task or, for a short run, the rung that it reaches."""
 Taken = Mapping[Kind, Sequence[float]]
 """The seconds that the latest jobs of each kind took."""
 
@@ -47,6 +45,8 @@ class Clock:
     def __init__(self, total_seconds: float, taken: Taken | None = None) -> None:
         self.total_seconds = total_seconds
         self.now = 0.0
+        self.concurrency = 1
+        """How many jobs run at once now: as planned, fewer where devices are kept out, more where a cluster grew."""
         self._taken: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
         for kind, seconds in (taken or {}).items():
             self._taken[kind].extend(seconds)
@@ -100,7 +100,8 @@ class Final:
         self, settings: PlannerSettings, clock: Clock, shared_stage: bool, score: Callable[[Outcome], float]
     ) -> None:
         self._settings, self._clock, self._score = settings, clock, score
-        self._waits_for_first_run = shared_stage or settings.concurrency == 1
+        self._shared_stage = shared_stage
+        clock.concurrency = settings.concurrency
         self._in_flight: set[tuple[str, int]] = set()
 
     def starts_at(self, contenders: int, trained: Iterable[Trial], climbing: bool = False) -> float:
@@ -114,10 +115,10 @@ class Final:
         each = self._each
         if not each:
             return settings.proxy_share * total
-        before = self._clock.expected("prepare") if self._waits_for_first_run else 0.0
+        before = self._clock.expected("prepare") if self._shared_stage or self._clock.concurrency == 1 else 0.0
         most = (1 - SPARE_SHARE - LEAST_PROXY_SHARE) * total - before
         done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
-        rounds = rounds_of(max(0, contenders * settings.seeds - done), settings.concurrency)
+        rounds = rounds_of(max(0, contenders * settings.seeds - done), self._clock.concurrency)
         rounds = min(rounds, max(1, int(most / each)))
         start = (1 - SPARE_SHARE) * total - rounds * each - (self._climb if climbing else 0.0)
         return start if max(start, self._clock.now) + each <= total else (1 - SPARE_SHARE) * total
@@ -165,7 +166,7 @@ class Final:
         if planned is not None or ranked is None:
             return planned
         ranked = list(ranked)
-        needed = (1 + fresh_rounds(self._settings.concurrency)) * self._each
+        needed = (1 + fresh_rounds(clock.concurrency)) * self._each
         if not math.isinf(clock.total_seconds) and clock.now + needed <= clock.total_seconds:
             more = range(len(seeds), MOST_SEEDS * len(seeds))
             more_seeds = ((trial, seed) for seed, trial in product(more, contenders))
@@ -177,7 +178,7 @@ class Final:
     def _fresh_run(self, ranked: Iterable[Trial], references: Iterable[Trial]) -> tuple[Trial, int] | None:
         """Find the next fresh seed of the best of the ranked and of the baseline, of which every one has as many."""
         if not math.isinf(self._clock.total_seconds):
-            most = max(MOST_SEEDS * self._settings.seeds, math.ceil(self._settings.concurrency / 2))
+            most = max(MOST_SEEDS * self._settings.seeds, math.ceil(self._clock.concurrency / 2))
         elif any(seed < FIRST_FRESH_SEED for _, seed in self._in_flight):
             return None
         else:

@@ -11,6 +11,7 @@ from nasseg.run_folder import FileName
 
 Task = Literal["prepare", "relax", "proxy", "full"]
 Status = Literal["ok", "nonfinite", "failed"]
+Kind = Task | int
 
 
 class _Data(BaseModel):
@@ -55,6 +56,11 @@ class Job(_Data):
         if len(self.candidates) != expected:
             raise ValueError(f"a {self.task} job has {len(self.candidates)} candidates; must be {expected}")
         return self
+
+    @property
+    def kind(self) -> Kind:
+        """The task or, for a short run, the rung that it reaches: jobs of a kind take about as long."""
+        return self.stop_step if self.task == "proxy" else self.task
 
 
 class Costs(_Data):
@@ -103,6 +109,16 @@ class JobResult(_Data):
         if got != expected:
             raise ValueError(f"outcomes are for {got}; must be for the job's candidates {expected}")
         return self
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job could not be run, which may be due to the process or the device."""
+        return self.message is not None or any(outcome.status == "failed" for outcome in self.outcomes)
+
+    @property
+    def reason(self) -> str | None:
+        """The message of a failure."""
+        return self.message or next((outcome.message for outcome in self.outcomes if outcome.message), None)
 
     @classmethod
     def failed(cls, job: Job, message: str, seconds: float = 0.0) -> JobResult:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nasseg.data.in_memory import BYTES_PER_PIXEL, LIMIT_BYTES
 from nasseg.data.resized import scaled
+from nasseg.planning.job import Job
 
 
 def cores() -> int:
@@ -41,11 +44,18 @@ def free_memory_bytes(device: torch.device) -> int:
     return free
 
 
+class Machine(NamedTuple):
+    """The cores and GPUs of a machine of a cluster."""
+
+    cores: int
+    gpus: int = 0
+
+
 class Hardware(BaseModel):
     """The hardware of a search; `workers` jobs run at once, with `threads` threads each.
 
-    With a `cluster`, this machine's cores are those of each of its machines. The workers that share a GPU, or else a
-    machine, have `memory_bytes` together. Features may take `disk_bytes`.
+    `cores` and `gpus` are those of all machines of the `cluster`, or of this one if there is none. The workers that
+    share a GPU, or else a machine, have `memory_bytes` together. Features may take `disk_bytes`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,33 +66,51 @@ class Hardware(BaseModel):
     workers: int
     threads: int
     gpus_per_trial: float = 0.0
-    cluster: bool = False
+    cluster: tuple[Machine, ...] = ()
     memory_bytes: float = math.inf
     disk_bytes: float = math.inf
 
     @classmethod
     def of(
-        cls, device: torch.device, cores: int, concurrency: int | None = None, gpus_per_trial: float | None = None
+        cls,
+        device: torch.device,
+        cores: int,
+        concurrency: int | None = None,
+        gpus_per_trial: float | None = None,
+        cluster: Sequence[Machine] = (),
     ) -> Hardware:
         """Assign one worker per core on a CPU, or four per GPU, as their kernels are small.
 
-        Raises `ValueError` for a share of more GPUs than there are.
+        `cores` are this machine's. Of the machines of a `cluster`, those count that have such a device. Raises
+        `ValueError` for a share of more GPUs than a machine has.
         """
-        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        on_gpus = device.type == "cuda"
+        if cluster and device.index is not None:
+            raise ValueError(f"the device is {device}, but Ray gives out the GPUs of a cluster; give --device cuda")
+        here = Machine(cores, torch.cuda.device_count() if device.index is None else 1)
+        machines = [machine for machine in cluster or (here,) if machine.gpus or not on_gpus]
+        if not machines:
+            raise ValueError(f"the device is {device}, but no machine has a GPU for Ray; give --device cpu")
+        gpus, most_gpus = (total(m.gpus for m in machines) if on_gpus else 0 for total in (sum, max))
         share = gpus_per_trial or (min(1.0, gpus / concurrency) if concurrency else 0.25 if gpus else 0.0)
-        if share > gpus:
-            raise ValueError(f"gpus_per_trial is {share:g}, but the device {device} has {gpus} GPUs; ask for less")
-        most = max(1, int(gpus / share)) if share else cores
-        workers = concurrency or most
-        if gpus:
-            workers = min(workers, most)
+        if share > most_gpus:
+            raise ValueError(f"gpus_per_trial is {share:g}, but the device {device} has {most_gpus} GPUs; ask for less")
+
+        def room(threads: int) -> int:
+            """Count the jobs of so many threads that the machines have room for."""
+            return sum(min(m.cores // threads, int(m.gpus / share) if share else m.cores) for m in machines)
+
+        most = sum(int(m.gpus / share) for m in machines) if share else room(1)
+        workers = min(concurrency or most, most) if share or cluster else concurrency or most
+        most_threads = max(m.cores for m in machines)
         return cls(
             device=str(device),
-            cores=cores,
+            cores=sum(m.cores for m in machines),
             gpus=gpus,
-            workers=workers,
-            threads=max(1, cores // workers),
+            workers=max(1, workers),
+            threads=next((threads for threads in range(most_threads, 1, -1) if room(threads) >= workers), 1),
             gpus_per_trial=share,
+            cluster=tuple(machines) if cluster else (),
         )
 
     @property
@@ -93,11 +121,13 @@ class Hardware(BaseModel):
         """
         if self.gpus_per_trial:
             return max(1, min(self.workers, int(1 / self.gpus_per_trial)))
-        return max(1, min(self.workers, self.cores // self.threads)) if self.cluster else self.workers
+        if not self.cluster:
+            return self.workers
+        return max(1, min(self.workers, max(machine.cores for machine in self.cluster) // self.threads))
 
     def with_jobs_together(self, jobs: int) -> Hardware:
-        """Return the same hardware with so many workers that share a GPU, or else the cores of this machine."""
-        workers = jobs * max(1, self.gpus)
+        """Return the same hardware with so many workers that share a GPU, or else the cores of a machine."""
+        workers = jobs * (self.gpus or len(self.cluster) or 1)
         share = 1 / jobs if self.gpus else 0.0
         threads = max(1, self.cores // workers)
         return self.model_copy(update={"workers": workers, "threads": threads, "gpus_per_trial": share})
@@ -107,6 +137,8 @@ TYPICAL_CONTENTION = 1.15
 """How many times longer a step takes beside other jobs where it was not measured."""
 PASSES_PER_STEP = 3
 """A training step takes as long as this many inference passes."""
+PROXY_OVERHEAD_SECONDS = 0.7
+"""Of a proxy run, beyond its steps and its scoring."""
 
 
 class Speed(BaseModel):
@@ -163,6 +195,47 @@ class Speed(BaseModel):
         names = ("full_step_seconds", "forward_seconds", "relax_step_seconds")
         added = share * self.reading_seconds
         return self.model_copy(update={name: getattr(self, name) + added for name in names})
+
+
+class JobTimes(BaseModel):
+    """What jobs take, in seconds, by the speed that was measured before the search; any job has a proxy's overhead."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_step_seconds: float
+    trial_scoring_seconds: float
+    full_step_seconds: float
+    scoring_seconds: float
+    relax_step_seconds: float = 0.0
+    storing_seconds: float = 0.0
+    """Storing the features that all trials share."""
+
+    @classmethod
+    def of(cls, speed: Speed, val_batches: float, stored_batches: float = 0.0) -> JobTimes:
+        """Derive them for a job alone on the machine; features are stored of so many batches of views."""
+        return cls(
+            trial_step_seconds=speed.trial_step_seconds,
+            trial_scoring_seconds=speed.trial_scoring_seconds(val_batches),
+            full_step_seconds=speed.full_step_seconds,
+            scoring_seconds=speed.scoring_seconds(val_batches),
+            relax_step_seconds=speed.relax_step_seconds,
+            storing_seconds=stored_batches * speed.forward_seconds,
+        )
+
+    def longer(self, factor: float) -> JobTimes:
+        """Return those of jobs that take so many times as long."""
+        return JobTimes(**{name: factor * seconds for name, seconds in self})
+
+    def seconds(self, job: Job) -> float:
+        """Return what a job takes from its first step to its last."""
+        steps = job.stop_step - job.start_step
+        if job.task == "relax":
+            return steps * self.relax_step_seconds + PROXY_OVERHEAD_SECONDS
+        if job.task == "proxy":
+            each = steps * self.trial_step_seconds + self.trial_scoring_seconds
+            return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
+        storing = self.storing_seconds * (job.task == "prepare")
+        return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS + storing
 
 
 def batch_size(device: torch.device) -> int:

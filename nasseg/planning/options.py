@@ -133,6 +133,13 @@ class SearchOptions(BaseModel):
         "others on this machine see it on a command line: PGPASSWORD or ~/.pgpass hide it.",
     )
 
+    study: Annotated[str | None, Shown(RUNS.panel, "NAME")] = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Name of the record in --storage; the run folder's with a few letters if not given.",
+    )
+
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
         """Check options by name; raises a one-line `ValueError` for an unknown name or an invalid value."""
@@ -165,6 +172,8 @@ class SearchOptions(BaseModel):
         given = [name for name in OF_GRADIENT if getattr(self, name) is not None]
         if given and self.strategy != "gradient":
             raise ValueError(f"{given[0]} is for strategy gradient; set that too, or leave it out")
+        if self.study is not None and self.storage is None:
+            raise ValueError("study names a record in a database; give --storage too, or leave it out")
         return self
 
     @property
@@ -173,6 +182,16 @@ class SearchOptions(BaseModel):
         from nasseg.planning.limits import Limits
 
         return Limits.parse(**self.model_dump(include={"target_latency", "max_params", "max_madds", "max_memory"}))
+
+    def from_anywhere(self) -> Self:
+        """Return the same options with paths that every working folder understands; raises `DataError` for no data."""
+        from nasseg.data import open_dataset
+        from nasseg.train.weights.loading import absolute_source
+
+        paths = {"data": open_dataset(self.data).spec} if "data" in self.model_fields_set else {}
+        if self.weights is not None:
+            paths["weights"] = absolute_source(self.weights)
+        return self.model_copy(update=paths)
 
     @property
     def torch_device(self) -> torch.device:

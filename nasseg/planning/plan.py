@@ -14,7 +14,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
 from nasseg.planning.halving import mean_work
-from nasseg.planning.machine import Hardware, Room, Speed, batch_size
+from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Room, Speed, batch_size
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import FINAL_REFERENCES
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
@@ -30,8 +30,6 @@ IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 USABLE_SHARE, STARTING_SECONDS = 0.95, 20
 """A plan may spend this share of the time, less the seconds that workers take to start."""
-PROXY_OVERHEAD_SECONDS = 0.7
-"""Of a proxy run, beyond its steps and its scoring."""
 
 FULL_SHARE = 0.5
 """Share of the time for training end to end: first the handcrafted reference, later the finalists."""

@@ -134,8 +134,8 @@ class Planner:
         self._idle = False
         if job.task == "relax":
             self._relaxing.take_in(result)
-        elif job.task == "proxy":
-            self.clock.note(job.stop_step, result.seconds)
+        if job.task in ("relax", "proxy") and not result.is_failure:
+            self.clock.note(job.kind, result.seconds)
         for outcome in result.outcomes:
             trial = self._candidates[outcome.key]
             if job.task == "proxy":

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from nasseg.errors import one_line
+from nasseg.foreign import read_json
 from nasseg.report.figures.figure import FORMATS, save
 from nasseg.report.figures.weighted_graph import draw_weights
 from nasseg.report.tensorboard import RelaxationBoard
@@ -80,7 +81,7 @@ def snapshots(folder: str | Path) -> list[RelaxationSnapshot]:
 
 def _snapshot(file: Path) -> RelaxationSnapshot:
     try:
-        return RelaxationSnapshot.model_validate_json(file.read_bytes())
+        return RelaxationSnapshot.model_validate(read_json(file, "remove it"))
     except ValidationError as error:
         raise ValueError(one_line(error, str(file))) from None
 

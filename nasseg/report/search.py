@@ -99,8 +99,9 @@ class SearchReporter:
         self._live.__exit__(kind, error, traceback)
         if self._board is not None:
             self._relaxations.close()
-            self._catch_up()
-            self._show_all(self._board)
+            if kind is not KeyboardInterrupt:  # it ends at once
+                self._catch_up()
+                self._show_all(self._board)
             self._board.close()
         logger.removeHandler(self._log)
         self._log.close()

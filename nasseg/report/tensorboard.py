@@ -124,10 +124,10 @@ class SearchBoard(_Board):
 
 
 class TrainBoard(_Board):
-    """The TensorBoard of one training run; `folder` is the run's `tensorboard/`."""
+    """The TensorBoard of one training run from `step` on; hides what `folder` already holds of that and later steps."""
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(Path(folder))
+    def __init__(self, folder: str | Path, step: int = 0) -> None:
+        super().__init__(Path(folder), purge_step=step or None)
 
     def add_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Log the loss and the learning rate at a training step."""

@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from nasseg.cost.backends import choose_backend
+from nasseg.cost.backends import choose_backend, to_onnx, to_program
 from nasseg.cost.inference import inference_form
 from nasseg.ops import ENTRY_POINTS, AnyOp, Op, operators
 from nasseg.testing.suite import Suite, how_to_register
@@ -179,11 +179,12 @@ class OperatorConformance(OperatorDataConformance):
             torch.testing.assert_close(module(*reversed(inputs)), module(*inputs))
 
     @torch.no_grad()
-    def test_the_exported_module_gives_the_same_output(self, case: OperatorCase) -> None:
-        """Fix: nothing in `forward` that depends on the values of tensors."""
-        module, inputs = case.module().eval(), case.inputs((7, 5))
-        exported = torch.export.export(module, inputs).module()
-        torch.testing.assert_close(exported(*inputs), module(*inputs))
+    def test_exported_for_any_size_it_gives_the_same_output(self, case: OperatorCase) -> None:
+        """Fix: nothing in `forward` that depends on the values of tensors, or compares sizes (`ops.layers.known`)."""
+        module = case.module().eval()
+        exported = to_program(module, case.inputs((14, 11)), any_size=True).module()
+        for size in ((14, 11), (7, 5)):
+            torch.testing.assert_close(exported(*case.inputs(size)), module(*case.inputs(size)))
 
     def test_mixed_precision_computes_nearly_the_same(self, case: OperatorCase) -> None:
         """Fix: no function that refuses two number formats; sums and powers of large numbers in float32."""
@@ -209,15 +210,21 @@ class OperatorConformance(OperatorDataConformance):
 
     @torch.no_grad()
     def test_onnxruntime_gives_the_same_output(self, case: OperatorCase) -> None:
-        """Fix: functions that the ONNX exporter knows; complex numbers, for one, have none there."""
-        device = torch.device("cpu")
+        """Fix: functions that the ONNX exporter knows, for any size; complex numbers, for one, have none there."""
         try:
-            backend = choose_backend("onnxruntime", device, "float32")
+            choose_backend("onnxruntime", torch.device("cpu"), "float32")
         except ValueError as missing:
             pytest.skip(str(missing))
-        module, inputs = _used(case), case.inputs((7, 5))
-        (output,) = backend.prepare(inference_form(module, inputs), inputs)().copy_outputs_to_cpu()  # type: ignore[attr-defined]
-        torch.testing.assert_close(torch.from_numpy(output), module(*inputs), rtol=1e-4, atol=1e-5)
+        from onnxruntime import InferenceSession
+
+        module, inputs = _used(case), case.inputs((14, 11))
+        onnx = to_onnx(to_program(inference_form(module, inputs), inputs, any_size=True))
+        session = InferenceSession(onnx, providers=["CPUExecutionProvider"])
+        for size in ((14, 11), (7, 5)):
+            given = case.inputs(size)
+            named = {port.name: value.numpy() for port, value in zip(session.get_inputs(), given, strict=True)}
+            (output,) = session.run(None, named)
+            torch.testing.assert_close(torch.from_numpy(output), module(*given), rtol=1e-4, atol=1e-5)
 
 
 def _used(case: OperatorCase) -> nn.Module:

@@ -1,5 +1,6 @@
 """How a step runs on its device: precision, memory format, random numbers."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from nasseg.allocator import keep_freed_memory
 from nasseg.threads import choose_threads, sharing_cores
+
+MOST_READERS = 4
 
 
 def mixed_precision_dtype(device: torch.device) -> torch.dtype | None:
@@ -63,6 +66,12 @@ def threads_for(device: torch.device) -> int:
     threads = torch.get_num_threads()
     free = choose_threads() if device.type == "cpu" and threads > 1 else None
     return threads if free is None else min(threads, free)
+
+
+def readers_for(device: torch.device, threads: int, workers: int = 1) -> int:
+    """How many threads prepare images ahead in each of so many workers: on the cores that do not compute, at most 4."""
+    computing = threads if device.type == "cpu" else 1
+    return max(0, min(MOST_READERS, (os.cpu_count() or 1) // workers - computing))
 
 
 def sharing(device: torch.device) -> AbstractContextManager[Callable[[], None]]:

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import torch
 
-from nasseg.data import Split, training_batches
+from nasseg.data import Pace, Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
+from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer, TrainLog
 
 SAVE_EVERY_SECONDS = 60.0
 
+OnStep = Callable[[Trainer, float, float], object]
+"""Takes the trainer, the loss of the step that it took and its learning rate."""
+
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """A request, raised by an `on_step`, to stop training between two steps."""
+    """A request to stop, raised between two steps or while the network is scored."""
 
 
 def seeded_network(architecture: Architecture, seed: int) -> Network:
@@ -29,6 +33,65 @@ def seeded_network(architecture: Architecture, seed: int) -> Network:
         return Network(architecture)
 
 
+class Fitting:
+    """A training of `network` on `split` by a recipe, which a checkpoint continues exactly.
+
+    A run that finds the file `checkpoint` resumes from it, and saves its state there from time to time. In a group of
+    processes, all resume from it and the first saves it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        split: Split,
+        *,
+        device: torch.device,
+        seed: int,
+        readers: int = 0,
+        checkpoint: Path | None = None,
+        group: Group = ALONE,
+        teacher: Network | None = None,
+    ) -> None:
+        self.trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index, group, teacher)
+        if checkpoint is not None and checkpoint.exists():
+            restore(self.trainer, checkpoint, device)
+        self.pace = Pace()
+        self._batches = training_batches(
+            split,
+            recipe.augment,
+            recipe.batch_size,
+            seed,
+            self.trainer.step,
+            device,
+            readers,
+            (group.rank, group.size),
+            self.pace,
+        )
+        self._checkpoint, self._saved = checkpoint if group.rank == 0 else None, time.monotonic()
+
+    def run(self, until_step: int, on_step: OnStep | None = None) -> TrainLog:
+        """Train until `step` is `until_step`. `on_step` may raise `Stopped`; the state is then saved."""
+
+        def after_step(step: int, loss: float, learning_rate: float) -> None:
+            if on_step is not None:
+                on_step(self.trainer, loss, learning_rate)
+            if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+                self.save()
+
+        try:
+            return self.trainer.run(self._batches, until_step, after_step)
+        except Stopped:
+            self.save()
+            raise
+
+    def save(self) -> None:
+        """Save the state, if there is a file for it."""
+        if self._checkpoint is not None:
+            save_checkpoint(self._checkpoint, self.trainer.state_dict())
+        self._saved = time.monotonic()
+
+
 def fit(
     network: Network,
     recipe: Recipe,
@@ -36,33 +99,10 @@ def fit(
     *,
     device: torch.device,
     seed: int,
-    workers: int = 0,
     checkpoint: Path | None = None,
-    on_step: Callable[[Trainer, float, float], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Trainer, TrainLog]:
-    """Train `network` on `split` for `recipe.steps` steps.
-
-    With `checkpoint`, the state is saved there from time to time and when `on_step` raises `Stopped`, and a run that
-    finds the file resumes from it exactly. `on_step` takes the trainer, the step's loss and its learning rate.
-    """
-    trainer = Trainer(network, recipe, recipe.steps, device, seed, split.ignore_index)
-    if checkpoint is not None and checkpoint.exists():
-        trainer.load_state_dict(load_checkpoint(checkpoint, device))
-    batches = training_batches(split, recipe.augment, recipe.batch_size, seed, trainer.step, device, workers)
-    saved = time.monotonic()
-
-    def after_step(step: int, loss: float, learning_rate: float) -> None:
-        nonlocal saved
-        if on_step is not None:
-            on_step(trainer, loss, learning_rate)
-        if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            save_checkpoint(checkpoint, trainer.state_dict())
-            saved = time.monotonic()
-
-    try:
-        log = trainer.run(batches, recipe.steps, after_step)
-    except Stopped:
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, trainer.state_dict())
-        raise
-    return trainer, log
+    """Train `network` on `split` for `recipe.steps` steps, as a `Fitting` does."""
+    fitting = Fitting(network, recipe, split, device=device, seed=seed, checkpoint=checkpoint)
+    log = fitting.run(recipe.steps, on_step)
+    return fitting.trainer, log

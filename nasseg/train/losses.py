@@ -49,7 +49,7 @@ def cross_entropy(
             f"{len(class_weights)} class weights for a network of {logits.shape[1]} classes: give one each"
         )
     losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none")
-    return _weighted_mean(losses, _pixel_weights(masks, ignore_index, class_weights, boundary_weight))
+    return _weighted_mean(losses, pixel_weights(masks, ignore_index, class_weights, boundary_weight))
 
 
 def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundary_weight: float = 0.0) -> Tensor:
@@ -61,7 +61,7 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundar
     """
     losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none").flatten()
     kept_at_least = max(1, int(losses.numel() * OHEM_MIN_SHARE))
-    weights = _pixel_weights(masks, ignore_index, None, boundary_weight).flatten()
+    weights = pixel_weights(masks, ignore_index, None, boundary_weight).flatten()
     hard = losses > -math.log(OHEM_PROBABILITY)
     mean_of_hard = _weighted_mean(losses, weights.where(hard, 0))
     hardest = losses.where(weights > 0, -1).topk(kept_at_least).indices
@@ -69,12 +69,24 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundar
     return torch.where(hard.sum() >= kept_at_least, mean_of_hard, mean_of_hardest)
 
 
+def distillation(logits: Tensor, teacher_logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """Compute the mean over labelled pixels of the KL divergence from a teacher's class probabilities to the network's.
+
+    Source: pixel-wise distillation in Structured Knowledge Distillation (arXiv 1903.04197, section 3.1). Unlabelled
+    pixels, which the paper's data do not have, count as little as in the other losses.
+    """
+    log_predicted, log_taught = (resize(scores, masks).log_softmax(dim=1) for scores in (logits, teacher_logits))
+    divergences = F.kl_div(log_predicted, log_taught, reduction="none", log_target=True).sum(dim=1)
+    return _weighted_mean(divergences, (masks != ignore_index).float())
+
+
 def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     total = weights.sum()
     return (losses * weights).sum() / total.where(total > 0, 1)
 
 
-def _pixel_weights(masks: Tensor, ignore_index: int, class_weights: Tensor | None, boundary_weight: float) -> Tensor:
+def pixel_weights(masks: Tensor, ignore_index: int, class_weights: Tensor | None, boundary_weight: float) -> Tensor:
+    """Compute the weight of each pixel in a cross entropy, (N, H, W): 0 where it is ignored."""
     valid = masks != ignore_index
     weights = valid.float()
     if class_weights is not None:

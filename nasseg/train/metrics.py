@@ -1,5 +1,7 @@
 """Segmentation scores, from integer counts over a whole split."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
@@ -7,13 +9,16 @@ from torch import Tensor
 
 BOUNDARY_WIDTH_SHARE = 0.02
 """Of the image's diagonal."""
+RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 class Metrics(BaseModel):
     """Scores of a whole split. A class absent from truth and prediction has no IoU (None) and does not enter the mean.
 
     `confusion[t][p]` counts the pixels of true class t that were predicted as p. Boundary IoU: Cheng et al.
-    (arXiv 2103.16562), per class over the split; None if not measured.
+    (arXiv 2103.16562), per class over the split; None if not measured. `miou_interval` is the 95 % interval of the mIoU
+    when the split's images are drawn anew (percentile bootstrap, Efron 1979); None for a single image.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,6 +29,7 @@ class Metrics(BaseModel):
     confusion: tuple[tuple[int, ...], ...]
     boundary_miou: float | None = None
     class_boundary_iou: tuple[float | None, ...] | None = None
+    miou_interval: tuple[float, float] | None = None
 
 
 class MetricsCounter:
@@ -34,6 +40,7 @@ class MetricsCounter:
         self.ignore_index = ignore_index
         self.boundary = boundary
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        self._by_image: list[Tensor] = []
         self._boundary_confusion = torch.zeros(classes + 1, classes + 1, dtype=torch.int64, device=device)
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
@@ -48,12 +55,20 @@ class MetricsCounter:
                 f"A mask holds class {int(truth.max())}, but there are {self.classes} classes and {self.ignore_index} "
                 "is ignored: correct the mask or the list of classes"
             )
-        self._confusion += _confusion(truth, predicted, self.classes)
+        confusions = _confusions(masks, predictions, valid, self.classes)
+        self._confusion += confusions.sum(dim=0)
+        self._by_image.append(_areas(confusions))
         if self.boundary:
             elsewhere = self.classes
             truth = masks.where(boundary_region(masks, valid), elsewhere)[valid]
             predicted = predictions.where(boundary_region(predictions, valid), elsewhere)[valid]
             self._boundary_confusion += _confusion(truth, predicted, self.classes + 1)
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace the counts by their `total` over several counters of parts of a split; the interval is left out."""
+        self._by_image = []
+        self._confusion = total(self._confusion)
+        self._boundary_confusion = total(self._boundary_confusion)
 
     def compute(self) -> Metrics:
         """Score all pixels counted so far; raises `ValueError` if there were none."""
@@ -70,6 +85,7 @@ class MetricsCounter:
             confusion=tuple(tuple(row) for row in confusion.tolist()),
             boundary_miou=_mean(class_boundary_iou) if class_boundary_iou is not None else None,
             class_boundary_iou=class_boundary_iou,
+            miou_interval=_interval(torch.cat(self._by_image).cpu()) if self._by_image else None,
         )
 
 
@@ -107,6 +123,33 @@ def _window_maximum(values: Tensor, d: int) -> Tensor:
 
 def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def _confusions(masks: Tensor, predictions: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """Count (true class, predicted class) in each image: (N, classes, classes)."""
+    image = torch.arange(len(masks), device=masks.device)[:, None, None].expand_as(masks)[valid]
+    cells = (image * classes + masks[valid]) * classes + predictions[valid]
+    return torch.bincount(cells, minlength=len(masks) * classes**2).view(-1, classes, classes)
+
+
+def _areas(confusions: Tensor) -> Tensor:
+    """Intersection and union of each class, (N, 2, classes), all that the IoU of some images needs."""
+    intersections = confusions.diagonal(dim1=1, dim2=2)
+    return torch.stack([intersections, confusions.sum(dim=1) + confusions.sum(dim=2) - intersections], dim=1)
+
+
+def _interval(areas: Tensor) -> tuple[float, float] | None:
+    """Draw the images anew, with replacement, again and again: the middle 95 % of the mIoU."""
+    images = len(areas)
+    if images < 2:
+        return None
+    drawn = torch.randint(images, (RESAMPLES, images), generator=torch.Generator().manual_seed(0))
+    times = torch.zeros(RESAMPLES, images, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    intersections, unions = (times @ areas.double().flatten(1)).view(RESAMPLES, 2, -1).unbind(dim=1)
+    mious = (intersections / unions).nanmean(dim=1).nan_to_num(0)  # 0/0: a class that none of the drawn images has
+    tail = (1 - CONFIDENCE) / 2
+    low, high = mious.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def _iou(confusion: Tensor) -> tuple[float | None, ...]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 
+from nasseg.cost.describe import walk
 from nasseg.errors import one_line
+from nasseg.foreign import MAX_MAP_VALUES, parse_json
 from nasseg.graph import Architecture, write_atomically
 from nasseg.network import Network
 from nasseg.run_folder import MODEL_FILE
+from nasseg.train.checkpoint import load_safetensors, read_header
 from nasseg.train.provenance import Provenance
 
+USUAL_SIZE = (512, 1024)
 _HEADER = "nasseg.architecture"
 
 
@@ -34,24 +39,36 @@ def load_model(path: Path) -> tuple[Network, Provenance]:
     if not file.is_file():
         hint = "a run folder must hold one" if path.is_dir() else "give a run folder or a model file"
         raise ValueError(f"{file}: no such file; {hint} ({MODEL_FILE}, written by retrain and search)")
-    try:
-        with safe_open(file, "pt") as opened:
-            header = (opened.metadata() or {}).get(_HEADER)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is not a safetensors file ({error}); give a {MODEL_FILE}") from None
+    header = read_header(file, f"give a {MODEL_FILE}").get(_HEADER)
     if header is None:
         raise ValueError(f"{file} holds weights but no architecture; give a {MODEL_FILE} that nasseg wrote")
     try:
-        architecture = Architecture.model_validate_json(header)
+        architecture = Architecture.model_validate(parse_json(header))
     except ValidationError as error:
         raise ValueError(one_line(error, str(file))) from None
+    except ValueError as error:
+        raise ValueError(f"{file}: its architecture {error}; give a {MODEL_FILE} that nasseg wrote") from None
     provenance = Provenance.read(architecture)
     if provenance is None:
         raise ValueError(f"{file} does not say which data it is for; give a {MODEL_FILE} that nasseg wrote")
-    network = Network(architecture.inference())
-    weights = safetensors.torch.load_file(file)
+    _check_maps(file, architecture)
+    with torch.device("meta"):  # so that no more is allocated than the file holds
+        network = Network(architecture.inference())
+    weights = load_safetensors(file, f"give a {MODEL_FILE}")
     for name, tensor in network.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
             raise ValueError(f"{file}: {name} is missing or has another shape than in its architecture; retrain it")
-    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    own = {name: weights[name].to(tensor.dtype) for name, tensor in network.state_dict().items()}
+    network.load_state_dict(own, assign=True)
     return network.eval(), provenance
+
+
+def _check_maps(file: Path, architecture: Architecture) -> None:
+    """Raise `ValueError` for a network that makes larger maps of an image than any of use does."""
+    for node, _, cost in walk(architecture.inference(), USUAL_SIZE):
+        if math.prod(cost.shape) > MAX_MAP_VALUES:
+            shape = "×".join(map(str, cost.shape))
+            raise ValueError(
+                f"{file}: node {node.name!r} makes a map of {shape}, but maps must have at most {MAX_MAP_VALUES:,} "
+                f"values for images of {USUAL_SIZE[0]}×{USUAL_SIZE[1]}; give another model"
+            )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nasseg.cost.latency import Latency
 from nasseg.data import Dataset
 from nasseg.errors import one_line
+from nasseg.foreign import Line
 from nasseg.graph import Architecture
 
 
@@ -18,10 +19,10 @@ class DataInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    spec: str
-    train_split: str
-    val_split: str
-    classes: tuple[str, ...]
+    spec: Line
+    train_split: Line
+    val_split: Line
+    classes: tuple[Line, ...]
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int
     size: tuple[int, int]

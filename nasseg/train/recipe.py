@@ -48,7 +48,12 @@ class Recipe(BaseModel):
     )
     auxiliary_weight: NonNegativeFloat = Field(default=0.4, description="of the loss of outputs `auxiliary...`")
     detail_weight: NonNegativeFloat = Field(default=1.0, description="of the detail loss of outputs `detail...`")
+    teacher_weight: NonNegativeFloat = Field(default=1.0, description="of the distillation loss, if there is a teacher")
     detail_head: bool = Field(default=False, description="train a network that has none with STDC's detail head")
+    accumulate: PositiveInt = Field(
+        default=1, description="parts of a batch, one after the other, whose gradients are added up"
+    )
+    compile: bool = Field(default=False, description="compile the network's forward and backward pass (torch.compile)")
     amp: bool = Field(default=True, description="mixed precision if the device is faster with it")
 
     @property
@@ -58,6 +63,10 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but a batch has {self.batch_size} images: at most one part each"
+            )
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale is {self.scale}, but its low end must not exceed its high end: swap them")
         if self.optimizer != "sgd" and (self.nesterov or self.momentum != SGD_MOMENTUM):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasseg import plugins
-from nasseg.data import Dataset, Split, drawn_splits, evaluation_batches, open_dataset
+from nasseg.data import Batch, Pace, drawn_splits, evaluation_batches, open_dataset
 from nasseg.data.checking import Show, review, silent
-from nasseg.errors import one_line
+from nasseg.data.decoded import decoded
+from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
 from nasseg.network import Network
 from nasseg.run_folder import (
     ARCHITECTURE_FILE,
+    BEST_MODEL_FILE,
     CHECKPOINT_FILE,
     MODEL_FILE,
     check_new,
@@ -24,37 +26,20 @@ from nasseg.run_folder import (
     save_config,
 )
 from nasseg.train.detail_head import with_detail_head
-from nasseg.train.device import choose_device, threads_for
+from nasseg.train.device import choose_device, readers_for, threads_for
+from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.evaluate import evaluate
-from nasseg.train.fit import fit, seeded_network
+from nasseg.train.fit import Fitting, Stopped, seeded_network
 from nasseg.train.metrics import Metrics
-from nasseg.train.model import save_model
+from nasseg.train.model import load_model, save_model
 from nasseg.train.provenance import DataInfo, Provenance, versions
-from nasseg.train.recipe import Recipe
-from nasseg.train.recipes import OWN_RECIPES, paper_recipe
-from nasseg.train.recipes import recipe as named_recipe
+from nasseg.train.retraining.config import RetrainConfig, built_for, fitting_recipe
+from nasseg.train.retraining.history import History
+from nasseg.train.retraining.watcher import InAgreement, Watcher
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import WeightsReport, load_pretrained
 
 EVALUATION_BATCH = 4
-SCORES_IN_A_RUN = 10
-
-
-class RetrainConfig(BaseModel):
-    """The resolved options of a retraining run: the content of its `config.yaml`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: str
-    train_split: str
-    val_split: str
-    weights: str | None
-    recipe: Recipe
-    device: str
-    seed: int
-    workers: int
-    threads: int | None = None
-    """Threads of the processor; older runs leave it to PyTorch."""
 
 
 class Retraining:
@@ -69,6 +54,7 @@ class Retraining:
         self.weights_report: WeightsReport | None = None
         self.warnings: list[str] = []
         """On the data; a resumed run has none."""
+        self.pace = Pace()
 
     @classmethod
     def prepare(
@@ -84,7 +70,13 @@ class Retraining:
         changes: Mapping[str, object],
         device: str,
         seed: int,
-        workers: int,
+        workers: int = 1,
+        readers: int | None = None,
+        cache: bool = True,
+        validate_every: int | None = None,
+        patience: int | None = None,
+        teacher: str | None = None,
+        log: str | None = None,
         space: str | None = None,
         show: Show = silent,
     ) -> Retraining:
@@ -103,26 +95,36 @@ class Retraining:
         known = Provenance.read(architecture)
         dataset = open_dataset(data or (known.data.spec if known else "streets"))
         own = known.data if known and known.data.spec == dataset.spec else None
-        architecture = _for_classes(arch, architecture, dataset, space)
+        architecture = built_for(arch, architecture, dataset, space)
         if weights is None and known is not None:
             weights = known.weights
         train_split, val_split = drawn_splits(
             train_split or (own.train_split if own else "train"), val_split or (own.val_split if own else "val")
         )
+        on = choose_device(device)
+        threads = max(1, threads_for(on) // workers)
         config = RetrainConfig(
             data=dataset.spec,
             train_split=train_split,
             val_split=val_split,
             weights=None if weights == "none" else weights,
-            recipe=_recipe(recipe, architecture.name, dataset.split(train_split), changes),
+            recipe=fitting_recipe(recipe, architecture.name, dataset.split(train_split), changes),
             device=device,
             seed=seed,
             workers=workers,
-            threads=threads_for(choose_device(device)),
+            readers=readers_for(on, threads, workers) if readers is None else readers,
+            cache=cache,
+            threads=threads,
+            validate_every=validate_every,
+            patience=patience,
+            teacher=None if teacher is None else str(Path(teacher).resolve()),
+            log=log,
         )
+        config.check_batch()
         retraining = cls(architecture, config, folder)
         retraining.warnings = review(dataset, config.train_split, config.val_split, show)
         retraining.network()
+        retraining.teacher()
         if config.recipe.detail_head:
             with_detail_head(architecture)
         with new_folder(folder):
@@ -138,48 +140,88 @@ class Retraining:
             raise ValueError(f"{folder} is already finished; use its {MODEL_FILE}, or train again with another --out")
         return cls(load(folder / ARCHITECTURE_FILE), config, folder)
 
-    def run(
-        self, on_step: Callable[[Trainer, float, float], object], on_score: Callable[[int, Trainer, Metrics], object]
-    ) -> Metrics:
-        """Train to the end, score regularly on the validation split, and write the model file.
+    def run(self, watcher: Watcher, group: Group = ALONE) -> Metrics:
+        """Train to the end, score regularly on the validation split, and write the best and the last model.
 
-        `on_step` may raise `Stopped`; the state is then saved. Raises `ValueError` if the loss is not finite.
+        The watcher may raise `Stopped`; the state is then saved. In a group, all processes call this, and the first
+        one's watcher is heard; it alone writes. Returns the scores of the last model. Raises `ValueError` if the loss
+        is not finite.
         """
-        recipe = self.config.recipe
-        if self.config.threads is not None:
-            torch.set_num_threads(self.config.threads)
-        every = max(1, recipe.steps // SCORES_IN_A_RUN)
-
-        def after_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
-            on_step(trainer, loss, learning_rate)
-            if trainer.step % every == 0 and trainer.step < recipe.steps:
-                on_score(trainer.step, trainer, self.score(trainer))
-
-        trainer, log = fit(
+        config, recipe = self.config, self.config.recipe
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        watcher = watcher if group.size == 1 else InAgreement(watcher, group)
+        if config.cache:
+            self.train, self.val = (decoded(split, max(1, config.readers)) for split in (self.train, self.val))
+        fitting = Fitting(
             self.network(),
             recipe,
             self.train,
             device=self.device,
-            seed=self.config.seed,
-            workers=self.config.workers,
+            seed=config.seed,
+            readers=config.readers,
             checkpoint=self.folder / CHECKPOINT_FILE,
-            on_step=after_step,
+            group=group,
+            teacher=self.teacher(),
         )
-        if log.status == "nonfinite":
-            raise ValueError(
-                f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
-            )
-        metrics = self.score(trainer)
-        on_score(trainer.step, trainer, metrics)
-        save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(metrics))
-        (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        trainer, self.pace, metrics = fitting.trainer, fitting.pace, None
+        history = History.load(self.folder).until(trainer.step)
+        while True:
+            if config.validates_at(trainer.step) and not history.has(trainer.step):
+                try:
+                    metrics = self.score(trainer, watcher, group)
+                except Stopped:
+                    fitting.save()
+                    raise
+                if group.rank == 0:
+                    self._keep(history, trainer, metrics)
+                history = history.adding(trainer.step, metrics.miou)
+                watcher.score(trainer.step, metrics, history)
+            if trainer.step == recipe.steps or history.stalled(config.patience):
+                break
+            log = fitting.run(config.next_validation(trainer.step), watcher.step)
+            if log.status == "nonfinite":
+                raise ValueError(
+                    f"the loss is not finite at step {log.step}; lower --learning-rate (it is {recipe.learning_rate})"
+                )
+        metrics = metrics or self.score(trainer, watcher, group)
+        if group.rank == 0:
+            save_model(self.folder / MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
+            (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return metrics
 
-    def score(self, trainer: Trainer) -> Metrics:
-        """Score the averaged network on the validation split."""
-        batches = (b for b, _ in evaluation_batches(self.val, EVALUATION_BATCH, self.device, self.config.workers))
-        classes = len(self.dataset.classes)
-        return evaluate(trainer.ema_network(), batches, classes, self.dataset.ignore_index, self.device)
+    def score(self, trainer: Trainer, watcher: Watcher, group: Group = ALONE) -> Metrics:
+        """Score the averaged network on the validation split, each process of a group on its part of the images."""
+        split = self.val if group.size == 1 else Subset(self.val, range(group.rank, len(self.val), group.size))
+
+        def batches() -> Iterator[Batch]:
+            done = 0
+            for batch, names in evaluation_batches(split, EVALUATION_BATCH, self.device, self.config.readers):
+                watcher.validating(done)
+                yield batch
+                done += len(names) * group.size
+
+        network, classes, ignored = trainer.ema_network(), len(self.dataset.classes), self.dataset.ignore_index
+        return evaluate(network, batches(), classes, ignored, self.device, group=group)
+
+    def _keep(self, history: History, trainer: Trainer, metrics: Metrics) -> None:
+        """Write down a score and, if none before was as high, its model."""
+        earlier = history.best
+        if earlier is None or metrics.miou > earlier.miou:
+            save_model(self.folder / BEST_MODEL_FILE, trainer.ema_network(), self._provenance(trainer, metrics))
+        history.adding(trainer.step, metrics.miou).save(self.folder)
+
+    def teacher(self) -> Network | None:
+        """The network to learn from, if there is one; raises `ValueError` if its classes are not the data's."""
+        if self.config.teacher is None:
+            return None
+        network, known = load_model(Path(self.config.teacher))
+        if known.data.classes != self.dataset.classes:
+            raise ValueError(
+                f"the teacher {self.config.teacher} knows {', '.join(known.data.classes)}, but {self.dataset.spec} has "
+                f"{', '.join(self.dataset.classes)}; give a teacher trained for these classes"
+            )
+        return network
 
     def network(self) -> Network:
         """The network that the training starts from: with pretrained weights if there are any, else random."""
@@ -188,47 +230,20 @@ class Retraining:
             self.weights_report = load_pretrained(network, self.config.weights)
         return network
 
-    def _provenance(self, metrics: Metrics) -> Provenance:
+    @cached_property
+    def _data_info(self) -> DataInfo:
+        splits = self.config.train_split, self.config.val_split
+        return DataInfo.of(self.dataset, *splits, self.train.typical_size())
+
+    def _provenance(self, trainer: Trainer, metrics: Metrics) -> Provenance:
         config = self.config
-        height, width = self.train[0].mask.shape
         known = Provenance.read(self.architecture)
         return Provenance(
-            data=DataInfo.of(self.dataset, config.train_split, config.val_split, (height, width)),
+            data=self._data_info,
             weights=config.weights,
-            budget=f"{config.recipe.steps} steps",
+            budget=f"{trainer.step} steps",
             seed=config.seed,
             miou={**(known.miou if known else {}), f"retrained, {config.val_split}": metrics.miou},
             latency=known.latency if known else None,
             versions=versions(),
         )
-
-
-def _for_classes(arch: str, architecture: Architecture, dataset: Dataset, named_by_user: str | None) -> Architecture:
-    """Build the architecture for the data's classes: a name directly, a file from its choice."""
-    classes = len(dataset.classes)
-    if architecture.classes == classes:
-        return architecture
-    if not plugins.is_file(arch):
-        return plugins.architecture(arch, classes)
-    if architecture.space is None or architecture.choice is None:
-        raise ValueError(
-            f"{arch} has logits for {architecture.classes} classes, but {dataset.spec} has {classes}; give an "
-            "architecture made for this data, or a baseline's name"
-        )
-    space = plugins.space(architecture.space, named_by_user=named_by_user, where=arch)
-    rebuilt = space.architecture(space.parse(architecture.choice), classes)
-    return rebuilt.replace(space=architecture.space, choice=architecture.choice, provenance=architecture.provenance)
-
-
-def _recipe(name: str, architecture: str, train: Split, changes: Mapping[str, object]) -> Recipe:
-    """Make the named recipe, its crop no larger than the images rounded up to multiples of 32, the largest stride."""
-    height, width = train[0].mask.shape
-    try:
-        made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
-    except ValidationError as error:
-        raise ValueError(one_line(error, "recipe")) from None
-    if "crop" in changes:
-        return made
-    fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
-    crop = fitting if name in OWN_RECIPES else tuple(map(min, made.crop, fitting))
-    return Recipe.model_validate({**made.model_dump(), "crop": crop})

@@ -17,7 +17,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nasseg.train.detail_head import add_detail_head
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
-from nasseg.train.losses import Loss, cross_entropy, detail_loss, ohem_cross_entropy
+from nasseg.train.distributed.forward import Forward
+from nasseg.train.distributed.group import ALONE, Group
+from nasseg.train.distributed.layers import see_whole_batches
+from nasseg.train.losses import Loss, cross_entropy, detail_loss, distillation, ohem_cross_entropy, pixel_weights
 from nasseg.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from nasseg.network import Network
 
 logger = logging.getLogger(__name__)
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,29 @@ class Trainer:
     All randomness in a step depends on (seed, step) alone, and `state_dict` holds everything else, so on the CPU a
     resumed run equals an uninterrupted one bit for bit.
 
-    Where the device's memory does not suffice for a batch, its gradients are added up over parts of it, halves first.
-    The step is then that of the whole batch but for batch norms, which see a part at a time, and for the share of hard
-    pixels (`ohem_cross_entropy`), which is that of each part.
+    The gradients of a batch are added up over as many parts of it as the recipe says, and over more where the device's
+    memory does not suffice, halves first. The step is then that of the whole batch but for batch norms, which see a
+    part at a time, and for hard pixels (`ohem_cross_entropy`) and the detail loss, which are those of each part.
+
+    In a group of processes, `run` takes this one's part of each batch, and all take the step of the whole batch, batch
+    norms and dropout included; again but for hard pixels and the detail loss. Losses are those of the whole batch.
+
+    With a `teacher`, a network of the same classes, the network also learns its class probabilities (`distillation`).
 
     Source of the average's warm-up, min(decay, (1 + t) / (10 + t)): TensorFlow's ExponentialMovingAverage. Running
     statistics of batch norms are averaged along with the weights they belong to.
     """
 
     def __init__(
-        self, network: "Network", recipe: Recipe, total_steps: int, device: torch.device, seed: int, ignore_index: int
+        self,
+        network: "Network",
+        recipe: Recipe,
+        total_steps: int,
+        device: torch.device,
+        seed: int,
+        ignore_index: int,
+        group: Group = ALONE,
+        teacher: "Network | None" = None,
     ) -> None:
         self.recipe = recipe
         self.total_steps = total_steps
@@ -66,6 +84,13 @@ class Trainer:
         self._average: Network = copy.deepcopy(network).eval().requires_grad_(False)
         self.network = add_detail_head(network, seed) if recipe.detail_head else network
         place(self.network, device)
+        self._group = group
+        if group.size > 1:
+            see_whole_batches(self.network, group)
+        self._forward = Forward(self.network, group, recipe.compile)
+        self._teacher = teacher
+        if teacher is not None:
+            place(teacher.eval(), device)
         self._parameters = list(self.network.parameters())
         averages, latest = _floating(self._average), _floating(self.network)
         self._averages, self._latest = list(averages.values()), [latest[name] for name in averages]
@@ -73,8 +98,10 @@ class Trainer:
         self._learning_rates: list[float] = [group["lr"] for group in self._optimizer.param_groups]
         half = recipe.amp and mixed_precision_dtype(device) == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
-        self._loss = _main_loss(recipe, device)
-        self._parts = 1
+        weights = recipe.class_weights
+        self._class_weights = None if weights is None else torch.tensor(weights, device=device)
+        self._loss = _main_loss(recipe, self._class_weights)
+        self._parts = recipe.accumulate
 
     def run(
         self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
@@ -127,7 +154,9 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
-        self.step = state["step"]
+        if not 0 <= state["step"] <= self.total_steps:
+            raise ValueError(f"step is {state['step']}, but must be from 0 to {self.total_steps}")
+        self.step = int(state["step"])
         self.network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -158,8 +187,9 @@ class Trainer:
             try:
                 return self._gradients_of_parts(batch)
             except torch.OutOfMemoryError:
-                # A batch norm needs two images, as of one whose map is a single pixel it has one value.
-                if len(batch.masks) < 4 * self._parts:
+                # A batch norm needs two images, as of one whose map is a single pixel it has one value. In a group,
+                # the others are waiting for these gradients.
+                if len(batch.masks) < 4 * self._parts or self._group.size > 1:
                     raise
                 self._parts *= 2
                 images = len(batch.masks) // self._parts
@@ -170,19 +200,24 @@ class Trainer:
 
     def _gradients_of_parts(self, batch: "Batch") -> Tensor:
         masks, losses = batch.masks.to(self.device, non_blocking=True), []
+        is_whole = self._parts == self._group.size == 1
+        weight = None if is_whole else self._group.sum(self._weight(masks)).clamp(min=TINY)
         with seeded(self.device, self.seed, self.step):
-            for inputs, part in _parts(to_device(batch.inputs, self.device), masks, self._parts):
-                with autocast(self.device, self.recipe.amp):
-                    outputs = self.network.outputs(inputs)
-                loss = self._total_loss(outputs, part)
-                if self._parts > 1:
-                    loss = loss * self._labelled(part) / self._labelled(masks).clamp(min=1)
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for number, (inputs, part) in enumerate(_parts(to_device(batch.inputs, self.device), masks, self._parts)):
+                with self._forward.adding_up(is_last=number == self._parts - 1):
+                    with autocast(self.device, self.recipe.amp):
+                        outputs = self._forward(inputs)
+                    loss = self._total_loss(outputs, part) + self._distillation(outputs, inputs, part)
+                    if weight is not None:
+                        loss = loss * self._weight(part) / weight
+                    # The gradients of a group are averaged, but its losses add up.
+                    self._scaler.scale(loss * self._group.size).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())
-        return torch.stack(losses).sum()
+        return self._group.sum(torch.stack(losses).sum())
 
-    def _labelled(self, masks: Tensor) -> Tensor:
-        return (masks != self.ignore_index).sum()
+    def _weight(self, masks: Tensor) -> Tensor:
+        """Weigh a part of a batch as its mean loss counts in the whole one's."""
+        return pixel_weights(masks, self.ignore_index, self._class_weights, self.recipe.boundary_weight).sum()
 
     def _total_loss(self, outputs: dict[str, Tensor], masks: Tensor) -> Tensor:
         losses = []
@@ -194,6 +229,14 @@ class Trainer:
             else:
                 losses.append(self._loss(logits, masks, self.ignore_index))
         return torch.stack(losses).sum()
+
+    def _distillation(self, outputs: dict[str, Tensor], inputs: dict[str, Tensor], masks: Tensor) -> Tensor | float:
+        if self._teacher is None:
+            return 0.0
+        with torch.no_grad(), autocast(self.device, self.recipe.amp):
+            taught = next(iter(self._teacher.outputs(inputs).values()))
+        logits = next(iter(outputs.values()))
+        return self.recipe.teacher_weight * distillation(logits, taught, masks, self.ignore_index)
 
     def _update_average(self) -> None:
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
@@ -241,11 +284,10 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, obje
     ]
 
 
-def _main_loss(recipe: Recipe, device: torch.device) -> Loss:
+def _main_loss(recipe: Recipe, class_weights: Tensor | None) -> Loss:
     if recipe.loss == "ohem":
         return partial(ohem_cross_entropy, boundary_weight=recipe.boundary_weight)
-    weights = None if recipe.class_weights is None else torch.tensor(recipe.class_weights, device=device)
-    return partial(cross_entropy, class_weights=weights, boundary_weight=recipe.boundary_weight)
+    return partial(cross_entropy, class_weights=class_weights, boundary_weight=recipe.boundary_weight)
 
 
 def _floating(network: nn.Module) -> dict[str, Tensor]:

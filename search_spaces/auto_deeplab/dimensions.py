@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nasseg.ops.base import Channels
+
 
 class Dimensions(BaseModel):
     """Cells of `blocks` blocks along a path of `layers` layers.
@@ -20,7 +22,7 @@ class Dimensions(BaseModel):
 
     layers: Annotated[int, Field(ge=1, le=24)] = 12
     blocks: Annotated[int, Field(ge=1, le=8)] = 5
-    filters: Annotated[int, Field(ge=1)] = 8
-    stem_filters: Annotated[int, Field(ge=1)] = 64
+    filters: Channels = 8
+    stem_filters: Channels = 64
     decoder: bool = True
-    head_filters: Annotated[int, Field(ge=1)] = 256
+    head_filters: Channels = 256

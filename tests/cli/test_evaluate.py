@@ -1,6 +1,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 from tests.train.made_up import DATA
 
 from .conftest import Done
@@ -13,13 +16,38 @@ def test_stdout_is_one_json_document(nasseg: Run, model: Path) -> None:
     done = nasseg("evaluate", model, "--json")
     assert (done.document["data"], done.document["split"], done.document["images"]) == (DATA, "test", 2)
     assert {"miou", "class_iou", "boundary_miou", "class_boundary_iou", "pixel_accuracy"} <= set(done.document)
+    low, high = done.document["miou_interval"]
+    assert low <= high
+    assert done.document["latency"]["size"] == [32, 64]
     assert nasseg("evaluate", "--json", "--split", "train+val", model).document["images"] == 9
 
 
 def test_people_see_every_class(nasseg: Run, model: Path) -> None:
     done = nasseg("evaluate", model)
     assert done.code == 0
-    assert all(name in done.out for name in ("bus lane", "pedestrian", "mean", "pixel accuracy"))
+    assert all(name in done.out for name in ("bus lane", "pedestrian", "mean", "pixel accuracy", "95 % interval"))
+    assert " ms for one image of 32x64" in done.err
+    assert done.err.splitlines()[-1] == f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx"
+
+
+def test_the_confusion_matrix_is_drawn(nasseg: Run, refused: Refused, model: Path, tmp_path: Path) -> None:
+    done = nasseg("evaluate", model, "--confusion", tmp_path / "confusion.png", "--window", "24x32")
+    assert f"drew {tmp_path / 'confusion.png'}" in done.err
+    assert " ms for one window of 24x32" in done.err
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert min(picture.size) > 600
+    assert "must end in .png or .svg" in refused("evaluate", model, "--confusion", tmp_path / "confusion.gif")
+
+
+def test_an_exported_file_is_scored_like_the_run_that_it_came_from(nasseg: Run, model: Path) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    exported = nasseg("export", model, "--normalise", "--argmax", "--json").document
+    assert exported["file"] == str(model / "model.onnx")
+    assert [agreement["size"] for agreement in exported["agreements"]] == [[32, 64]]
+    found, expected = nasseg("evaluate", exported["file"], "--json"), nasseg("evaluate", model, "--json")
+    assert found.document["miou"] == pytest.approx(expected.document["miou"], abs=0.02)
+    assert found.document["latency"]["backend"] == "onnxruntime"
 
 
 def test_what_cannot_be_evaluated_is_refused(refused: Refused, model: Path, folder: Path, tmp_path: Path) -> None:

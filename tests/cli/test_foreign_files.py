@@ -187,7 +187,8 @@ def test_a_password_is_in_no_file_and_is_given_again(nasseg: Run, refused: Refus
     config = tiny_config("3trials", candidates=3).model_copy(update={"storage": f"{database}&password=secret"})
     run.mkdir()
     run_search(config, run)
-    assert SearchConfig.load(run, space=SPACE).storage == database
+    assert yaml.safe_load((run / "config.yaml").read_text())["storage"] == database
+    assert refused("report", run, "--space", SPACE).endswith("if you trust that, give it again with --storage")
     report = ("report", run, "--space", SPACE)
     assert nasseg(*report, "--storage", f"{database}&password=secret", "--json").document["candidates"] == 3
     page = (run / "report.html").read_text()

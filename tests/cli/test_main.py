@@ -75,8 +75,9 @@ def test_a_long_error_of_a_library_is_cut(nasseg: Run, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("nasseg.plugins.architecture", fail)
     err = nasseg("describe", "unet").err
-    assert len(err) < 400
-    assert err.endswith("[...] (run again with --debug for the traceback)\n")
+    assert len(err.removeprefix("nasseg: ").removesuffix("\n")) in {299, 300}
+    assert " … " in err
+    assert err.endswith("no memory (run again with --debug for the traceback)\n")
 
 
 def test_options_come_in_any_order(nasseg: Run, arch: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_wrong_config_is_refused(refused: Refused, arch: Path, tmp_path: Path,
 
 def test_a_config_that_cannot_be_read_is_refused(refused: Refused, arch: Path, tmp_path: Path) -> None:
     assert "no such file" in refused("describe", arch, "--config", tmp_path / "nothing.yaml")
-    assert "cannot be read" in refused("describe", arch, "--config", tmp_path)
+    assert "is a folder" in refused("describe", arch, "--config", tmp_path)
 
 
 def test_the_installed_command_on_a_disk_that_fills_up(arch: Path, tmp_path: Path) -> None:

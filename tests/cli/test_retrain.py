@@ -35,7 +35,8 @@ def test_retrain_then_evaluate_then_predict(
     assert (trained["folder"], trained["steps"]) == (str(run), 3)
     assert "3 steps of 2 crops 32x64" in done.err
     assert "computing with 1 thread on 5 cores\n" in done.err
-    assert {"config.yaml", "architecture.json", "model.safetensors", "metrics.json", "tensorboard"} == set(
+    models = {"model.safetensors", "best.safetensors"}
+    assert models | {"config.yaml", "architecture.json", "metrics.json", "validations.json", "tensorboard"} == set(
         os.listdir(run)
     )
 
@@ -68,6 +69,30 @@ def test_a_run_folder_is_named_by_itself(
     assert run.name.startswith("retrain-")
 
 
+def test_the_end_tells_every_class_the_best_model_and_what_is_next(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--validate-every", 2, "--out", run)
+    assert "validation on 3 images of val every 2 steps, 2 in all (--validate-every)\n" in done.err
+    assert all(name in done.err for name in open_dataset(DATA).classes)
+    assert f"at step 3, the last: {run / 'model.safetensors'}\n" in done.err
+    assert "next:\n  nasseg evaluate " in done.err
+    command = next(line for line in done.err.splitlines() if line.startswith("  nasseg evaluate ")).split()
+    assert command[-2:] == ["--split", "test"]
+    assert nasseg(*command[1:]).code == 0
+    history = json.loads((run / "validations.json").read_text())["validations"]
+    assert [known["step"] for known in history] == [2, 3]
+    best = max(known["miou"] for known in history)
+    assert f"{best:.4f}" in done.err
+
+
+@pytest.mark.parametrize("options", [(), ("--weights", "none")], ids=["silently", "on purpose"])
+def test_random_weights_are_warned_of_unless_they_are_wanted(
+    nasseg: Run, arch: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", tmp_path / "run", *options)
+    assert ("warning: the backbone starts from random weights; --weights" in done.err) == (options == ())
+
+
 def test_an_interrupted_training_says_how_it_goes_on(
     nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +111,40 @@ def test_an_interrupted_training_says_how_it_goes_on(
     monkeypatch.setattr(RetrainReporter, "step", step)
     assert nasseg("retrain", arch, "--resume", "--out", run).code == 0
     assert (run / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in Ray itself
+def test_two_workers_train_with_ray_and_say_what_went_wrong(
+    nasseg: Run, refused: Refused, arch: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--workers", 2, "--out", run, "--json")
+    assert "on 2 workers, cpu" in done.err
+    assert "step 3: mIoU " in done.err
+    assert done.document["miou"] == json.loads((run / "validations.json").read_text())["validations"][-1]["miou"]
+    assert load_model(run)[1].budget == "3 steps"
+    diverging = ("--learning-rate", 1e30, "--batch-size", 2, "--steps", 20, "--out", tmp_path / "bad")
+    assert "the loss is not finite" in refused("retrain", arch, "--data", DATA, "--workers", 2, *diverging)
+
+
+def test_options_of_retraining(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    assert nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", teacher).code == 0
+    options = ("--teacher", teacher, "--teacher-weight", 2, "--accumulate", 2, "--patience", 4, "--validate-every", 2)
+    assert nasseg("retrain", arch, "--data", DATA, *SHORT, *options, "--out", run).code == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["teacher"], config["patience"], config["validate_every"]) == (str(teacher.resolve()), 4, 2)
+    assert (config["recipe"]["teacher_weight"], config["recipe"]["accumulate"]) == (2.0, 2)
+    assert "no such file" in refused("retrain", arch, "--data", DATA, "--teacher", tmp_path / "nothing")
+    assert "log is 'x', but must be one of wandb, mlflow" in refused("retrain", arch, "--data", DATA, "--log", "x")
+
+
+def test_a_batch_must_have_equal_shares(refused: Refused, arch: Path) -> None:
+    message = refused("retrain", arch, "--data", DATA, "--workers", 3, "--batch-size", 4)
+    assert "batch_size is 4, but must be a multiple of the 3 workers" in message
+    message = refused("retrain", arch, "--data", DATA, "--workers", 2, "--batch-size", 4, "--accumulate", 3)
+    assert "accumulate is 3, but each worker has 2 images of a batch" in message
 
 
 def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path) -> None:
@@ -108,6 +167,10 @@ def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_pa
 
 def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> None:
     assert "--resume needs --out RUN" in refused("retrain", arch, "--resume")
+    for option, value in (("--steps", 5), ("--seed", 0), ("--no-detail-head", None)):
+        given = [option] if value is None else [option, value]
+        line = refused("retrain", arch, "--resume", "--out", tmp_path, *given)
+        assert line.startswith(f"{option.replace('no-', '')} cannot change while a training goes on; leave it out")
     assert "holds no config.yaml" in refused("retrain", arch, "--resume", "--out", tmp_path)
     assert "exists already; continue it with --resume" in refused("retrain", arch, "--data", DATA, "--out", tmp_path)
 

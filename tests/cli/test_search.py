@@ -1,10 +1,14 @@
 import csv
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from nasseg.cli.search import stop_on_interrupt
 from nasseg.graph import load
 from nasseg.planning.options import COUNTS, DERIVED, GRADIENT, RUNS, SearchOptions
 from tests.cli.conftest import Done
@@ -98,6 +102,31 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
     assert asked == [(tmp_path / "run", expected)]
 
 
+def test_the_first_interrupt_stops_the_second_ends_and_the_third_does_so_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = stop_on_interrupt()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(signal.SIGINT)
+    assert ended.value.code == 130
+
+
+def test_an_interrupted_command_ends_with_130(
+    nasseg: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(out: Path, options: SearchOptions, watcher: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
+    assert nasseg("search", "--out", tmp_path / "run").code == 130
+
+
 @pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db"])
 def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: str) -> None:
     options = ("--space", "dpc:filters=8,branches=1", "--data", DATA, "--budget", "2trials", "--storage", url)
@@ -129,13 +158,52 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
     report = nasseg("report", run, "--space", SPACE, "--json")
     assert {**report.document, "elapsed_seconds": 0} == {**found, "elapsed_seconds": 0}
     assert nasseg("search", "--resume", "--out", run, *what, "--rungs", "2").err.endswith(
-        f"nasseg: rungs is (2,), but (2, 6) in {run}; only --budget can change\n"
+        "nasseg: rungs is (2,), but (2, 6) in the search; only --budget, --finalists, --concurrency, --runner and "
+        "--ray-address can change\n"
     )
-    more = nasseg("search", "--resume", "--out", run, "--space", SPACE, "--budget", "6trials", "--json")
+    (tmp_path / "options.yaml").write_text("seed: 3\n")
+    from_file = nasseg("search", "--resume", "--out", run, "--space", SPACE, "--config", tmp_path / "options.yaml")
+    assert "nasseg: seed is 3, but 0 in the search; only" in from_file.err
+    changes = ("--budget", "6trials", "--finalists", "2", "--concurrency", "2", "--full-steps", "4")
+    more = nasseg("search", "--resume", "--out", run, "--space", SPACE, *changes, "--json")
     assert more.document["candidates"] == 6
+    plan = yaml.safe_load((run / "config.yaml").read_text())["plan"]
+    assert (plan["finalists"], plan["concurrency"], plan["candidates"]) == (2, 2, 6)
+    assert len({*(run / "checkpoints").glob("*-full0.safetensors")}) == 4  # two finalists and two references
     assert yaml.safe_load((run / "config.yaml").read_text())["budget"] == {"amount": 6.0, "unit": "trials"}
     assert nasseg("retrain", run / "best.json", "--steps", "2", "--batch-size", "2", "--out", model).code == 0
     assert nasseg("evaluate", model, "--split", "test", "--json").document["images"] == 4
+
+
+@pytest.mark.slow
+def test_searches_with_one_folder_name_share_a_database_but_no_study(
+    nasseg: Callable[..., Done], refused: Refused, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/searches.db"
+    dials = ("--rungs", "1,2", "--full-steps", "2", "--finalists", "1", "--seeds", "1", "--runner", "in-process")
+    what = ("--space", SPACE, "--data", TINY_DATA, "--budget", "3trials", *dials, "--storage", url)
+    one, other = tmp_path / "one" / "run", tmp_path / "other" / "run"
+    first = nasseg("search", *what, "--seed", 1, "--out", one, "--json")
+    assert nasseg("search", *what, "--seed", 2, "--out", other, "--study", "mine", "--json").document["candidates"] == 3
+    report = nasseg("report", one, "--space", SPACE, "--json").document
+    assert {**report, "elapsed_seconds": 0} == {**first.document, "elapsed_seconds": 0}
+    line = refused("search", *what, "--study", "mine", "--out", tmp_path / "third")
+    assert line == "study 'mine' belongs to another search; name another one with --study, or none"
+    assert not (tmp_path / "third").exists()
+    assert "study names a record in a database; give --storage too" in refused("search", "--study", "mine")
+
+
+@pytest.mark.slow
+def test_a_search_whose_data_changed_is_not_resumed(
+    nasseg: Callable[..., Done], refused: Refused, folder: Path, tmp_path: Path
+) -> None:
+    dials = ("--rungs", "1,2", "--full-steps", "2", "--finalists", "1", "--seeds", "1", "--runner", "in-process")
+    what = ("--space", SPACE, "--data", f"folder:{folder}", "--budget", "3trials", "--out", tmp_path / "run")
+    assert nasseg("search", *what, *dials).code == 0
+    os.utime(folder / "masks" / "train" / "b.png")
+    line = refused("search", "--resume", "--out", tmp_path / "run", "--space", SPACE, "--budget", "4trials")
+    assert line.startswith(f"split 'train' of folder:{folder} has changed since the search began")
+    assert nasseg("report", tmp_path / "run", "--space", SPACE).code == 0
 
 
 @pytest.mark.slow

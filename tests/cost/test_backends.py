@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nasseg.cost import backends
-from nasseg.cost.backends import BACKENDS, DTYPES, choose_backend, to_onnx
+from nasseg.cost.backends import BACKENDS, DTYPES, choose_backend, to_onnx, to_program
 from nasseg.cost.inference import random_inputs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -137,4 +137,4 @@ class Unexportable(nn.Module):
 def test_what_cannot_be_exported_is_refused() -> None:
     pytest.importorskip("onnxscript")
     with pytest.raises(ValueError, match="this network cannot be exported to ONNX: "):
-        to_onnx(Unexportable(), (torch.randn(1, 2, 3, 3),))
+        to_onnx(to_program(Unexportable(), (torch.randn(1, 2, 3, 3),)))

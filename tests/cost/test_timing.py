@@ -115,5 +115,6 @@ def test_a_percentile_is_one_of_the_values() -> None:
 def test_one_thread_that_computes_alone_is_timed_by_its_own_clock() -> None:
     assert clock_for(CPU, "eager", 1) is time.thread_time
     assert clock_for(CPU, "eager", 2) is time.perf_counter
-    assert clock_for(CPU, "onnxruntime", 1) is time.perf_counter
+    assert clock_for(CPU, "onnxruntime", 1) is time.thread_time
+    assert clock_for(CPU, "openvino", 1) is time.perf_counter
     assert clock_for(torch.device("cuda"), "eager", 1) is time.perf_counter

@@ -1,13 +1,15 @@
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasseg.data import Augment, FolderDataset, evaluation_batches, normalise, open_dataset, training_batches
+from nasseg.data import Augment, FolderDataset, Pace, evaluation_batches, normalise, open_dataset, training_batches
+from nasseg.data import batches as batches_module
 from nasseg.data.batches import seeded, shuffled
 
 STREETS = open_dataset("streets:size=32x32,train=5,val=3")
@@ -32,12 +34,12 @@ def test_streams_depend_on_all_numbers() -> None:
     assert len(draws) == 5
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.filterwarnings("ignore:.*fork"))])
-def test_a_resumed_run_sees_the_same_batches(workers: int) -> None:
+@pytest.mark.parametrize("readers", [0, 1, 3])
+def test_a_resumed_run_sees_the_same_batches(readers: int) -> None:
     split = STREETS.split("train")
     before = torch.get_rng_state()
     whole = list(islice(training_batches(split, AUGMENT, 3, seed=7), 4))
-    rest = list(islice(training_batches(split, AUGMENT, 3, seed=7, start_step=2, workers=workers), 2))
+    rest = list(islice(training_batches(split, AUGMENT, 3, seed=7, start_step=2, readers=readers), 2))
     assert torch.equal(before, torch.get_rng_state())
     for expected, batch in zip(whole[2:], rest, strict=True):
         assert torch.equal(expected.inputs["image"], batch.inputs["image"])
@@ -73,3 +75,33 @@ def test_evaluation_is_in_order_and_joins_only_equal_sizes(folder: Path) -> None
 
 def test_evaluation_batches_are_full() -> None:
     assert [len(names) for _, names in evaluation_batches(STREETS.split("train"), 2)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_parts_are_those_of_the_whole_batch(readers: int) -> None:
+    split = STREETS.split("train")
+    whole = next(training_batches(split, AUGMENT, 4, seed=7, start_step=3))
+    halves = [next(training_batches(split, AUGMENT, 4, 7, 3, readers=readers, part=(part, 2))) for part in range(2)]
+    assert torch.equal(torch.cat([half.inputs["image"] for half in halves]), whole.inputs["image"])
+    assert torch.equal(torch.cat([half.masks for half in halves]), whole.masks)
+    with pytest.raises(ValueError, match="batch_size is 4, but must be a multiple of the 3 workers"):
+        next(training_batches(split, AUGMENT, 4, 7, part=(0, 3)))
+
+
+def test_readers_read_the_same_for_evaluation() -> None:
+    split = STREETS.split("train")
+    for one, ahead in zip(evaluation_batches(split, 2), evaluation_batches(split, 2, readers=2), strict=True):
+        assert torch.equal(one[0].inputs["image"], ahead[0].inputs["image"])
+        assert one[1] == ahead[1]
+
+
+def test_the_pace_counts_what_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count()
+    monkeypatch.setattr(batches_module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    pace = Pace()
+    assert pace.images_per_s == 0
+    taken = training_batches(STREETS.split("train"), AUGMENT, 3, seed=7, pace=pace)
+    for _ in range(2):
+        next(taken)
+    # The clock is read as a batch is asked for, begun, prepared and there: 3 of its seconds are waited, 1 is work.
+    assert (pace.waited_s, pace.images_per_s) == (6, 3)

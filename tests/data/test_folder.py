@@ -105,7 +105,7 @@ def test_invalid_description_names_the_field(folder: Path, change: dict[str, obj
 
 def test_description_that_is_no_json(folder: Path) -> None:
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset\.json: "):
+    with pytest.raises(DataError, match=r"dataset\.json is not JSON: "):
         FolderDataset(folder)
 
 

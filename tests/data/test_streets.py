@@ -29,7 +29,7 @@ def test_spec_opens_the_same_data_set(spec: str) -> None:
     ("options", "expected"),
     [
         ("size=640", "size is 640, but must be HEIGHTxWIDTH"),
-        ("size=8x8", "each at least 32"),
+        ("size=8x8", "each from 32 to 4096"),
         ("train=0", "train"),
         ("seed=x", "seed"),
         ("colour=red", "its options are size, train, val, test, seed"),

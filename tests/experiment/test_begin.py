@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import nasseg
@@ -213,3 +214,20 @@ def test_aim_and_sampler_follow_from_what_is_searched_unless_given(
 
 def _network(kernel: int, channels: int) -> Architecture:
     return TinySpace().architecture(Head(kernel=kernel, channels=channels), 13)
+
+
+def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val"):
+        for kind, mode in (("images", "RGB"), ("masks", "L")):
+            folder = tmp_path / "data" / kind / split
+            folder.mkdir(parents=True)
+            Image.new(mode, (48, 32)).save(folder / "a.png")
+    (tmp_path / "data" / "dataset.json").write_text('{"classes": ["a"], "palette": [[0, 0, 0]], "ignore_index": 255}')
+    monkeypatch.chdir(tmp_path)
+    given = SearchOptions.parse({"budget": "1trials", "data": "folder:data", "weights": "w/a.pt, imagenet"})
+    found = given.from_anywhere()
+    assert found.data == f"folder:{tmp_path / 'data'}"
+    assert found.weights == f"{tmp_path / 'w' / 'a.pt'},imagenet"
+    monkeypatch.chdir("/")
+    assert found.from_anywhere() == found
+    assert "data" not in SearchOptions.parse({"budget": "1trials"}).from_anywhere().model_fields_set

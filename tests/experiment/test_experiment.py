@@ -20,9 +20,9 @@ from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.jobs.worker import Worker
 from nasseg.pareto import non_dominated
-from nasseg.planning.budget import Budget
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult, Task
+from nasseg.planning.options import SearchOptions
 from nasseg.report.search import SearchReporter
 from nasseg.run_folder import LATENCY_TABLE_FILE, STUDY_FILE
 from nasseg.train.model import load_model
@@ -197,6 +197,30 @@ def test_a_stopped_search_goes_on_and_ends_as_if_unbroken(
     assert set(trainings.values()) == {1}
 
 
+@pytest.mark.parametrize("calls", [3, 6, 9, 23, 40])
+def test_a_stop_in_the_middle_of_a_job_ends_it_and_the_search_ends_as_if_unbroken(
+    done: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    search, stop, asked = begin(tmp_path / "run"), threading.Event(), 0
+    raise_if_stopped = Context.raise_if_stopped
+
+    def stopping(context: Context) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == calls:
+            stop.set()
+        assert asked <= calls, "the job went on"
+        raise_if_stopped(context)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Context, "raise_if_stopped", stopping)
+        search.run(stop, lambda search: None)
+    assert asked == calls
+    assert not list((tmp_path / "run").glob("**/*.partial"))
+    again = resumed(tmp_path / "run")
+    assert outcomes(finish(again)) == outcomes(done)
+
+
 def test_a_search_in_another_process_that_is_killed_goes_on_and_ends_as_if_unbroken(
     done: Experiment, tmp_path: Path, trainings: Counter[Training]
 ) -> None:
@@ -254,7 +278,7 @@ def test_a_finished_search_goes_on_with_a_larger_budget(
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "run")
     tried = len(done.results.trials)
-    search = finish(Experiment.open(tmp_path / "run", space=SPACE, budget=Budget.parse(f"{tried + 3}trials")))
+    search = finish(Experiment.open(tmp_path / "run", space=SPACE, asked=SearchOptions(budget=f"{tried + 3}trials")))
     assert len(search.results.trials) == tried + 3
     assert [t.key for t in search.results.trials][:tried] == [t.key for t in done.results.trials]
     known = {(t.key, step) for t in done.results.trials for step in t.proxy}
@@ -269,7 +293,7 @@ def test_a_budget_that_is_spent_or_of_another_kind_is_refused(done: Experiment, 
         ("2h", f"budget 2h cannot replace {done.config.budget}; give one of trials"),
     ):
         with pytest.raises(ValueError, match=message):
-            Experiment.open(done.folder, space=SPACE, budget=Budget.parse(budget))
+            Experiment.open(done.folder, space=SPACE, asked=SearchOptions(budget=budget))
 
 
 def test_looking_at_a_search_changes_nothing_of_it(done: Experiment) -> None:
@@ -413,3 +437,14 @@ def test_a_stopped_search_by_gradient_ends_as_if_unbroken(relaxed: Experiment, t
     assert outcomes(again) == outcomes(relaxed)
     ends = [(part.job.seed, part.job.stop_step, part.found) for part in again.record.relaxations()]
     assert ends == [(part.job.seed, part.job.stop_step, part.found) for part in relaxed.record.relaxations()]
+
+
+def test_a_search_stops_before_the_disk_is_full_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finish(begin(tmp_path / "whole"))
+    free = iter([1 << 40] * 4)
+    monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: next(free, 1000))
+    with pytest.raises(OSError, match="No space left on device for 256 MiB"):
+        finish(begin(tmp_path / "run"))
+    monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: 1 << 40)
+    assert 0 < len(resumed(tmp_path / "run").results.trials) < len(whole.results.trials)
+    assert outcomes(finish(resumed(tmp_path / "run"))) == outcomes(whole)

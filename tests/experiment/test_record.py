@@ -233,3 +233,13 @@ def test_the_time_may_be_noted_while_results_are_written(tmp_path: Path) -> None
     again = open_record(tmp_path)
     assert len(again.load()) == 20
     assert again.elapsed_seconds == noted > 1
+
+
+def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/search.db"
+    for search in ("one", None):
+        name = f"study of {search}"
+        run(Record.open_url(url, name, SPACE, TOP, MIOU, search), "proxy", candidate(0, 1, 2))
+        assert len(Record.open_url(url, name, SPACE, TOP, MIOU, search).load()) == 1
+        with pytest.raises(ValueError, match=f"{name}. belongs to another search; name another one with"):
+            Record.open_url(url, name, SPACE, TOP, MIOU, "two")

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.planning.job import Job, JobResult
+from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, JobTimes
 from nasseg.planning.planner import Planner, PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
 from tests.planning.made_up import CellSpace, MadeUpWorker, candidate_of, region_of
@@ -61,9 +63,9 @@ def run(
 
 
 def run_with_ray(planner: Planner, make_worker: Callable[[], MadeUpWorker], **options: Any) -> Any:
-    from nasseg.jobs.runners import ray_tune
+    from nasseg.jobs.runners import ray_actors
 
-    return run(planner, make_worker, ray_tune.run_jobs, options=ray_tune.RayOptions(), **options)
+    return run(planner, make_worker, ray_actors.run_jobs, options=ray_actors.RayOptions(), **options)
 
 
 def fail(job: Job, number: int, error: Exception) -> None:
@@ -74,12 +76,6 @@ def fail(job: Job, number: int, error: Exception) -> None:
 def fail_once(job: Job, number: int, error: Exception) -> None:
     if job.number == number:
         raise error
-
-
-def die_once(job: Job, number: int, marker: Path) -> None:
-    if job.number == number and not marker.exists():
-        marker.touch()
-        os._exit(1)
 
 
 def test_in_process_runs_all_jobs() -> None:
@@ -110,11 +106,113 @@ def test_one_candidate_that_fails_is_passed_over() -> None:
     assert plan.done
 
 
+def test_a_job_that_fails_is_tried_once_more_by_a_new_worker() -> None:
+    expected, made, failed = run(planner(), MadeUpWorker), list[MadeUpWorker](), list[int]()
+
+    def fail_at_first(job: Job) -> None:
+        if job.number in {1, 6} - set(failed):
+            failed.append(job.number)
+            raise RuntimeError("no kernel")
+
+    def make_worker() -> MadeUpWorker:
+        made.append(TroubledWorker(fail_at_first))
+        return made[-1]
+
+    assert run(planner(), make_worker) == expected
+    assert failed == [1, 6]
+    assert len(made) == 3
+    assert made[1].jobs[0].number == 1
+
+
 def test_repeated_failures_end_the_search() -> None:
     with pytest.raises(RuntimeError, match="3 jobs in a row failed, the last with: RuntimeError: no kernel"):
         run(planner(), partial(TroubledWorker, partial(fail, number=5, error=RuntimeError("no kernel"))))
     with pytest.raises(RuntimeError, match="training the handcrafted reference failed: RuntimeError: no kernel"):
         run(planner(), partial(TroubledWorker, partial(fail, number=0, error=RuntimeError("no kernel"))))
+
+
+def test_after_an_error_of_cuda_that_stays_this_process_runs_no_other_job() -> None:
+    lost = RuntimeError("CUDA error: an illegal memory access was encountered")
+    plan, workers = planner(), list[TroubledWorker]()
+
+    def make_worker() -> MadeUpWorker:
+        workers.append(TroubledWorker(partial(fail_once, number=6, error=lost)))
+        return workers[-1]
+
+    with pytest.raises(RuntimeError, match=r"can use the GPU no more .*illegal memory access.*; go on with"):
+        run(plan, make_worker)
+    assert [job.number for worker in workers for job in worker.jobs] == [1, 2, 3, 4, 5]
+    assert not plan.in_flight
+    assert plan.trials[-1].failed
+    full = RuntimeError("CUDA error: out of memory")
+    plan = planner()
+    run(plan, partial(TroubledWorker, partial(fail_once, number=6, error=full)))
+    assert plan.done
+
+
+class Diverging(MadeUpWorker):
+    """Trains the first reference; the losses of all others are not finite, or `even` that of the reference."""
+
+    def __init__(self, even: bool) -> None:
+        super().__init__()
+        self._even = even
+
+    def run(self, job: Job) -> JobResult:
+        self.broken = frozenset(c.key for c in job.candidates if self._even or job.task != "prepare")
+        return super().run(job)
+
+
+def test_a_loss_that_is_never_finite_ends_the_search_with_that_reason() -> None:
+    reason = "is not finite.*; check the images, the masks and --weights"
+    with pytest.raises(RuntimeError, match=f"loss of the handcrafted reference {reason}"):
+        run(planner(), partial(Diverging, even=True))
+    plan = planner()
+    assert run(plan, partial(Diverging, even=False))  # one network has a score
+    assert {trial.status(30) for trial in plan.trials} == {"nonfinite"}
+    delivery = Delivery(plan, lambda job: None, lambda result: None, lambda: 0.0)
+    for trial in plan.trials:
+        trial.full.clear()
+    with pytest.raises(RuntimeError, match=f"loss of all {len(plan.trials)} candidates {reason}"):
+        delivery.end()
+
+
+def test_a_job_that_waits_for_ever_is_interrupted_and_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Delivery, "limit_seconds", lambda self, job: 0.2 if job.number in {4, 6} else 60.0)
+    waited: list[int] = []
+
+    def wait(job: Job) -> None:
+        if job.number == 6 or (job.number == 4 and job.number not in waited):
+            waited.append(job.number)
+            threading.Event().wait(60)
+
+    plan = planner()
+    results = run(plan, partial(TroubledWorker, wait))
+    assert waited == [4, 6, 6]
+    messages = {job.number: outcomes[0].message for job, outcomes in results}
+    assert messages[4] is None
+    assert (messages[6] or "").endswith("it took longer than 0 s")
+    assert plan.done
+
+
+def test_what_a_job_may_take_follows_from_what_it_should_and_from_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = JobTimes(trial_step_seconds=1, trial_scoring_seconds=2, full_step_seconds=10, scoring_seconds=20)
+    plan, spent = planner(), 0.0
+    prepare = plan.next_job(0.0)
+    assert prepare is not None
+    assert (prepare.task, prepare.stop_step) == ("prepare", 100)
+
+    def limit(times: JobTimes | None) -> float:
+        delivery = Delivery(plan, lambda job: None, lambda result: None, lambda: spent, times)
+        return delivery.limit_seconds(prepare)
+
+    assert limit(None) == math.inf
+    assert limit(times) == pytest.approx(5 * (1000 + 20 + PROXY_OVERHEAD_SECONDS) + 300)
+    plan.clock.note("prepare", 2000.0)
+    assert limit(times) == pytest.approx(5 * 1.1 * 2000 + 300)
+    plan.clock.total_seconds = 4000.0
+    assert limit(None) == pytest.approx(4000 + 1000)
+    spent = 0.9
+    assert limit(times) == pytest.approx(400 + 1000)
 
 
 def test_what_is_no_candidates_fault_ends_the_search() -> None:
@@ -125,11 +223,71 @@ def test_what_is_no_candidates_fault_ends_the_search() -> None:
 
 
 @pytest.mark.slow
-def test_ray_runs_the_same_jobs_with_the_same_results_and_survives_a_death(tmp_path: Path) -> None:
+def test_ray_runs_the_same_jobs_with_the_same_results_and_replaces_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Delivery, "limit_seconds", lambda self, job: 1.0 if job.number == 10 else 60.0)
     expected = run(planner(), MadeUpWorker)
-    worker = partial(TroubledWorker, partial(die_once, number=6, marker=tmp_path / "died"))
-    assert run_with_ray(planner(), worker) == expected
-    assert (tmp_path / "died").exists()
+    assert run_with_ray(planner(), partial(TroubledWorker, partial(trouble, folder=tmp_path))) == expected
+    processes = [set((tmp_path / name).read_text().split()) for name in ("dies", "fails", "hangs")]
+    used = [(tmp_path / f"{number}").read_text() for number in range(1, len(expected) + 1)]
+    assert list(dict.fromkeys(used)) == [used[0], used[5], used[7], used[9]]
+    assert processes == [{used[4]}, {used[6]}, {used[8]}]
+
+
+def trouble(job: Job, folder: Path) -> None:
+    """Note the process that tries each job; the first to try jobs 6, 8 and 10 dies, fails and hangs."""
+    process = str(os.getpid())
+    (folder / f"{job.number}").write_text(process)
+    kind = {6: "dies", 8: "fails", 10: "hangs"}.get(job.number)
+    if kind is None or (folder / kind).exists():
+        return
+    (folder / kind).write_text(process)
+    if kind == "dies":
+        os._exit(1)
+    if kind == "fails":
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    time.sleep(300)
+
+
+@pytest.mark.slow
+def test_a_broken_gpu_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from nasseg.jobs.runners import ray_actors
+
+    monkeypatch.setattr(ray, "init", partial(ray.init, num_gpus=2))
+    monkeypatch.setattr("nasseg.jobs.runners.failures.MOST_IN_A_ROW", 1)
+    plan = planner()
+    delivery = Delivery(plan, lambda job: None, lambda result: None, lambda: 0.0)
+    options = ray_actors.RayOptions(concurrency=2, gpus_per_job=1)
+    make_worker = partial(TroubledWorker, partial(fail_on_the_first_gpu, folder=tmp_path))
+    ray_actors.run_jobs(delivery, make_worker, stop=threading.Event(), options=options)
+    assert plan.done
+    assert not any(trial.failed for trial in plan.trials)
+    (kept_out,) = delivery.failures.kept_out
+    assert kept_out.endswith(", GPU 0")
+
+
+def fail_on_the_first_gpu(job: Job, folder: Path) -> None:
+    gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+    (folder / gpu).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.05)
+    if gpu == "0":
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+@pytest.mark.slow
+def test_the_end_of_ray_ends_the_search_with_the_reason() -> None:
+    def spent() -> float:
+        for child in psutil.Process().children(recursive=True):
+            if child.name() == "gcs_server":
+                child.kill()
+        return 0.0
+
+    with pytest.raises(RuntimeError, match="Ray has ended: its server cannot be reached at "):
+        run_with_ray(planner(), partial(TroubledWorker, lambda job: time.sleep(60)), spent=spent)
 
 
 @pytest.mark.slow

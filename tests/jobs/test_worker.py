@@ -262,3 +262,12 @@ def test_one_that_diverges_leaves_the_others_of_its_job_alone(folder: Path, monk
     bad, good = proxy(Worker.open(tiny_config(), folder), WIDE, OTHER, stop=2)
     assert (bad.status, bad.step) == ("nonfinite", 0)
     assert good == alone
+
+
+def test_features_that_the_disk_has_no_room_for_are_not_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(folder / "features")
+    monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: 1000)
+    with pytest.raises(OSError, match="No space left on device for") as error:
+        proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
+    assert error.value.filename == str(folder)
+    assert [path.name for path in (folder / "features").iterdir() if path.suffix != ".lock"] == []

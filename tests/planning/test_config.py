@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from nasseg.planning.config import SearchConfig
+from nasseg.planning.options import SearchOptions
 from nasseg.planning.samplers import find_sampler
 from tests.jobs.tiny import SPACE, tiny_config
 
@@ -56,7 +57,7 @@ def test_an_error_names_the_file_and_the_field(tmp_path: Path, path: tuple[str, 
 @pytest.mark.parametrize("text", ["budget: [1", "just text", "", "- a list"])
 def test_what_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"config\.yaml(: | is not YAML: )") as caught:
         SearchConfig.load(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -80,7 +81,6 @@ def test_a_password_stays_in_memory(tmp_path: Path) -> None:
     config.save(tmp_path)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["storage"] == "postgresql://me@host/runs"
     assert "secret" not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
-    assert SearchConfig.load(tmp_path, space=SPACE).storage == "postgresql://me@host/runs"
     assert SearchConfig.load(tmp_path, space=SPACE, storage=url) == config
 
 
@@ -109,3 +109,38 @@ def test_an_unknown_sampler_names_the_known() -> None:
 
 def test_the_device_is_found() -> None:
     assert tiny_config().torch_device == torch.device("cpu")
+
+
+def changed(config: SearchConfig, **asked: Any) -> SearchConfig:
+    return config.changed(SearchOptions(**asked))
+
+
+def test_a_resumption_takes_what_can_change_and_what_is_as_it_was() -> None:
+    config = tiny_config()
+    more = changed(config, budget="9trials", finalists=3, concurrency=4, runner="ray", rungs=(2, 6), seed=0)
+    assert (str(more.budget), more.runner, more.plan.candidates) == ("9trials", "ray", 9)
+    assert (more.plan.finalists, more.plan.concurrency, more.plan.threads) == (3, 4, config.plan.threads)
+    same = {"budget", "finalists", "concurrency", "runner", "plan"}
+    assert more.model_dump(exclude=same) == config.model_dump(exclude=same)
+    assert changed(config, budget="5trials", finalists=1, concurrency=1, full_steps=4) == config
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "message"),
+    [
+        ("5trials", {"budget": "2h"}, "budget 2h cannot replace 5trials; give one of trials"),
+        ("2h", {"budget": "9trials"}, "budget 9trials cannot replace 2h; give one of time"),
+        ("5trials", {"full_steps": 5}, "full_steps is 5, but 4 in the search; only --budget, --finalists, "),
+        ("5trials", {"seed": 7}, "seed is 7, but 0 in the search; only --budget, "),
+        ("5trials", {"max_params": "1M"}, "max_params is 1M, but None in the search; only --budget, "),
+        ("8cpu-h", {"concurrency": 2}, "concurrency cannot change, as it decides how long the budget of 8cpu-h is"),
+    ],
+)
+def test_a_resumption_refuses_what_cannot_change(budget: str, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(tiny_config(budget), **asked)
+
+
+def test_finalists_can_only_become_more() -> None:
+    with pytest.raises(ValueError, match="finalists are 1, but 2 in the search; give more"):
+        changed(tiny_config(finalists=2), finalists=1)

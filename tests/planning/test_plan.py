@@ -291,6 +291,7 @@ def test_jobs_share_gpus(
     assert (found.workers, found.gpus_per_trial) == expected
     assert found.threads == max(1, 16 // found.workers)
     assert found.workers * found.gpus_per_trial <= gpus
+    assert Hardware.of(torch.device("cuda:0"), 16).gpus == 1
     with pytest.raises(ValueError, match=f"has {gpus} GPUs"):
         Hardware.of(torch.device("cuda"), 16, None, gpus + 1)
 
@@ -329,11 +330,14 @@ def test_crops_are_in_multiples_of_sixteen() -> None:
     assert search_crop((40, 40), 0.25) == (32, 32)
 
 
+SIZE = (64, 96)
+"""Height and width of the images of `DATA`, in pixels."""
+
 PLAIN = TinySpace().architecture(TinySpace().references()["plain"], 3)
 
 
 def test_speed_is_measured_on_the_data() -> None:
-    found = measure_speed(TinySpace(), [PLAIN], open_dataset(DATA).split("train"), 1.0, torch.device("cpu"), 1)
+    found = measure_speed(TinySpace(), [PLAIN], open_dataset(DATA).split("train"), SIZE, 1.0, torch.device("cpu"), 1)
     assert found.image_scale == 1
     assert found.proxy_step_seconds is not None
     # Which is longest is not asserted: a pause of the process may fall into any of them.
@@ -432,5 +436,5 @@ def test_every_plan_by_gradient_is_valid_and_ends_in_time(
 def test_the_speed_of_a_relaxation_is_measured() -> None:
     options = RelaxationOptions()
     images = open_dataset(DATA).split("train")
-    found = measure_speed(TinySpace(), [PLAIN], images, 1.0, torch.device("cpu"), 1, options)
+    found = measure_speed(TinySpace(), [PLAIN], images, SIZE, 1.0, torch.device("cpu"), 1, options)
     assert found.relax_step_seconds > found.proxy_step_seconds

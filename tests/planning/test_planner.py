@@ -90,7 +90,7 @@ def run_in_parallel(
     """Run jobs on workers with a made-up clock: a step takes a second, more or less, or a job what it `takes`."""
     worker, rng = MadeUpWorker(), Random(0)
 
-    def run(job: Job) -> JobResult:
+    def run(job: Job, _: str) -> JobResult:
         seconds = takes(job) if takes else (job.stop_step - job.start_step) * rng.uniform(0.5, 2)
         return worker.run(job).model_copy(update={"seconds": seconds})
 

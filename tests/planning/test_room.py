@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nasseg.planning import machine
-from nasseg.planning.machine import PROCESS_BYTES, Hardware, Room, Speed, free_memory_bytes
+from nasseg.planning.machine import PROCESS_BYTES, Hardware, Machine, Room, Speed, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import IMAGE_SCALES, derive_plan
 
@@ -97,7 +99,46 @@ def test_fewer_jobs_share_a_gpu_or_the_cores() -> None:
 def test_without_a_cluster_all_jobs_share_this_machine() -> None:
     many = Hardware.of(torch.device("cpu"), 2, 16)
     assert (many.threads, many.workers_together) == (1, 16)
-    assert many.model_copy(update={"cluster": True}).workers_together == 2
+    assert many.model_copy(update={"cluster": (Machine(2), Machine(2))}).workers_together == 2
+
+
+@pytest.mark.parametrize(
+    ("machines", "concurrency", "share", "expected"),
+    [  # workers, threads, share of a GPU, workers together
+        ([Machine(64, 8)] * 8, 64, None, (64, 8, 1.0, 1)),
+        ([Machine(64, 8)] * 8, None, None, (256, 2, 0.25, 4)),
+        ([Machine(32, 4), Machine(16, 8), Machine(96)], None, 0.5, (24, 1, 0.5, 2)),
+        ([Machine(32, 4), Machine(16, 2)], 3, 1.0, (3, 16, 1.0, 1)),
+    ],
+)
+def test_gpus_come_from_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+    machines: list[Machine],
+    concurrency: int | None,
+    share: float | None,
+    expected: tuple[int, int, float, int],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)  # the machine that begins the search has 8
+    found = Hardware.of(torch.device("cuda"), 64, concurrency, share, machines)
+    assert (found.workers, found.threads, found.gpus_per_trial, found.workers_together) == expected
+    assert found.gpus == sum(machine.gpus for machine in machines)
+    with pytest.raises(ValueError, match="the device is cuda:1, but Ray gives out the GPUs of a cluster"):
+        Hardware.of(torch.device("cuda:1"), 64, cluster=machines)
+    with pytest.raises(ValueError, match="no machine has a GPU"):
+        Hardware.of(torch.device("cuda"), 64, cluster=[Machine(8)])
+    with pytest.raises(ValueError, match=r"gpus_per_trial is 9, but the device cuda has \d GPUs"):
+        Hardware.of(torch.device("cuda"), 64, gpus_per_trial=9, cluster=machines)
+
+
+@given(
+    st.lists(st.builds(Machine, st.integers(1, 16), st.just(0)), min_size=1, max_size=5), st.none() | st.integers(1, 64)
+)
+def test_the_jobs_of_a_cluster_have_cores(machines: list[Machine], concurrency: int | None) -> None:
+    found = Hardware.of(torch.device("cpu"), 1, concurrency, cluster=machines)
+    assert found.cores == sum(machine.cores for machine in machines)
+    assert found.workers == min(concurrency or found.cores, found.cores)
+    assert sum(machine.cores // found.threads for machine in machines) >= found.workers
+    assert sum(machine.cores // (found.threads + 1) for machine in machines) < found.workers
 
 
 def test_free_memory_is_within_the_control_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

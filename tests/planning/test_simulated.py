@@ -1,6 +1,7 @@
 """Searches at sizes that no machine here has, carried out by simulated workers, keep their budget."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from nasseg.jobs.runners.simulated import Pace, Simulated, simulate
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.job import Candidate
-from nasseg.planning.machine import Hardware, Speed
+from nasseg.planning.machine import Hardware, JobTimes, Speed
 from nasseg.planning.objective import Objective
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
@@ -29,7 +30,7 @@ class WholeSpace(CellSpace):
 
 
 def searched(
-    budget: str, workers: int, speed: Speed, *, slower: float = 1.0, noise: float = 0.1, failures: float = 0.01
+    budget: str, workers: int, speed: Speed, *, slower: float = 1.0, noise: float = 0.1, **trouble: Any
 ) -> tuple[Simulated, Planner, int]:
     """Plan and simulate a search; returns also how many candidates were expected."""
     hardware = Hardware.of(torch.device("cpu"), workers, workers)
@@ -46,7 +47,7 @@ def searched(
         values=lambda outcome: (outcome.miou or 0.0,),
         score=lambda outcome: outcome.miou or 0.0,
     )
-    pace = Pace(speed.at(plan.image_scale), 8, slower, noise, failures)
+    pace = Pace(JobTimes.of(speed.at(plan.image_scale), 8), slower, noise, **{"failures": 0.01, **trouble})
     found = simulate(planner, pace, workers, total, score)
     assert plan.expected_candidates is not None
     return found, planner, plan.expected_candidates
@@ -126,3 +127,41 @@ def test_where_no_final_can_end_in_time_candidates_are_tried_to_the_end() -> Non
     assert not any(trial.full for trial in new)
     assert len(new) > 40
     assert found.end_seconds > 0.9 * 600
+
+
+def failed(planner: Planner) -> int:
+    """Count the outcomes of candidates that failed."""
+    return sum(o.status == "failed" for t in planner.trials for o in (*t.proxy.values(), *t.full.values()))
+
+
+@pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])
+@pytest.mark.parametrize("broken", [1, 2, 5])
+def test_broken_devices_are_kept_out_and_cost_no_candidate(speed: Speed, broken: int) -> None:
+    workers = frozenset(f"worker {number}" for number in range(broken))
+    simulated, planner, expected = searched("1h", 8, speed, failures=0.0, broken=workers)
+    assert failed(planner) == 0
+    assert simulated.end_seconds < 1.04 * 3600
+    assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected * (8 - broken) / 8
+    finalists = [trial for trial in planner.trials if trial.candidate.label is None and set(trial.deciding) >= {0, 1}]
+    assert len(finalists) >= planner.settings.finalists
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_where_every_device_is_broken_the_search_ends_at_once_with_the_reason(workers: int) -> None:
+    with pytest.raises(RuntimeError, match=r"(3 jobs in a row|the handcrafted reference) failed.*: made up"):
+        searched("1h", workers, WHOLE, broken=frozenset(f"worker {number}" for number in range(workers)))
+
+
+@pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])
+@pytest.mark.parametrize("workers", [1, 8])
+def test_jobs_that_hang_are_tried_again_and_the_budget_holds(speed: Speed, workers: int) -> None:
+    simulated, planner, expected = searched("8h", workers, speed, failures=0.0, hangs=0.01)
+    assert simulated.end_seconds < 1.05 * 8 * 3600
+    assert failed(planner) <= 2
+    assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected
+
+
+@pytest.mark.parametrize("hangs", [0.1, 0.4])
+def test_where_many_jobs_hang_a_search_ends_soon_after_its_budget(hangs: float) -> None:
+    simulated, _, _ = searched("1h", 4, WHOLE, failures=0.0, hangs=hangs)
+    assert simulated.end_seconds / 3600 <= 1.25 + 1e-9

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasseg.train.evaluate import evaluate
+from nasseg.train.evaluate import class_scores, evaluate
 from nasseg.train.metrics import MetricsCounter
 
 from .tiny import IGNORED, Batch, batches, tiny_network
@@ -48,6 +48,22 @@ def test_views_are_averaged(scales: Sequence[float], flip: bool) -> None:
     counter = MetricsCounter(3, IGNORED, CPU)
     counter.update(torch.stack(probabilities).mean(dim=0).argmax(dim=1), batch.masks)
     assert evaluate(network, [batch], 3, IGNORED, CPU, scales, flip) == counter.compute()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [(16, 16), (40, 40), (5, 16), (7, 4)])
+def test_windows_cover_every_pixel_and_agree_where_they_overlap(window: tuple[int, int]) -> None:
+    batch = next(batches())
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(Brightest):
+        def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(tuple(inputs["image"].shape[-2:]))
+            return super().outputs(inputs)
+
+    scores = class_scores(Watched(), batch.inputs, (16, 16), window=window)  # type: ignore[arg-type]
+    torch.testing.assert_close(scores, 10 * batch.inputs["image"])
+    assert set(seen) == {(min(window[0], 16), min(window[1], 16))}
+    assert len(seen) == {(16, 16): 1, (40, 40): 1, (5, 16): 5, (7, 4): 4 * 7}[window]
 
 
 @pytest.mark.parametrize("training", [True, False])

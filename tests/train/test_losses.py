@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nasseg.train.losses import cross_entropy, detail_loss, detail_target, ohem_cross_entropy
+from nasseg.train.losses import cross_entropy, detail_loss, detail_target, distillation, ohem_cross_entropy
 
 IGNORED = 255
 
@@ -223,3 +223,21 @@ def test_detail_loss_against_brute_force() -> None:
         dices.append(1 - (2 * overlap + 1) / (total + 1))
     expected = sum(entropies) / len(entropies) + sum(dices) / 2
     assert detail_loss(logits, masks, IGNORED).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_distillation_is_the_mean_divergence_of_labelled_pixels() -> None:
+    (logits, masks), (taught, _) = example(0), example(1)
+    expected = []
+    for n, y, x in (masks != IGNORED).nonzero().tolist():
+        p, q = taught[n, :, y, x].softmax(0), logits[n, :, y, x].softmax(0)
+        expected.append(sum(float(p[c] * (p[c] / q[c]).log()) for c in range(4)))
+    assert distillation(logits, taught, masks, IGNORED).item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    assert distillation(taught, taught, masks, IGNORED).item() == pytest.approx(0, abs=1e-6)
+    assert distillation(logits, taught, torch.full_like(masks, IGNORED), IGNORED).item() == 0
+
+
+def test_distillation_resizes_both_to_the_masks() -> None:
+    (logits, masks), (taught, _) = example(0), example(1)
+    small = taught[..., :3, :3]
+    resized = F.interpolate(small, (5, 6), mode="bilinear", align_corners=False)
+    assert torch.equal(distillation(logits, small, masks, IGNORED), distillation(logits, resized, masks, IGNORED))

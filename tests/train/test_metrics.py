@@ -46,6 +46,26 @@ def test_iou_by_hand_with_an_absent_class() -> None:
     assert metrics.boundary_miou is None
 
 
+def test_the_interval_is_that_of_images_drawn_anew() -> None:
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.randint(0, 3, (12, 8, 8), generator=generator)
+    wrong = torch.rand(masks.shape, generator=generator) < torch.linspace(0, 0.6, 12)[:, None, None]
+    predictions = torch.where(wrong, 0, masks)
+    low, high = score(predictions, masks, 3).miou_interval or (0, 0)
+    drawn = [score(predictions[i], masks[i], 3).miou for i in torch.randint(12, (400, 12), generator=generator)]
+    assert low == pytest.approx(sorted(drawn)[10], abs=0.02)
+    assert high == pytest.approx(sorted(drawn)[-10], abs=0.02)
+    assert low < score(predictions, masks, 3).miou < high
+
+
+def test_equal_images_have_no_interval_around_them_and_one_has_none() -> None:
+    masks = torch.tensor([[[0, 1, 1, 2]]])
+    predictions = torch.tensor([[[0, 1, 2, 2]]])
+    one = score(predictions, masks, 4)
+    assert one.miou_interval is None
+    assert score(predictions.repeat(5, 1, 1), masks.repeat(5, 1, 1), 4).miou_interval == pytest.approx((one.miou,) * 2)
+
+
 def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
     metrics = score(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 0]]]), 2)
     assert metrics.class_iou == (0.5, 0.0)

@@ -9,10 +9,12 @@ import yaml
 
 from nasseg import plugins, run_folder
 from nasseg.graph import save
+from nasseg.train import fit
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
-from nasseg.train.model import MODEL_FILE, load_model
+from nasseg.train.model import MODEL_FILE, load_model, save_model
 from nasseg.train.retrain import CHECKPOINT_FILE, Retraining
+from nasseg.train.retraining.history import History
 from nasseg.train.trainer import Trainer
 
 from .made_up import CLASSES, DATA, provenance, small_architecture
@@ -29,24 +31,44 @@ def small(tmp_path: Path) -> str:
 def prepare(arch: str, folder: Path, **options: Any) -> Retraining:
     defaults: dict[str, Any] = dict.fromkeys(("train_split", "val_split", "weights"))
     defaults |= {"data": DATA, "recipe": "short", "changes": {"steps": 4, "batch_size": 2}}
-    defaults |= {"device": "cpu", "seed": 0, "workers": 0}
+    defaults |= {"device": "cpu", "seed": 0}
     return Retraining.prepare(arch, folder, **{**defaults, **options})
 
 
-def train(retraining: Retraining, stop_at: int | None = None) -> tuple[Metrics, list[int]]:
-    scored: list[int] = []
+class Recorder:
+    """A watcher that keeps the losses and the scores, and stops at a step or at a validation."""
 
-    def on_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
-        if trainer.step == stop_at:
+    def __init__(self, stop_at: int | None = None, stop_validating: int | None = None) -> None:
+        self._stop_at, self._stop_validating, self._step = stop_at, stop_validating, 0
+        self.losses: dict[int, float] = {}
+        self.scores: dict[int, float] = {}
+        self.images: list[int] = []
+
+    def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
+        self.losses[trainer.step] = loss
+        self._step = trainer.step
+        if trainer.step == self._stop_at:
             raise Stopped
 
-    return retraining.run(on_step, lambda step, trainer, metrics: scored.append(step)), scored
+    def validating(self, images: int) -> None:
+        self.images.append(images)
+        if self._step == self._stop_validating:
+            raise Stopped
+
+    def score(self, step: int, metrics: Metrics, history: History) -> None:
+        self.scores[step] = metrics.miou
+
+
+def train(retraining: Retraining, stop_at: int | None = None) -> tuple[Metrics, Recorder]:
+    recorder = Recorder(stop_at)
+    return retraining.run(recorder), recorder
 
 
 def test_a_training_ends_in_a_model_with_its_score(small: str, tmp_path: Path) -> None:
-    metrics, scored = train(prepare(small, tmp_path / "run"))
+    metrics, seen = train(prepare(small, tmp_path / "run"))
     network, found = load_model(tmp_path / "run")
-    assert scored == [1, 2, 3, 4]
+    assert list(seen.scores) == [1, 2, 3, 4]
+    assert seen.images == [0] * 4  # one batch for the three images, at each validation
     assert found.miou == {"retrained, val": metrics.miou}
     assert (found.budget, found.seed, found.data.size) == ("4 steps", 0, (32, 64))
     assert network.architecture.key == small_architecture().inference().key
@@ -64,6 +86,154 @@ def test_a_stopped_training_goes_on_bit_for_bit(small: str, tmp_path: Path, opti
     train(Retraining.load(tmp_path / "broken"))
     one, other = (safetensors.torch.load_file(tmp_path / name / MODEL_FILE) for name in ("unbroken", "broken"))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a retraining leaves, but for what holds the time."""
+    names = ("model.safetensors", "best.safetensors", "validations.json", "architecture.json")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("options", [{}, LONG], ids=["short", "long"])
+def test_a_training_killed_five_times_ends_bit_for_bit_like_an_unbroken_one(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    changes = {**options.get("changes", {}), "steps": 12, "batch_size": 2}
+    options = {**options, "changes": changes, "validate_every": 3}
+    _, unbroken = train(prepare(small, tmp_path / "unbroken", **options))
+    assert list(unbroken.scores) == [3, 6, 9, 12]
+
+    monkeypatch.setattr(fit, "SAVE_EVERY_SECONDS", -1.0)
+
+    class Killed(BaseException):
+        """The end of the process, for which nothing is saved."""
+
+    class Mortal(Recorder):
+        def __init__(self, kill_at: int, validating: bool) -> None:
+            super().__init__()
+            self._kill_at, self._in_validation = kill_at, validating
+
+        def step(self, trainer: Trainer, loss: float, learning_rate: float) -> None:
+            super().step(trainer, loss, learning_rate)
+            if trainer.step == self._kill_at and not self._in_validation:
+                raise Killed
+
+        def validating(self, images: int) -> None:
+            super().validating(images)
+            if self._step == self._kill_at and self._in_validation:
+                raise Killed
+
+    training, losses = prepare(small, tmp_path / "broken", **options), {}
+    for kill_at, validating in ((1, False), (3, False), (5, False), (6, True), (11, False)):
+        mortal = Mortal(kill_at, validating)
+        with pytest.raises(Killed):
+            training.run(mortal)
+        losses |= mortal.losses
+        training = Retraining.load(tmp_path / "broken")
+    losses |= train(training)[1].losses
+    assert losses == unbroken.losses
+    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
+
+
+def test_a_training_stopped_while_it_is_scored_repeats_that_score(small: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"validate_every": 2}
+    train(prepare(small, tmp_path / "unbroken", **options))
+    with pytest.raises(Stopped):
+        prepare(small, tmp_path / "broken", **options).run(Recorder(stop_validating=2))
+    _, after = train(Retraining.load(tmp_path / "broken"))
+    assert list(after.losses) == [3, 4]
+    assert list(after.scores) == [2, 4]
+    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
+
+
+def made_up_scores(monkeypatch: pytest.MonkeyPatch, *mious: float) -> None:
+    scores = iter(mious)
+
+    def scored(*arguments: Any, **options: Any) -> Metrics:
+        return Metrics(miou=next(scores), class_iou=(), pixel_accuracy=0.0, confusion=())
+
+    monkeypatch.setattr("nasseg.train.retrain.evaluate", scored)
+
+
+def test_a_training_ends_early_once_its_score_no_longer_rises(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up_scores(monkeypatch, 0.25, 0.5, 0.5, 0.375)
+    changes = {"steps": 9, "batch_size": 2}
+    training = prepare(small, tmp_path / "run", patience=2, validate_every=1, changes=changes)
+    with pytest.raises(Stopped):
+        training.run(Recorder(stop_at=4))
+    metrics, seen = train(Retraining.load(tmp_path / "run"))
+    assert (metrics.miou, list(seen.losses), list(seen.scores)) == (0.375, [], [4])
+    assert load_model(tmp_path / "run")[1].budget == "4 steps"
+    assert load_model(tmp_path / "run" / "best.safetensors")[1].budget == "2 steps"
+
+
+def test_the_loss_has_the_divergence_from_the_teacher_by_its_weight(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "teacher", seed=1))
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        changes = {"steps": 3, "batch_size": 2, "teacher_weight": weight}
+        taught = prepare(small, tmp_path / str(weight), teacher=str(tmp_path / "teacher"), changes=changes)
+        assert taught.config.teacher == str(tmp_path / "teacher")
+        losses[weight] = train(taught)[1].losses
+    assert losses[0.0] == train(prepare(small, tmp_path / "alone", changes={"steps": 3, "batch_size": 2}))[1].losses
+    divergence = losses[1.0][1] - losses[0.0][1]
+    assert divergence > 0
+    assert losses[3.0][1] - losses[0.0][1] == pytest.approx(3 * divergence, rel=1e-3)
+    assert losses[3.0][3] != losses[0.0][3]
+
+
+def test_a_teacher_must_know_the_classes(small: str, tmp_path: Path) -> None:
+    train(prepare(small, tmp_path / "teacher"))
+    file = tmp_path / "teacher" / MODEL_FILE
+    network, known = load_model(file)
+    others = known.data.model_copy(update={"classes": ("sky", *known.data.classes[1:])})
+    save_model(file, network, known.model_copy(update={"data": others}))
+    with pytest.raises(ValueError, match="give a teacher trained for these classes"):
+        prepare(small, tmp_path / "run", teacher=str(tmp_path / "teacher"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in PyTorch's compiler
+def test_a_compiled_training_computes_the_same(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_module, compiled = torch.nn.Module.compile, list[torch.nn.Module]()
+
+    def without_code_generation(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_code_generation)
+    losses = []
+    for wanted in (False, True):
+        changes = {"steps": 3, "batch_size": 2, "compile": wanted}
+        losses.append(train(prepare(small, tmp_path / str(wanted), changes=changes))[1].losses)
+    assert len(compiled) == 1
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_best_and_last_model_are_kept(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up_scores(monkeypatch, 0.25, 0.5, 0.5, 0.125)
+    _, seen = train(prepare(small, tmp_path / "run"))
+    assert seen.scores == {1: 0.25, 2: 0.5, 3: 0.5, 4: 0.125}
+    (best, found), (last, ended) = load_model(tmp_path / "run" / "best.safetensors"), load_model(tmp_path / "run")
+    assert (found.miou, found.budget) == ({"retrained, val": 0.5}, "2 steps")
+    assert (ended.miou, ended.budget) == ({"retrained, val": 0.125}, "4 steps")
+    name = "backbone.conv.0.weight"
+    assert not torch.equal(best.state_dict()[name], last.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(None, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])], ids=["tenth", "2", "5", "9"]
+)
+def test_validations_come_at_every_interval_and_at_the_end(
+    small: str, tmp_path: Path, every: int | None, steps: list[int]
+) -> None:
+    training = prepare(small, tmp_path / "run", validate_every=every, changes={"steps": 5, "batch_size": 2})
+    _, seen = train(training)
+    assert list(seen.scores) == steps
+    left = [training.config.validations_after(step) for step in range(6)]
+    assert left == [sum(step < due for due in steps) for step in range(6)]
 
 
 def test_the_model_of_a_training_with_a_detail_head_has_none(small: str, tmp_path: Path) -> None:
@@ -201,5 +371,5 @@ def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_
     with pytest.raises(ValueError, match=r"config\.yaml: seed is 'x', but must be a valid integer"):
         Retraining.load(run)
     (run / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config\.yaml: while parsing"):
+    with pytest.raises(ValueError, match=r"config\.yaml is not YAML"):
         Retraining.load(run)

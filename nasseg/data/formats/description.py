@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nasseg.data.dataset import DataError
 from nasseg.data.formats.layout import Layout, within
 from nasseg.errors import one_line
+from nasseg.foreign import Line, read_json, read_yaml
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
 Index = Annotated[int, Field(ge=0, le=65535)]
 Value = Index | Colour
 """What a pixel of a mask holds: an index, or a colour."""
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[Line, Field(min_length=1)]
 Reading = Literal["auto", "index", "colour"]
 
 FILE = "dataset.json"
-LARGEST_FILE_BYTES = 1 << 20
 CONTENT = '{"classes": [...], "palette": [[r, g, b], ...], "ignore_index": 255}'
 
 
@@ -39,11 +37,11 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str = ""
-    about: str = ""
+    name: Line = ""
+    about: Line = ""
     """What it is, and the source of its facts."""
     classes: tuple[Name, ...] | dict[Name, Index | tuple[Value, ...]] = Field(min_length=1, max_length=255)
-    palette: tuple[Colour, ...] | None = None
+    palette: Annotated[tuple[Colour, ...], Field(max_length=255)] | None = None
     ignore_index: Level = 255
     ignore: Literal["rest"] | tuple[Value, ...] = ()
     masks: Reading = "auto"
@@ -169,23 +167,24 @@ class Merge(BaseModel):
 
 def read_description(path: Path) -> Description:
     """Read a `dataset.json`; raises `DataError` if it is missing or invalid."""
+    if not path.exists():
+        raise DataError(f"{path} is missing: it must hold {CONTENT}")
     try:
-        return Description.model_validate(json.loads(_text(path, f"it must hold {CONTENT}")))
+        return Description.model_validate(read_json(path, f"it must hold {CONTENT}"))
     except ValidationError as error:
         raise DataError(one_line(error, str(path))) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON: {error}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def read_merge(path: Path) -> Merge:
     """Read a YAML file of classes; raises `DataError` if it is missing or invalid."""
     try:
-        content = yaml.safe_load(_text(path, "it must hold classes: {NAME: [CLASS, …], …}"))
-        return Merge.model_validate(content)
+        return Merge.model_validate(read_yaml(path, "it must hold classes: {NAME: [CLASS, …], …}"))
     except ValidationError as error:
         raise DataError(one_line(error, str(path))) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def voc_colours(count: int) -> tuple[Colour, ...]:
@@ -194,17 +193,6 @@ def voc_colours(count: int) -> tuple[Colour, ...]:
         tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))  # type: ignore[misc]
         for index in range(count)
     )
-
-
-def _text(path: Path, rule: str) -> str:
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise DataError(f"{path} has {path.stat().st_size} bytes, but must have at most {LARGEST_FILE_BYTES}")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {rule}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:

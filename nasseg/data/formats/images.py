@@ -16,10 +16,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nasseg.data.dataset import DataError
+from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_SIDE
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
 LOSSY = ("JPEG", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""That Pillow may find in an image file, whatever its name: others run further programs, such as Ghostscript."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked by `check_image_size`
 
 
 class LossyMaskError(DataError):
@@ -96,17 +100,30 @@ class MaskFile:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file, but must be an image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that is broken, on every such file
-            with Image.open(path) as file:
-                yield file
+        with Image.open(path, formats=FORMATS) as file:
+            check_image_size(path, *file.size)
+            yield file
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image") from None
+        raise DataError(f"{path} is not a readable image ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise DataError(f"{path} does not fit into memory; make it smaller") from None
+    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, struct.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def check_image_size(path: Path, width: int, height: int) -> None:
+    """Raise `DataError` for an image too large to be decoded, by what its header says."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{path} is {height}x{width}, but must have at most {MAX_IMAGE_PIXELS:,} pixels, and {MAX_SIDE:,} per side"
+        )
 
 
 def _eight_bits(grey: NDArray[Any], path: Path) -> NDArray[np.uint8]:

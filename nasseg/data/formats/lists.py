@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, NamedTuple
 
 from nasseg.data.dataset import DataError
+from nasseg.foreign import MAX_TEXT_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from nasseg.data.formats.layout import Files
@@ -29,22 +31,27 @@ def listed(files: Files, listing: Path) -> tuple[list[Item], list[Path]]:
     have been written on other machines. Raises `DataError` for a line that names no image in the folder.
     """
     items, without = {}, []
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{listing} cannot be read: {error}") from None
-    for number, line in enumerate(map(str.strip, lines), start=1):
+    for number, line in enumerate(map(str.strip, _lines(listing)), start=1):
         if not line:
             continue
         item = _item(files, line)
         if item is None:
-            where = f"{listing} line {number}: {line[:100]!r}"
+            where = f"{listing} line {number}: {short_repr(line)}"
             raise DataError(f"{where} is not an image in {files.image_folder}; {RULE}")
         if item.masks:
             items[item.name] = item
         else:
             without.append(item.image)
     return list(items.values()), without
+
+
+def _lines(listing: Path) -> list[str]:
+    try:
+        return read_bytes(listing, MAX_TEXT_BYTES, "list an image a line").decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing} is not UTF-8 text: byte {error.start}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _item(files: Files, line: str) -> Item | None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from nasseg.jobs.runners.failures import Failures
 from nasseg.planning.job import Job, JobResult, Worker
+from nasseg.planning.machine import JobTimes
 from nasseg.planning.planner import Planner
 
-_FAILURES_IN_A_ROW = 3
+MOST_FAILED_IN_A_ROW = 3
+"""Jobs; each was tried again, so something other than the candidates is wrong."""
+MOST_DIVERGED = 5
+"""Candidates whose loss is not finite, as long as none has a score, before the search ends."""
+DIVERGED_FIX = "check the images, the masks and --weights"
+LIMIT_SLACK, LIMIT_SECONDS = 5.0, 300.0
+"""A job may take so many times what it should, and so many seconds more."""
+OVERTIME_SHARE = 0.25
+"""Of the budget, or `LIMIT_SECONDS`, whichever is more: what a job may take beyond the end of the budget."""
+HERE = "this process"
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +38,11 @@ class Delivery:
     """The exchange of jobs and results with a planner and its observers.
 
     `on_start` is called with each job and `on_result` with each result, after the planner. `spent` returns the spent
-    share of the budget.
+    share of the budget, `times` are what jobs take by the measured speed.
 
-    Single failed jobs are recorded and skipped; several in a row mean that something other than the candidates is
-    wrong, and end the search. Relaxations are few: the planner ends the search if all of them fail.
+    A job that fails is tried again (`Failures`) before the planner and the observers are told. Several in a row that
+    failed for good mean that something other than the candidates is wrong, and end the search; so does a loss that is
+    never finite. Relaxations are few: the planner ends the search if all of them fail.
     """
 
     def __init__(
@@ -38,37 +51,95 @@ class Delivery:
         on_start: Callable[[Job], None],
         on_result: Callable[[JobResult], None],
         spent: Callable[[], float],
+        times: JobTimes | None = None,
     ) -> None:
-        self.planner = planner
-        self._on_start, self._on_result, self._spent = on_start, on_result, spent
-        self._failures = 0
+        self.planner, self.failures = planner, Failures()
+        self._on_start, self._on_result, self._spent, self._times = on_start, on_result, spent, times
+        self._to_try_again: list[JobResult] = []
+        self._failed_in_a_row = 0
+        self._any_scored = False
+        self._latest_failure: str | None = None
 
-    def next_job(self) -> Job | None:
-        """Take the planner's next job, and tell the observers that it starts."""
-        job = self.planner.next_job(self._spent())
+    def next_job(self, device: str = HERE) -> Job | None:
+        """Return a job for a device: one to be tried again, else the planner's next, whose start observers are told."""
+        spent = self._spent()
+        for result in self._to_try_again[:]:
+            if spent >= 1:
+                self._to_try_again.remove(result)
+                self.settle(result)
+            elif self.failures.may_try_again(result.job, device):
+                self._to_try_again.remove(result)
+                return result.job
+        job = self.planner.next_job(spent)
         if job is not None:
             self._on_start(job)
         return job
 
-    def deliver(self, result: JobResult) -> None:
-        """Tell the planner and the observers; raises `RuntimeError` if nothing succeeds any more."""
+    def deliver(self, result: JobResult, device: str = HERE) -> None:
+        """Take a result from a device; raises `RuntimeError` if nothing succeeds any more."""
+        job, clock = result.job, self.planner.clock
+        if not result.is_failure:
+            self.failures.succeed(job, device)
+            self.settle(result)
+            return
+        again = self.failures.fail(job, device)
+        if device in self.failures.kept_out:
+            logger.warning("%s gets no more jobs, as whatever it gets fails", device)
+        if again and self._spent() < 1 and clock.fits(job.kind, clock.total_seconds):
+            logger.info("job %d is tried again, as it failed on %s: %s", job.number, device, result.reason)
+            self._to_try_again.append(result)
+        else:
+            self.settle(result)
+
+    def settle(self, result: JobResult) -> None:
+        """Tell the planner and the observers a result that is final; raises as `deliver` does."""
         self.planner.tell(result)
         self._on_result(result)
-        if result.job.task == "relax":
+        if result.job.task != "relax":
+            self._check(result)
+
+    def limit_seconds(self, job: Job) -> float:
+        """Return the time after which a job counts as hung; infinite as long as nobody knows what it should take."""
+        clock = self.planner.clock
+        expected = max(clock.expected(job.kind), self._times.seconds(job) if self._times else 0.0)
+        overtime = max(LIMIT_SECONDS, OVERTIME_SHARE * clock.total_seconds)
+        left = clock.total_seconds * max(0.0, 1 - self._spent()) if math.isfinite(clock.total_seconds) else math.inf
+        return min(LIMIT_SLACK * expected + LIMIT_SECONDS if expected else math.inf, left + overtime)
+
+    def end(self) -> None:
+        """Raise `RuntimeError` if the search has ended without a score although something was trained."""
+        self._check_divergence(1)
+        if not self._any_scored and self._latest_failure is not None:
+            raise RuntimeError(f"no candidate could be trained, the last failed with: {self._latest_failure}")
+
+    def _check(self, result: JobResult) -> None:
+        """Raise `RuntimeError` if this result shows that the search leads nowhere."""
+        self._failed_in_a_row = self._failed_in_a_row + 1 if result.is_failure else 0
+        self._latest_failure = result.reason if result.is_failure else self._latest_failure
+        if result.job.task == "prepare" and result.is_failure:
+            raise RuntimeError(f"training the handcrafted reference failed: {result.reason}")
+        if result.job.task == "prepare" and result.outcomes[0].status == "nonfinite":
+            step = result.outcomes[0].step
+            raise RuntimeError(f"the loss of the handcrafted reference is not finite at step {step}; {DIVERGED_FIX}")
+        if self._failed_in_a_row == MOST_FAILED_IN_A_ROW and self._spent() < 1:
+            raise RuntimeError(f"{MOST_FAILED_IN_A_ROW} jobs in a row failed, the last with: {result.reason}")
+        self._check_divergence(MOST_DIVERGED)
+
+    def _check_divergence(self, fewest: int) -> None:
+        if self._any_scored:
             return
-        failed = all(outcome.status == "failed" for outcome in result.outcomes)
-        self._failures = self._failures + 1 if failed else 0
-        message = result.outcomes[0].message
-        if failed and result.job.task == "prepare":
-            raise RuntimeError(f"training the handcrafted reference failed: {message}")
-        if self._failures == _FAILURES_IN_A_ROW:
-            raise RuntimeError(f"{_FAILURES_IN_A_ROW} jobs in a row failed, the last with: {message}")
+        tried = [trial for trial in self.planner.trials if trial.proxy or trial.full]
+        self._any_scored = any(trial.decisive for trial in tried)
+        diverged = sum(trial.status(0) == "nonfinite" for trial in tried)
+        if not self._any_scored and diverged >= fewest:
+            every = "all" if diverged == len(tried) else f"{diverged} of"
+            raise RuntimeError(f"the loss of {every} {len(tried)} candidates is not finite; {DIVERGED_FIX}")
 
 
 def run_guarded(worker: Worker, job: Job) -> JobResult:
-    """Run a job; a `RuntimeError`, such as a lack of GPU memory, counts as a failure of its candidates.
+    """Run a job; a `RuntimeError`, such as a lack of GPU memory, is a failure of the job.
 
-    Other exceptions, such as a full disk, are not a candidate's fault.
+    Other exceptions, such as a full disk, are neither a candidate's fault nor a device's.
     """
     start = time.perf_counter()
     try:
@@ -76,3 +147,8 @@ def run_guarded(worker: Worker, job: Job) -> JobResult:
     except RuntimeError as error:
         logger.debug("job %d failed", job.number, exc_info=True)
         return JobResult.failed(job, f"{type(error).__name__}: {error}", time.perf_counter() - start)
+
+
+def late(job: Job, seconds: float) -> JobResult:
+    """Make the result of a job that took longer than it may."""
+    return JobResult.failed(job, f"it took longer than {seconds:.0f} s", seconds)

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
+from nasseg.jobs.runners.dispatch import Delivery, late
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome
-from nasseg.planning.machine import Speed
-from nasseg.planning.plan import PROXY_OVERHEAD_SECONDS
+from nasseg.planning.machine import JobTimes
 from nasseg.planning.planner import Planner
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long jobs take: as the `speed` says, `slower` times that, each with a lognormal deviation of `noise`.
+    """How long jobs take: what `times` says, `slower` times that, each with a lognormal deviation of `noise`.
 
-    A share `failures` of the jobs fails half-way. Any job has the overhead of a proxy. Storing features takes
-    `storing_seconds`, starting the workers `starting_seconds`.
+    A share `failures` of the jobs fails half-way. The `broken` workers fail every job after `broken_seconds`, and a
+    share `hangs` of the jobs never ends by itself. Starting a worker takes `starting_seconds`.
     """
 
-    speed: Speed
-    val_batches: float
+    times: JobTimes
     slower: float = 1.0
     noise: float = 0.1
     failures: float = 0.0
-    storing_seconds: float = 0.0
+    hangs: float = 0.0
+    broken: frozenset[str] = frozenset()
+    broken_seconds: float = 0.05
     starting_seconds: float = 15.0
-
-    def seconds(self, job: Job) -> float:
-        """Return what a job takes by the speed."""
-        steps, speed = job.stop_step - job.start_step, self.speed
-        if job.task == "relax":
-            return steps * speed.relax_step_seconds + PROXY_OVERHEAD_SECONDS
-        if job.task == "proxy":
-            each = steps * speed.trial_step_seconds + speed.trial_scoring_seconds(self.val_batches)
-            return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
-        seconds = steps * speed.full_step_seconds + speed.scoring_seconds(self.val_batches) + PROXY_OVERHEAD_SECONDS
-        return seconds + self.storing_seconds * (job.task == "prepare")
 
 
 @dataclass
@@ -63,38 +55,81 @@ def simulate(
     """Run a planner's jobs to the end; `score` returns the mIoU of a candidate at a step with a seed."""
     rng, found = random.Random(seed), Simulated()
 
-    def run(job: Job) -> JobResult:
+    def run(job: Job, worker: str) -> JobResult:
         failed = rng.random() < pace.failures and job.task != "prepare"
-        seconds = pace.slower * pace.seconds(job) * rng.lognormvariate(0, pace.noise) * (0.5 if failed else 1)
+        planned = pace.times.seconds(job)
+        seconds = pace.slower * planned * rng.lognormvariate(0, pace.noise) * (0.5 if failed else 1)
+        if worker in pace.broken:
+            failed, seconds = True, pace.broken_seconds
+        elif pace.hangs and rng.random() < pace.hangs:
+            seconds = math.inf
         found.jobs[job.task] += 1
-        found.seconds[job.task] += seconds
-        if failed:
+        if failed or math.isinf(seconds):
             return JobResult.failed(job, "made up", seconds)
-        storing = pace.storing_seconds / pace.seconds(job) * seconds if job.task == "prepare" else 0.0
+        storing = pace.times.storing_seconds / planned * seconds if job.task == "prepare" else 0.0
         return _result(job, seconds, score).model_copy(update={"storing_seconds": storing})
 
+    def on_end(result: JobResult) -> None:
+        found.seconds[result.job.task] += result.seconds
+
     start = pace.starting_seconds
-    found.end_seconds = run_on_a_clock(planner, workers, run, lambda clock: clock / total_seconds, start)
+    found.end_seconds = run_on_a_clock(
+        planner, workers, run, lambda clock: clock / total_seconds, start, start, pace.times, on_end
+    )
     found.idle_share = 1 - sum(found.seconds.values()) / (workers * (found.end_seconds - start))
     return found
 
 
 def run_on_a_clock(
-    planner: Planner, workers: int, run: Callable[[Job], JobResult], spent: Callable[[float], float], clock: float = 0.0
+    planner: Planner,
+    workers: int,
+    run: Callable[[Job, str], JobResult],
+    spent: Callable[[float], float],
+    clock: float = 0.0,
+    starting_seconds: float = 0.0,
+    times: JobTimes | None = None,
+    on_end: Callable[[JobResult], object] = lambda result: None,
 ) -> float:
     """Run a planner's jobs, each of which takes the seconds of its result; return the second at which the last ends.
 
-    `spent` is the share of the budget that is spent at a second of the clock.
+    `run` is called with a job and the name of the worker, each with a device of its own, `on_end` with each result. A
+    job that takes longer than it may, by `times`, fails then; a worker whose job failed takes `starting_seconds` to
+    start again. `spent` is the share of the budget that is spent at a second of the clock.
     """
-    running: list[tuple[float, int, JobResult]] = []
+    now = clock
+    delivery = Delivery(planner, _ignore, _ignore, lambda: spent(now), times)
+    idle = [f"worker {number}" for number in range(workers)]
+    running: list[tuple[float, int, str, JobResult | None]] = []
+    order = count()
+    for worker in idle:
+        delivery.failures.join(worker)
     while True:
-        while len(running) < workers and (job := planner.next_job(spent(clock))) is not None:
-            result = run(job)
-            heapq.heappush(running, (clock + result.seconds, job.number, result))
-        if not running:
-            return clock
-        clock, _, result = heapq.heappop(running)
-        planner.tell(result)
+        idle = [worker for worker in idle if worker not in delivery.failures.kept_out]
+        planner.clock.concurrency = workers - len(delivery.failures.kept_out)
+        for worker in idle[:]:
+            if (job := delivery.next_job(worker)) is None:
+                continue
+            idle.remove(worker)
+            result, limit = run(job, worker), delivery.limit_seconds(job)
+            if result.seconds > limit:
+                result = late(job, limit)
+            heapq.heappush(running, (now + result.seconds, next(order), worker, result))
+        if not running or planner.done:
+            return now
+        now, _, worker, ended = heapq.heappop(running)
+        if ended is None:
+            idle.append(worker)
+            continue
+        on_end(ended)
+        delivery.deliver(ended, worker)
+        if ended.is_failure:
+            heapq.heappush(running, (now + starting_seconds, next(order), worker, None))
+        else:
+            idle.append(worker)
+
+
+def _ignore(_: object) -> None:
+    """Observe nothing."""
 
 
 def _result(job: Job, seconds: float, score: Callable[[Candidate, int, int], float]) -> JobResult:

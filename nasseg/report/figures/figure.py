@@ -26,14 +26,19 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as PNG or SVG, by the suffix of `path`; any other suffix raises `ValueError`."""
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path} has the suffix {path.suffix!r}, but must end in {' or '.join(FORMATS)}")
+    check_suffix(path)
     if path.suffix == ".svg":
         write_atomically(path, to_svg(figure))
         return
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=PNG_DPI)
     write_atomically(path, buffer.getvalue())
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `ValueError` if a figure cannot be written to a file of that name."""
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} has the suffix {path.suffix!r}, but must end in {' or '.join(FORMATS)}")
 
 
 def to_svg(figure: Figure) -> str:

@@ -102,6 +102,16 @@ def panel(examples: Sequence[Example], palette: Palette, column_inches: float = 
     return figure
 
 
+def legend(palette: Palette, shown: Sequence[int] | None = None) -> Figure:
+    """Draw the names of the classes beside their colours, of those `shown`, or of all."""
+    indices = range(len(palette.classes)) if shown is None else shown
+    patches = [Patch(facecolor=rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in indices]
+    names = [palette.classes[i] for i in indices]
+    figure = new_figure(0.7 + 0.085 * max(map(len, names), default=0), 0.2 + 0.19 * len(names))
+    figure.legend(patches, names, loc="center", frameon=False, fontsize=8, handlelength=1.2, handleheight=0.9)
+    return figure
+
+
 def _shown_classes(examples: Sequence[Example], palette: Palette) -> list[int]:
     masks = [mask for e in examples for mask in (e.truth, e.prediction) if mask is not None]
     found = set(chain.from_iterable(np.unique(mask.cpu().numpy()).tolist() for mask in masks))

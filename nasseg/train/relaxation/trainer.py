@@ -19,9 +19,9 @@ from nasseg.graph import write_atomically
 from nasseg.space.relaxation import Relaxable, Relaxation, RelaxationOptions
 from nasseg.space.space import C, Choice
 from nasseg.space.weighted_graph import WeightedGraph
-from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.checkpoint import restore, save_checkpoint
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
-from nasseg.train.fit import SAVE_EVERY_SECONDS
+from nasseg.train.fit import SAVE_EVERY_SECONDS, Stopped
 from nasseg.train.losses import cross_entropy
 from nasseg.train.relaxation.recipe import RelaxationRecipe
 
@@ -188,15 +188,19 @@ def seeded_relaxation(space: Relaxable[C], classes: int, options: RelaxationOpti
 
 
 def fit_relaxation(
-    trainer: RelaxationTrainer, until_step: int, checkpoint: Path, snapshot: Path
+    trainer: RelaxationTrainer,
+    until_step: int,
+    checkpoint: Path,
+    snapshot: Path,
+    on_step: Callable[[], object] = lambda: None,
 ) -> Literal["finished", "nonfinite"]:
     """Train until `until_step`, resuming from `checkpoint` if it exists.
 
     The state is saved to `checkpoint`, and a `RelaxationSnapshot` to `snapshot`, from time to time and at the end, each
-    whole or not at all.
+    whole or not at all. `on_step` may raise `Stopped`; the state is then saved.
     """
     if checkpoint.exists():
-        trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
+        restore(trainer, checkpoint, trainer.device)
     saved, shown = time.monotonic(), -math.inf
 
     def show() -> None:
@@ -211,9 +215,14 @@ def fit_relaxation(
             show()
             shown = time.monotonic()
         look()
+        on_step()
 
     with sharing(trainer.device) as look:
-        status = trainer.run(until_step, after_step)
+        try:
+            status = trainer.run(until_step, after_step)
+        except Stopped:
+            save_checkpoint(checkpoint, trainer.state_dict())
+            raise
     if status == "finished":
         save_checkpoint(checkpoint, trainer.state_dict())
     show()

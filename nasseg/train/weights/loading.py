@@ -1,21 +1,21 @@
 """Weights from files into networks: a network's own, and a pretrained backbone's with its published names."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import NamedTuple
 from urllib.error import URLError
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nasseg.network import Network
-from nasseg.train.checkpoint import load_checkpoint
+from nasseg.train.checkpoint import load_checkpoint, load_safetensors
 from nasseg.train.weights.remapping import OtherBackbone, remapped
 
 BACKBONE = "backbone."
@@ -99,16 +99,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; correct the path, or use 'imagenet'")
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error}); fetch it again") from error
+        return load_safetensors(path, "fetch it again")
     content: object = load_checkpoint(path)
     for key in ("state_dict", "model", "network"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no named tensors; give one saved from a state_dict()")
+    for name, tensor in content.items():
+        if (
+            not isinstance(name, str)
+            or tensor.layout != torch.strided
+            or tensor.nbytes > tensor.untyped_storage().nbytes()
+        ):
+            raise ValueError(f"{path}: {short_repr(name)} is no plain tensor; give one saved from a state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -126,6 +130,16 @@ class Pretrained:
         self._fetch = cache(fetch)
         self._weights = {name: None if name == "imagenet" else read_weights(Path(name)) for name in names}
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all tensors, wherever their files are; of what is fetched, of its name."""
+        digest = hashlib.sha256()
+        for weights in self._weights.values():
+            for name, tensor in sorted((weights or {"imagenet": torch.empty(0)}).items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def load_into(self, network: nn.Module) -> WeightsReport:
         """Set the weights of a network's stage `backbone`.
 
@@ -141,6 +155,12 @@ class Pretrained:
     def _load(self, name: str, network: nn.Module) -> WeightsReport:
         weights = self._weights[name]
         return load_backbone(network, self._fetch(imagenet_url(network)) if weights is None else weights, name)
+
+
+def absolute_source(source: str | Path) -> str:
+    """Return what `Pretrained` takes with absolute paths."""
+    names = (part.strip() for part in str(source).split(","))
+    return ",".join(name if name == "imagenet" else str(Path(name).expanduser().resolve()) for name in names)
 
 
 def load_pretrained(network: nn.Module, source: str | Path) -> WeightsReport:

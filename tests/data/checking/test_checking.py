@@ -165,7 +165,7 @@ def test_all_bad_files_are_found(tmp_path: Path) -> None:
     seen = survey(dataset.split("train"), lambda *step: steps.append(step))
     assert set(seen.bad) == {"train/1", "train/3"}
     assert steps == [("images of train", done, 4) for done in (1, 2, 3, 4)]
-    with pytest.raises(DataError, match=r"1\.png is not a readable image \(and 1 more in train\)"):
+    with pytest.raises(DataError, match=r"1\.png is not a readable image .* \(and 1 more in train\)"):
         review(dataset, "train", "val")
 
 
@@ -235,7 +235,7 @@ def test_a_mask_that_was_not_turned_with_its_photo(tmp_path: Path) -> None:
 
 
 def test_computed_samples_are_not_looked_at() -> None:
-    assert review(open_dataset("streets:train=1000000"), "train", "val") == []
+    assert review(open_dataset("streets:train=100000"), "train", "val") == []
 
 
 def test_a_drawn_split_is_looked_at(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Parts of a retraining: its options, and the scores along the way."""
