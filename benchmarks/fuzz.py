@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -361,7 +362,10 @@ class Sandbox:
         self.watched = True
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            kind.read()
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", UserWarning)
+                warnings.simplefilter("always", RuntimeWarning)
+                kind.read()
         except TooSlow:
             status, said = "failed", f"over {SECONDS:g} s: {_where()}"
         except Told as told:
@@ -377,6 +381,8 @@ class Sandbox:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             self.watched = False
+        if warned and status == "refused":
+            status, said = "failed", f"warned: {warned[0].message}"
         if self.outside:
             status, said = "failed", f"outside: {self.outside[:3]}"
         return status, said

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import nasseg
 from nasseg.data import normalise, open_dataset
-from nasseg.graph import Architecture
+from nasseg.graph import Architecture, load
 
 DATA = "streets:size=64x128,train=32"
 
@@ -41,6 +41,6 @@ def train(architecture: Architecture, epochs: int) -> list[float]:
 
 if __name__ == "__main__":
     classes = len(open_dataset(DATA).classes)
-    chosen = nasseg.load(sys.argv[1]) if sys.argv[1:] else nasseg.baseline("stdc1", classes)
+    chosen = load(sys.argv[1]) if sys.argv[1:] else nasseg.baseline("stdc1", classes)
     for epoch, loss in enumerate(train(chosen, epochs=5), start=1):
         print(f"{chosen.name}: mean loss of epoch {epoch} is {loss:.2f}")

@@ -18,10 +18,22 @@ from nasseg.threads import limit_spinning
 
 if TYPE_CHECKING:
     from nasseg.cost.latency_table import LatencyTable
+    from nasseg.export.model import Model
     from nasseg.graph import Architecture, Builder
     from nasseg.space import Choice, Space
 
-__all__ = ["Architecture", "Builder", "Choice", "LatencyTable", "Space", "__version__", "baseline", "load", "search"]
+__all__ = [
+    "Architecture",
+    "Builder",
+    "Choice",
+    "LatencyTable",
+    "Model",
+    "Space",
+    "__version__",
+    "baseline",
+    "load",
+    "search",
+]
 __version__ = version("nasseg")
 
 _LAZY = {
@@ -29,6 +41,7 @@ _LAZY = {
     "Builder": "nasseg.graph",
     "Choice": "nasseg.space",
     "LatencyTable": "nasseg.cost.latency_table",
+    "Model": "nasseg.export.model",
     "Space": "nasseg.space",
 }
 
@@ -60,15 +73,28 @@ def search(out: Path, options: SearchOptions) -> Architecture:
 limit_spinning()  # read when torch loads
 
 
-def load(path: str | Path) -> Architecture:
-    """Load the architecture in a file such as `best.json`.
+def load(path: str | Path) -> Architecture | Model:
+    """Load a trained model, ready to use, or the architecture in a JSON file such as `best.json`, which is untrained.
 
-        >>> network = nasseg.load("runs/first/best.json").network()  # a torch.nn.Module
+        >>> network = nasseg.load("runs/first/best.json").network()  # a torch.nn.Module with random weights
 
-    Raises `ValueError` with the path of an invalid field.
+    A run folder, its `model.safetensors` and an exported ONNX file give a `Model`, whose network is the trained one:
+
+        model = nasseg.load("runs/best")
+        mask = model.predict(np.asarray(Image.open("photo.jpg")))
+
+    Raises `ValueError` with the path of an invalid field, and for a run that has not trained its network yet.
     """
     from nasseg.graph import load as load_file
+    from nasseg.run_folder import BEST_FILE, MODEL_FILE
 
+    path = Path(path)
+    if path.is_dir() and (path / BEST_FILE).exists() and not (path / MODEL_FILE).exists():
+        raise ValueError(f"{path} holds no trained model yet; load {path / BEST_FILE} for its untrained architecture")
+    if path.is_dir() or path.suffix in {".safetensors", ".onnx", ".pt2"}:
+        from nasseg.export.model import Model
+
+        return Model.load(path)
     return load_file(path)
 
 

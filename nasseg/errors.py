@@ -55,4 +55,4 @@ def _message(problem: ErrorDetails) -> str:
             known = problem["ctx"]["expected_tags"].replace("'", "")
             return f"is {short_repr(problem['ctx']['tag'])}, but must be one of {known}"
     rule, rephrased = re.subn(r"^\w+ should", "must", problem["msg"])
-    return f"is {short_repr(problem['input'])}, but{'' if rephrased else ':'} {rule[0].lower()}{rule[1:]}"
+    return f"is {_brief(short_repr(problem['input']), 120)}, but{'' if rephrased else ':'} {rule[0].lower()}{rule[1:]}"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, validate
 
 from nasseg.errors import one_line
 from nasseg.foreign import parse_json, read_json
+from nasseg.run_folder import architecture_file
 
 if TYPE_CHECKING:
     from nasseg.graph import Architecture
@@ -113,7 +114,7 @@ def _split_space(text: str) -> tuple[str, str]:
 
 
 def architecture(text: str, num_classes: int | None = None, *, named_by_user: str | None = None) -> Architecture:
-    """Build ARCH of the command line: an architecture file, a baseline, or a space's name for its best published point.
+    """Build ARCH of the command line: a file, a run folder, a baseline, or a space's name for its best published point.
 
     A file keeps its own number of classes; `num_classes` is for names (`None`: the network's own default). After a
     file with a point of a search space, a colon may give other options of the space, such as a wider network's:
@@ -123,7 +124,8 @@ def architecture(text: str, num_classes: int | None = None, *, named_by_user: st
     from nasseg.graph import load
 
     if is_file(text):
-        path, tail = _split_options(text)
+        given, tail = _split_options(text)
+        path = str(architecture_file(Path(given)))
         found = _point_in_file(Path(path), num_classes) or load(path)
         return _with_options(found, path, tail, named_by_user) if tail else found
     name = text.partition(":")[0]

@@ -162,6 +162,22 @@ def _check_run(folder: Path, run: str) -> None:
                 raise ValueError(f"{path} is a link out of the run folder, which runs write only within; remove it")
 
 
+def architecture_file(path: Path) -> Path:
+    """Locate the architecture of a search's or a retraining's folder, or of the model in one; else return `path`.
+
+    Raises `ValueError` for a folder that holds none.
+    """
+    if not path.is_dir() and path.name != MODEL_FILE:
+        return path
+    folder = path if path.is_dir() else path.parent
+    for name in (BEST_FILE, ARCHITECTURE_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"{folder} holds neither {BEST_FILE} nor {ARCHITECTURE_FILE}; give the folder of a search or of a retraining"
+    )
+
+
 def trained_model(folder: Path, key: str, seed: int) -> Path:
     """Locate the model of a candidate that a search trained end to end."""
     return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.safetensors"

@@ -11,16 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import nasseg
 from nasseg.cost.latency_table import LatencyTable
+from nasseg.export.model import Model
 from nasseg.graph import Architecture, Builder, save
 from nasseg.planning.options import SearchOptions
 from nasseg.space import Choice, Space
-from nasseg.train.model import load_model
+from nasseg.train.fit import seeded_network
+from nasseg.train.model import load_model, save_model
 from tests.conftest import REPOSITORY
 from tests.jobs.tiny import DATA, SPACE, TinySpace
+from tests.train.made_up import provenance, small_architecture
 
 
 def test_a_search_gives_the_best_architecture_and_its_run_folder(tmp_path: Path) -> None:
@@ -73,6 +78,22 @@ def test_a_file_that_is_no_architecture_names_what_is_wrong(tmp_path: Path) -> N
         nasseg.load(tmp_path / "nowhere.json")
 
 
+def test_a_trained_run_gives_the_trained_network(tmp_path: Path) -> None:
+    save(small_architecture(), tmp_path / "best.json")
+    with pytest.raises(ValueError, match=r"holds no trained model yet; load .*best\.json for its untrained architec"):
+        nasseg.load(tmp_path)
+    network = seeded_network(small_architecture(), 7)
+    save_model(tmp_path / "model.safetensors", network, provenance())
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        model = nasseg.load(path)
+        assert isinstance(model, nasseg.Model)
+        mask = model.predict(np.zeros((20, 30, 3), np.uint8))
+        assert (mask.shape, mask.dtype) == ((20, 30), np.uint8)
+        weight = model.network().state_dict()["head.logits.weight"]
+        assert torch.equal(weight, network.state_dict()["head.logits.weight"])
+    assert isinstance(nasseg.load(tmp_path / "best.json"), Architecture)
+
+
 def test_importing_nasseg_imports_nothing_heavy() -> None:
     script = "import sys, nasseg; print([m for m in ('torch', 'ray', 'optuna', 'numpy', 'plotly') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
@@ -80,8 +101,8 @@ def test_importing_nasseg_imports_nothing_heavy() -> None:
 
 
 def test_names_are_found_where_they_are_defined() -> None:
-    found = [nasseg.Architecture, nasseg.Builder, nasseg.Choice, nasseg.LatencyTable, nasseg.Space]
-    assert found == [Architecture, Builder, Choice, LatencyTable, Space]
+    found = [nasseg.Architecture, nasseg.Builder, nasseg.Choice, nasseg.LatencyTable, nasseg.Model, nasseg.Space]
+    assert found == [Architecture, Builder, Choice, LatencyTable, Model, Space]
     assert all(hasattr(nasseg, name) for name in nasseg.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", nasseg.__version__)
     with pytest.raises(AttributeError, match="module 'nasseg' has no attribute 'serach'"):

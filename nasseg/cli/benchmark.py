@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -12,10 +12,19 @@ from nasseg.cli.options import Config, Device, Json, SpaceOfFile, newest_best, p
 
 if TYPE_CHECKING:
     from nasseg.cost import Latency
-    from nasseg.cost.describe import Description
 
 REPEATABLE = 0.03
 """Results on a quiet machine agree within this share."""
+EXPORTED = "exported"
+"""The backend of exported files: their own."""
+
+
+class Costs(NamedTuple):
+    """What is printed of a network beside its latency."""
+
+    name: str
+    params: int
+    madds: int
 
 
 def _newest_bests(archs: list[str]) -> list[str]:
@@ -24,7 +33,11 @@ def _newest_bests(archs: list[str]) -> list[str]:
 
 Archs = Annotated[
     list[str],
-    typer.Argument(help="Architecture files, or names such as stdc1.", metavar="ARCH…", callback=_newest_bests),
+    typer.Argument(
+        help="Architecture files, run folders, names such as stdc1, or exported .onnx files.",
+        metavar="ARCH…",
+        callback=_newest_bests,
+    ),
 ]
 
 
@@ -52,47 +65,49 @@ def benchmark(
     """Measure the latency of networks in inference form, in turn, until the medians are certain.
 
     Batch norm is folded, the layout is channels last, and on CUDA the kernels form one graph. Choose the backend,
-    number format and threads that you ship with. Close other programs. Results of several fresh processes are pooled,
-    and you are told if they disagree.
+    number format and threads that you ship with; an exported file has its own. Close other programs. Results of several
+    fresh processes are pooled, and you are told if they disagree.
     """
     import torch
 
     from nasseg import plugins
     from nasseg.cost.backends import choose_backend
     from nasseg.cost.latency import THOROUGH, default_dtype, measure_latency_afresh
+    from nasseg.export.latency import measure_exported_afresh
     from nasseg.train.device import choose_device
 
     pixels, target = parse_size(size), choose_device(device)
     dtype = dtype or default_dtype(target)
-    backends = backend.split(",")
-    for name in backends:
-        choose_backend(name, target, dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    architectures = {arch: plugins.architecture(arch, classes, named_by_user=space).inference() for arch in archs}
-    for arch, architecture in architectures.items():
-        if classes not in (None, architecture.classes):
-            raise ValueError(f"{arch} has {architecture.classes} classes; --classes is for networks given by name")
-    descriptions = {arch: architecture.describe(pixels) for arch, architecture in architectures.items()}
+    files = {arch: Path(arch) for arch in archs if Path(arch).suffix == ".onnx"}
+    costs = _costs_of(files, pixels, batch)
+    networks = {
+        arch: plugins.architecture(arch, classes, named_by_user=space).inference()
+        for arch in archs
+        if arch not in files
+    }
+    backends = backend.split(",") if networks else []
+    for name in backends:
+        choose_backend(name, target, dtype)
+    for arch, network in networks.items():
+        if classes not in (None, network.classes):
+            raise ValueError(f"{arch} has {network.classes} classes; --classes is for networks given by name")
+        description = network.describe(pixels)
+        costs[arch] = Costs(description.name, description.params, description.madds)
 
     def measure(name: str) -> dict[str, Latency]:
-        return measure_latency_afresh(
-            architectures, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH
-        )
+        if name == EXPORTED:
+            return measure_exported_afresh(files, pixels, THOROUGH)
+        return measure_latency_afresh(networks, pixels, target, batch=batch, dtype=dtype, backend=name, stop=THOROUGH)
 
+    backends += [EXPORTED] if files else []
     measured = _measure_in_turn(measure, backends, processes, f"{len(archs)} network{'s' * (len(archs) > 1)} at {size}")
     for name in backends:
         for warning in _warnings(measured[name]):
             say(f"{name}: {warning}")
     results = [
-        {
-            "arch": arch,
-            "name": descriptions[arch].name,
-            "params": descriptions[arch].params,
-            "madds": descriptions[arch].madds,
-            "fps": latency.fps,
-            "latency": latency.model_dump(mode="json"),
-        }
+        {"arch": arch, **costs[arch]._asdict(), "fps": latency.fps, "latency": latency.model_dump(mode="json")}
         for by_arch in measured.values()
         for arch, latency in by_arch.items()
     ]
@@ -104,7 +119,21 @@ def benchmark(
     if as_json:
         print_json(results)
     else:
-        _print_table(measured, descriptions)
+        _print_table(measured, costs)
+
+
+def _costs_of(files: dict[str, Path], size: tuple[int, int], batch: int) -> dict[str, Costs]:
+    """Read what exported files say of themselves; raises `ValueError` if they do not take such images."""
+    from nasseg.export.files import OnnxNetwork
+
+    if files and batch != 1:
+        raise ValueError(f"--batch is {batch}, but exported files take one image; leave it out")
+    costs = {}
+    for arch, path in files.items():
+        network = OnnxNetwork.open(path)
+        network.check_size(size)
+        costs[arch] = Costs(network.info.architecture, network.info.params, network.info.madds)
+    return costs
 
 
 def _measure_in_turn(
@@ -138,7 +167,7 @@ def _warnings(measured: dict[str, Latency]) -> Iterator[str]:
             yield f"{arch} drifted by {latency.drift:.1%} while it was measured; a repetition may differ as much"
 
 
-def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str, Description]) -> None:
+def _print_table(measured: dict[str, dict[str, Latency]], costs: dict[str, Costs]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -159,8 +188,8 @@ def _print_table(measured: dict[str, dict[str, Latency]], descriptions: dict[str
                 f"{latency.relative_interval or 0:.1%}",
                 f"{latency.p95_ms:.2f}",
                 f"{latency.fps:.1f}",
-                f"{descriptions[arch].madds / 1e9:.2f}",
-                f"{descriptions[arch].params / 1e6:.2f}",
+                f"{costs[arch].madds / 1e9:.2f}",
+                f"{costs[arch].params / 1e6:.2f}",
                 *(["–" if memory is None else f"{memory:.2f}"] if on_gpu else []),
             )
     console = Console()

@@ -61,7 +61,6 @@ def export(
     path = out or _beside(run, options.format, options.made.suffix)
     if path.suffix != options.made.suffix:
         raise ValueError(f"{path} must end in {options.made.suffix} for format {format}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     done = write(
         network,
         provenance,

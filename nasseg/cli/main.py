@@ -77,6 +77,8 @@ def main() -> None:
     except ValueError as error:
         _fail(one_line(error) if isinstance(error, ValidationError) else str(error), USER_ERROR, debug)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # as native code of Ray passes one on
+            _fail("interrupted", INTERRUPTED, debug)
         if isinstance(error, UsageError):
             _fail(_usage(error), USER_ERROR, debug)
         _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED, debug)

@@ -153,7 +153,7 @@ def newest_best(arch: str) -> str:
 Arch = Annotated[
     str,
     typer.Argument(
-        help="An architecture file, or a name such as unet:norm=none.", metavar="ARCH", callback=newest_best
+        help="An architecture file, a run folder, or a name such as unet.", metavar="ARCH", callback=newest_best
     ),
 ]
 

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from nasseg.data.batches import Batch, seeded, shuffled
@@ -27,15 +28,18 @@ _INDEX = "index.json"
 _MASKS = "<masks>"  # no name that a node can have
 
 
+Count = Annotated[int, Field(ge=1, le=1 << 24)]
+
+
 class _Index(BaseModel):
     """The content of a cache: `shapes` of a sample's features by node name, and of its mask."""
 
     model_config = ConfigDict(extra="forbid")
 
     key: dict[str, JsonValue]
-    views: PositiveInt
-    samples: PositiveInt
-    shapes: dict[str, tuple[PositiveInt, ...]]
+    views: Count
+    samples: Count
+    shapes: dict[str, Annotated[tuple[Count, ...], Field(max_length=3)]]
 
 
 class CacheWriter:
@@ -96,13 +100,8 @@ class FeatureCache:
         with damaged(folder, "remove it, and the features are computed again"):
             index = _Index.model_validate(read_json(folder / _INDEX, "features are incomplete"))
             self.views, self.samples = index.views, index.samples
-            self._arrays: dict[str, NDArray[np.generic]] = {
-                name: np.memmap(
-                    folder / _file(number),
-                    np.uint8 if name == _MASKS else np.float16,
-                    mode="r",
-                    shape=(self.views, self.samples, *shape),
-                )
+            self._arrays = {
+                name: _mapped(folder / _file(number), name, (self.views, self.samples, *shape))
                 for number, (name, shape) in enumerate(index.shapes.items())
             }
             self._arrays[_MASKS]
@@ -159,6 +158,13 @@ def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Pa
                 _remove_stale(folder, target)
                 _build(target, fill)
     return target
+
+
+def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    kind: np.dtype[np.generic] = np.dtype(np.uint8 if name == _MASKS else np.float16)
+    if path.stat().st_size != math.prod(shape) * kind.itemsize:
+        raise ValueError(f"{path.name} has another size than its index tells")
+    return np.memmap(path, kind, mode="r", shape=shape)
 
 
 def _build(target: Path, fill: Callable[[Path], None]) -> None:

@@ -65,13 +65,15 @@ class Decoded(Split):
         self._split.check()
 
 
-def decoded(split: Split, readers: int = 1, most_of_free_disk: float = SHARE_OF_FREE_DISK) -> Split:
+def decoded(
+    split: Split, readers: int = 1, most_of_free_disk: float = SHARE_OF_FREE_DISK, folder: Path | None = None
+) -> Split:
     """Return the split with its pixels decoded, now by so many `readers` unless an earlier run did.
 
-    Decoded pixels are kept in the user's cache for all processes and runs that read the same files. Where they would
-    take more than `most_of_free_disk`, a share, the split is returned as it is.
+    Decoded pixels are kept in the user's cache, or in `folder`, for all processes and runs that read the same files.
+    Where they would take more than `most_of_free_disk`, a share, or cannot be written, the split is returned as it is.
     """
-    folder = user_cache() / "images"
+    folder = folder or user_cache() / "images"
     key = {"fingerprint": split.fingerprint, "version": VERSION}
     height, width = split.typical_size()
     size = len(split) * height * width * CHANNELS
@@ -83,7 +85,11 @@ def decoded(split: Split, readers: int = 1, most_of_free_disk: float = SHARE_OF_
 
     if size > most_of_free_disk * free_disk_bytes(folder):
         return split
-    return Decoded(split, built_once(folder, key, fill))
+    try:
+        return Decoded(split, built_once(folder, key, fill))
+    except OSError as error:
+        logger.warning("images are decoded each time, as %s cannot be used: %s", folder, error)
+        return split
 
 
 def _write(split: Split, folder: Path, readers: int, key: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ All three rules hold in the mirror too, so that flipping is a fair augmentation.
 
 import hashlib
 import re
+from reprlib import repr as short_repr
 
 import numpy as np
 import torch
@@ -76,7 +77,9 @@ class Streets(Dataset):
             name, _, value = part.partition("=")
             if name not in StreetsOptions.model_fields:
                 known = ", ".join(StreetsOptions.model_fields)
-                raise DataError(f"streets has no option {name!r}: its options are {known} (streets:size=240x320)")
+                raise DataError(
+                    f"streets has no option {short_repr(name)}: its options are {known} (streets:size=240x320)"
+                )
             options[name] = value
         try:
             return cls(StreetsOptions.model_validate(options))

@@ -206,7 +206,7 @@ def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Exper
         config.save(out)
         if config.latency is not None:
             shutil.copyfile(config.latency, out / LATENCY_TABLE_FILE)
-        return Experiment(config, Context(problem, config.plan, out))
+        return Experiment(config, Context(problem, config.plan, out, config.fingerprints))
 
 
 def _check_relaxable(name: str, space: Space[Any]) -> None:

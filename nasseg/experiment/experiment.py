@@ -102,7 +102,9 @@ class Experiment:
         if asked is None:
             return cls(config, Context.open(config, folder))
         saved, config = config, config.changed(asked)
-        search = cls(config, Context.open_unchanged(config, folder))
+        context = Context.open(config, folder)
+        context.require_unchanged()
+        search = cls(config, context)
         tried, elapsed_seconds, trials = len(search.planner.trials), search.record.elapsed_seconds, config.budget.trials
         used_up = tried >= trials if trials is not None else search.spent >= 1
         if config.budget != saved.budget and used_up:

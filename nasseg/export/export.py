@@ -75,6 +75,7 @@ def export(
         options.format: measure_exported({"": exported}, options.size)[""],
     }
     mious = {} if options.made.exact else _scores(network, exported, shown, say)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     beside = path.with_suffix(".md")
     write_atomically(beside, card(path.name, info, found, latencies, mious))
@@ -108,14 +109,13 @@ def _refuse_if_wrong(agreement: Agreement, options: ExportOptions) -> None:
 
 def _scores(network: Network, exported: ExportedNetwork, split: Split, say: Say) -> dict[str, float]:
     """Score both on a split; nothing if the file does not take the split's images."""
-    try:
-        for sample in split:  # type: ignore[attr-defined]
-            exported.check_size(tuple(sample.mask.shape))
-    except ValueError:
+    options = exported.info.options
+    sizes = (tuple(split[index].mask.shape) for index in range(len(split)))
+    if options.images == "fixed" and any(size != options.size for size in sizes):
         say(f"not scored on {split.name}, whose images have other sizes; --images any takes them")
         return {}
     say(f"scoring both on {len(split)} images of {split.name}")
-    segmenters: dict[str, Segmenter] = {"PyTorch": network, exported.info.options.format: exported}
+    segmenters: dict[str, Segmenter] = {"PyTorch": network, options.format: exported}
     return {f"{name}, {split.name}": _miou(segmenter, split) for name, segmenter in segmenters.items()}
 
 

@@ -175,8 +175,9 @@ class Problem:
 class Context:
     """A problem with the plan of its search and the run folder. Once `stop` is set, jobs end at their next step."""
 
-    def __init__(self, problem: Problem, plan: Plan, folder: Path) -> None:
+    def __init__(self, problem: Problem, plan: Plan, folder: Path, fingerprints: Fingerprints | None = None) -> None:
         self.problem, self.plan, self.folder = problem, plan, folder
+        self._fingerprints = fingerprints
         self.stop = threading.Event()
         self.train, self.val = (
             InMemory(Resized(decoded(split, most_of_free_disk=DECODED_SHARE), plan.image_scale))
@@ -188,14 +189,11 @@ class Context:
         """Open the data, the space and the run folder's latency table in a process that has nothing open yet."""
         table = folder / LATENCY_TABLE_FILE
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
-        return cls(Problem(options), config.plan, folder)
+        return cls(Problem(options), config.plan, folder, config.fingerprints)
 
-    @classmethod
-    def open_unchanged(cls, config: SearchConfig, folder: Path) -> Self:
-        """Do as `open` does; raises `ValueError` if data or weights are not those that the search began with."""
-        context = cls.open(config, folder)
-        context.problem.require_unchanged(config.fingerprints)
-        return context
+    def require_unchanged(self) -> None:
+        """Raise `ValueError` if the data or the weights are not those that the search began with."""
+        self.problem.require_unchanged(self._fingerprints)
 
     def until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of a job; raises `Stopped` between two of them once `stop` is set."""

@@ -70,7 +70,7 @@ class RemoteWorker(Worker):
             raise ValueError(f"{folder} belongs to somebody else; remove it, or set TMPDIR on that machine")
         self._run_folder, self._folder = run_folder, folder
         self._fetch([folder / LATENCY_TABLE_FILE])
-        super().__init__(Context.open_unchanged(config, folder))
+        super().__init__(Context.open(config, folder))
 
     def run(self, job: Job) -> JobResult:
         """Run a job as any worker does."""

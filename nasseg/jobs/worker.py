@@ -23,23 +23,29 @@ class Worker:
     """A worker in this process, which keeps data and stored features open between jobs."""
 
     def __init__(self, context: Context) -> None:
+        """Raise `ValueError` if the data or the weights are not those that the search began with."""
+        context.require_unchanged()
         self.context, self.proxy = context, Proxy(context)
         (context.folder / CHECKPOINTS_FOLDER).mkdir(exist_ok=True)
 
     @classmethod
     def open(cls, config: SearchConfig, folder: Path) -> Self:
-        """Open a worker in a process that has nothing open yet.
-
-        Raises `ValueError` if the data or the weights are not those that the search began with.
-        """
-        return cls(Context.open_unchanged(config, folder))
+        """Open a worker in a process that has nothing open yet."""
+        return cls(Context.open(config, folder))
 
     def run(self, job: Job) -> JobResult:
         """Train the job's candidates; one whose loss is not finite is an outcome, not an error.
 
         Once the context's `stop` is set it raises `Stopped`: what was trained end to end or of a relaxation goes on
-        from there, a short run begins anew. Raises `RuntimeError` for a relaxation whose loss is not finite.
+        from there, a short run begins anew. Raises `RuntimeError` for a relaxation whose loss is not finite, and
+        `ValueError` if the images that it read have changed since the search began.
         """
+        result = self._run(job)
+        if job.task != "proxy" or self.proxy.features is None:
+            self.context.require_unchanged()
+        return result
+
+    def _run(self, job: Job) -> JobResult:
         start = time.perf_counter()
         torch.set_num_threads(self.context.plan.threads)
         if job.task == "relax":

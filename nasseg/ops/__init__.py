@@ -72,7 +72,8 @@ def _as_operator(value: object) -> Op:
         found = _operator(kind)
     except KeyError:
         known = ", ".join(f"'{name}'" for name in operators())
-        context = {"discriminator": "'op'", "tag": kind, "expected_tags": known}
+        tag = kind.encode("ascii", "backslashreplace").decode()
+        context = {"discriminator": "'op'", "tag": tag, "expected_tags": known}
         raise PydanticKnownError("union_tag_invalid", context) from None
     return found.model_validate(value)
 

@@ -5,6 +5,7 @@ Nothing in a file is executed, and no more memory is taken than it has bytes.
 
 import io
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +37,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a checkpoint that a run has written")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=_is_plain_archive(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged one
+            mapped = _is_plain_archive(path)
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle raises anything, KeyError included
         raise ValueError(f"{path}: not a checkpoint, or a damaged one; give one that a run has written") from error
     return state
@@ -62,7 +66,7 @@ def load_safetensors(path: Path, fix: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, RuntimeError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is a damaged safetensors file ({error}); {fix}") from None
+        raise ValueError(f"{path} is a damaged safetensors file ({str(error)[:100]}); {fix}") from None
 
 
 def read_header(path: Path, fix: str) -> dict[str, str]:
@@ -79,7 +83,7 @@ def read_header(path: Path, fix: str) -> dict[str, str]:
         with safe_open(path, "pt") as opened:
             return opened.metadata() or {}
     except (SafetensorError, struct.error) as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); {fix}") from None
+        raise ValueError(f"{path} is not a safetensors file ({str(error)[:100]}); {fix}") from None
 
 
 def _is_plain_archive(path: Path) -> bool:

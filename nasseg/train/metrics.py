@@ -18,7 +18,8 @@ class Metrics(BaseModel):
 
     `confusion[t][p]` counts the pixels of true class t that were predicted as p. Boundary IoU: Cheng et al.
     (arXiv 2103.16562), per class over the split; None if not measured. `miou_interval` is the 95 % interval of the mIoU
-    when the split's images are drawn anew (percentile bootstrap, Efron 1979); None for a single image.
+    when the split's images are drawn anew (percentile bootstrap, Efron 1979); None for a single image. Frames of one
+    drive resemble each other, so that of a video is too narrow.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -7,6 +7,8 @@ import pytest
 from nasseg.cost import latency
 from nasseg.cost.latency import Latency
 from nasseg.cost.timing import StopRule
+from nasseg.graph import save
+from tests.train.made_up import small_architecture
 
 from .conftest import Done
 
@@ -46,6 +48,25 @@ def test_json_has_a_result_for_each_network(nasseg: Run, arch: Path, tmp_path: P
     assert (small["latency"]["runs"], small["latency"]["processes"]) == (12, 2)
     assert (small["latency"]["backend"], small["latency"]["batch"], small["latency"]["size"]) == ("eager", 2, [32, 64])
     assert json.loads(out.read_text()) == done.document
+
+
+def test_exported_files_and_run_folders_are_measured_beside_networks(
+    nasseg: Run, refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    save(small_architecture(), model / "architecture.json")
+    file = nasseg("export", model, "--json").document["file"]
+    options = ("--size", "32x64", "--device", "cpu", "--processes", 1)
+    by_run, by_file = nasseg("benchmark", model, file, *options, "--json").document
+    assert (by_run["latency"]["backend"], by_file["latency"]["backend"]) == ("eager", "onnxruntime")
+    assert {key: by_run[key] for key in ("name", "params", "madds")} == {
+        key: by_file[key] for key in ("name", "params", "madds")
+    }
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "exported" in nasseg("benchmark", file, *options).out
+    assert "takes images of 32x64, but was given one of 64x64" in refused("benchmark", file, "--size", "64x64")
+    assert "exported files take one image" in refused("benchmark", file, "--size", "32x64", "--batch", 2)
 
 
 def test_people_see_a_table(nasseg: Run, arch: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nasseg.graph import load
+from nasseg.graph import load, save
+from tests.train.made_up import small_architecture
 
 from .conftest import Done
 
@@ -54,7 +55,7 @@ def test_what_cannot_be_described_is_refused(refused: Refused, arch: Path, tmp_p
     assert "norm is 'group', but must be" in refused("describe", "unet:norm=group")
     assert "option 'norm' must be KEY=VALUE" in refused("describe", "unet:norm")
     assert "has 13 classes; --classes is for networks given by name" in refused("describe", arch, "--classes", 3)
-    assert "is a folder" in refused("describe", tmp_path)
+    assert "holds neither best.json nor architecture.json" in refused("describe", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,14 @@ def test_a_plain_best_json_is_that_of_the_newest_search(
     assert done.document["key"] == load(arch).key
     Path("best.json").write_text("{}")
     assert nasseg("describe", "best.json").code == 2
+
+
+def test_run_folders_are_described_by_the_architecture_in_them(nasseg: Run, refused: Refused, tmp_path: Path) -> None:
+    save(small_architecture(), tmp_path / "architecture.json")
+    (tmp_path / "model.safetensors").touch()
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert nasseg("describe", path, "--size", "32x64", "--json").document["name"] == "small"
+    (tmp_path / "architecture.json").rename(tmp_path / "best.json")
+    assert nasseg("describe", tmp_path, "--size", "32x64", "--json").document["name"] == "small"
+    (tmp_path / "best.json").unlink()
+    assert "holds neither best.json nor architecture.json" in refused("describe", tmp_path)

@@ -198,6 +198,77 @@ def test_a_password_is_in_no_file_and_is_given_again(nasseg: Run, refused: Refus
     assert line == f"the search's record is in {database}, not in sqlite:///other.db; give the same URL"
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "checkpoints/extra", "report.html", "log.txt"])
+def test_a_run_folder_with_a_link_out_of_it_is_refused(
+    refused: Refused, tmp_path: Path, run_folder: Path, name: str
+) -> None:
+    target = tmp_path / "outside"
+    target.mkdir()
+    link = run_folder / name
+    shutil.rmtree(link, ignore_errors=True)
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target / "file" if "." in name else target)
+    before = outside(tmp_path, run_folder)
+    for command in (("report", run_folder), ("search", "--resume", "--out", run_folder)):
+        line = refused(*command, "--space", SPACE)
+        assert line == f"{link} is a link out of the run folder, which runs write only within; remove it"
+    assert outside(tmp_path, run_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 5000, "is nested over 50 deep, the most that is read; restore the record from a copy"),
+        ("[]", "is no entry of a record; restore the record from a copy"),
+        ('{"op_code": 99999999999999999999}', "holds the integer 99999999999999999999, but integers must have at most"),
+        ("{}", "study.journal is damaged (KeyError: 'op_code'); restore the record from a copy"),
+        ('{"op_code": 4, "study_id": 0}', "study.journal is damaged (KeyError: "),
+        (
+            '{"op_code": 2, "worker_id": "a", "study_id": 0, "user_attr": {"elapsed seconds": "many"}}',
+            "study.journal is damaged: is 'many', but must be a valid number",
+        ),
+        (
+            '{"op_code": 2, "worker_id": "a", "study_id": 0, "user_attr": {"full key seed": {}}}',
+            "study.journal is damaged",
+        ),
+    ],
+)
+def test_a_damaged_record_is_told_with_the_fix(refused: Refused, run_folder: Path, line: str, message: str) -> None:
+    with (run_folder / "study.journal").open("a") as journal:
+        journal.write(line + "\n")
+    said = refused("report", run_folder, "--space", SPACE)
+    assert message in said
+    assert len(said) <= 300
+    assert "pydantic" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("out: /tmp/elsewhere", "out leads out of the current folder; give it with --out"),
+        ("out: ../elsewhere", "out leads out of the current folder; give it with --out"),
+        ("storage: sqlite:////tmp/other.db", "storage connects to another machine or file; give it with --storage"),
+        ("ray_address: ray://nowhere:10001", "ray-address connects to another machine or file; give it with --ray"),
+    ],
+)
+def test_an_options_file_decides_nothing_outside(refused: Refused, tmp_path: Path, option: str, line: str) -> None:
+    (tmp_path / "options.yaml").write_text(option)
+    assert line in refused("search", "--config", tmp_path / "options.yaml")
+
+
+def test_a_message_is_one_short_line_of_printable_characters(refused: Refused, tmp_path: Path) -> None:
+    points = DPC(filters=8, branches=1)
+    network = json.loads(points.architecture(points.references()["aspp"], 4).model_dump_json())
+    network["nodes"][1]["name"] = "\x1b[2J" + "x" * 100_000
+    (tmp_path / "best.json").write_text(json.dumps(network))
+    line = refused("describe", tmp_path / "best.json")
+    assert len(line) <= 300
+    assert line.isprintable()
+    assert "must be letters, digits and _" in line
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "nasseg"], ["-c", "from nasseg.cli import main; main()"]])
 def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, command: list[str]) -> None:

@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,18 +116,23 @@ def test_an_interrupted_training_says_how_it_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in Ray itself
-def test_two_workers_train_with_ray_and_say_what_went_wrong(
-    nasseg: Run, refused: Refused, arch: Path, tmp_path: Path
-) -> None:
+def test_two_workers_train_with_ray_and_say_what_went_wrong(arch: Path, tmp_path: Path) -> None:
+    def retrain(*options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nasseg", "retrain", arch, "--data", DATA, "--workers", 2, *options]
+        return subprocess.run([*map(str, command)], capture_output=True, text=True)
+
     run = tmp_path / "run"
-    done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--workers", 2, "--out", run, "--json")
-    assert "on 2 workers, cpu" in done.err
-    assert "step 3: mIoU " in done.err
-    assert done.document["miou"] == json.loads((run / "validations.json").read_text())["validations"][-1]["miou"]
-    assert load_model(run)[1].budget == "3 steps"
+    done = retrain(*SHORT, "--out", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "on 2 workers, cpu" in done.stderr
+    assert "step 3: mIoU " in done.stderr
+    history = json.loads((run / "validations.json").read_text())["validations"]
+    assert [known["step"] for known in history] == [1, 2, 3]
+    assert json.loads(done.stdout)["miou"] == history[-1]["miou"]
     diverging = ("--learning-rate", 1e30, "--batch-size", 2, "--steps", 20, "--out", tmp_path / "bad")
-    assert "the loss is not finite" in refused("retrain", arch, "--data", DATA, "--workers", 2, *diverging)
+    done = retrain(*diverging)
+    assert done.returncode == 2
+    assert "the loss is not finite" in done.stderr
 
 
 def test_options_of_retraining(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:

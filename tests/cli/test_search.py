@@ -116,15 +116,20 @@ def test_the_first_interrupt_stops_the_second_ends_and_the_third_does_so_at_once
     assert ended.value.code == 130
 
 
+@pytest.mark.parametrize("passed_on", [False, True])
 def test_an_interrupted_command_ends_with_130(
-    nasseg: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nasseg: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passed_on: bool
 ) -> None:
     def begin(out: Path, options: SearchOptions, watcher: object) -> None:
+        if passed_on:
+            raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os._exit", sys.exit)
     monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
-    assert nasseg("search", "--out", tmp_path / "run").code == 130
+    done = nasseg("search", "--out", tmp_path / "run")
+    assert done.code == 130
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("url", ["abacus://x", "sqlite:////nothing/here.db"])

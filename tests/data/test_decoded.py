@@ -71,3 +71,10 @@ def test_what_was_not_used_for_long_is_removed(cache: Path) -> None:
     decoded(open_dataset("streets:size=32x48,train=2").split("train"))  # used again
     decoded(open_dataset("streets:size=32x48,train=4").split("train"))
     assert len(list(cache.glob("*/index.json"))) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache.parent.parent.write_text("no folder")
+    split = open_dataset("streets:size=32x48,train=2").split("train")
+    assert decoded(split) is split
+    assert "images are decoded each time" in caplog.text

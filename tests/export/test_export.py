@@ -1,3 +1,4 @@
+import random
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from nasseg import plugins
 from nasseg.data import denormalise, normalise, open_dataset
 from nasseg.export import options as options_module
 from nasseg.export.agreement import agreements, as_taken
@@ -189,3 +191,21 @@ def test_a_missing_package_is_named_with_pips_command(monkeypatch: pytest.Monkey
 def test_options_name_what_is_known() -> None:
     with pytest.raises(ValueError, match=f"format is 'tflite', but must be one of {', '.join(FORMATS)}"):
         ExportOptions(format="tflite", size=SIZE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppliteseg", "unet", "fcn8s", "dpc:filters=16", "encoder_decoder"])
+def test_networks_become_onnx_files_for_any_size(name: str) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    if name in plugins.names(plugins.BASELINES):
+        architecture = plugins.baseline(name, CLASSES)
+    else:
+        space = plugins.space(name)
+        architecture = space.architecture(space.sample(random.Random(1)), CLASSES)
+    network = seeded_network(architecture.inference(), 0).eval()
+    exported = opened(network, info(images="any"))
+    image = open_dataset("streets:size=64x96,val=1").split("val")[0].image
+    for agreement in agreements(network, exported, [image]):
+        assert agreement.largest_difference is not None
+        assert agreement.largest_difference < 1e-3 * max(agreement.largest_logit, 1e-3)

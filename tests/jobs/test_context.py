@@ -9,6 +9,7 @@ from PIL import Image
 
 from nasseg.jobs.context import Problem
 from nasseg.jobs.worker import Worker
+from nasseg.planning.job import Job
 from nasseg.planning.options import SearchOptions
 from tests.jobs.tiny import SPACE, tiny_config
 
@@ -43,6 +44,26 @@ def test_data_and_weights_that_change_in_mid_search_are_refused(data: Path, chan
     with pytest.raises(ValueError, match="has changed since the search began") as caught:
         Problem(options).require_unchanged(began)
     assert str(caught.value).startswith(what)
-    config = tiny_config().model_copy(update={**options.model_dump(exclude={"budget"}), "fingerprints": began})
+    known = {"data": options.data, "weights": options.weights, "fingerprints": began}
     with pytest.raises(ValueError, match="has changed since the search began"):
-        Worker.open(config.model_copy(update={"sampler": "random"}), data)
+        Worker.open(tiny_config().model_copy(update=known), data)
+
+
+def test_a_result_of_images_that_changed_meanwhile_is_not_returned(data: Path, tmp_path: Path) -> None:
+    options = SearchOptions(space=SPACE, data=f"folder:{data}", device="cpu")
+    problem = Problem(options)
+    config = tiny_config().model_copy(update={"data": options.data, "fingerprints": problem.fingerprints})
+    (tmp_path / "run").mkdir()
+    worker = Worker.open(config, tmp_path / "run")
+    prepare = Job(
+        number=1,
+        task="prepare",
+        candidates=(problem.candidate(problem.references["plain"]),),
+        seed=0,
+        start_step=0,
+        stop_step=4,
+    )
+    assert worker.run(prepare).outcomes[0].status == "ok"
+    os.utime(data / "images" / "train" / "a.png", ns=(0, 0))
+    with pytest.raises(ValueError, match=r"split 'train' of .* has changed since the search began"):
+        worker.run(prepare)

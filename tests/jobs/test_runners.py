@@ -48,7 +48,7 @@ class TroubledWorker(MadeUpWorker):
 
 def run(
     planner: Planner,
-    make_worker: Callable[[], MadeUpWorker],
+    make_worker: Callable[..., MadeUpWorker],
     runner: Any = in_process.run_jobs,
     spent: Callable[[], float] = lambda: 0.0,
     **options: Any,
@@ -62,7 +62,7 @@ def run(
     return [(result.job, result.outcomes) for result in results]
 
 
-def run_with_ray(planner: Planner, make_worker: Callable[[], MadeUpWorker], **options: Any) -> Any:
+def run_with_ray(planner: Planner, make_worker: Callable[..., MadeUpWorker], **options: Any) -> Any:
     from nasseg.jobs.runners import ray_actors
 
     return run(planner, make_worker, ray_actors.run_jobs, options=ray_actors.RayOptions(), **options)
@@ -279,7 +279,9 @@ def fail_on_the_first_gpu(job: Job, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_end_of_ray_ends_the_search_with_the_reason() -> None:
+def test_the_end_of_ray_ends_the_search_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+
     def spent() -> float:
         for child in psutil.Process().children(recursive=True):
             if child.name() == "gcs_server":
@@ -287,7 +289,9 @@ def test_the_end_of_ray_ends_the_search_with_the_reason() -> None:
         return 0.0
 
     with pytest.raises(RuntimeError, match="Ray has ended: its server cannot be reached at "):
-        run_with_ray(planner(), partial(TroubledWorker, lambda job: time.sleep(60)), spent=spent)
+        run_with_ray(
+            planner(), lambda folder: TroubledWorker(lambda job: time.sleep(60)), spent=spent, run_folder=tmp_path
+        )
 
 
 @pytest.mark.slow

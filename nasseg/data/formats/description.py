@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from nasseg.data.dataset import DataError
 from nasseg.data.formats.layout import Layout, within
@@ -19,6 +19,7 @@ Index = Annotated[int, Field(ge=0, le=65535)]
 Value = Index | Colour
 """What a pixel of a mask holds: an index, or a colour."""
 Name = Annotated[Line, Field(min_length=1)]
+SOME = Field(min_length=1, max_length=255)
 Reading = Literal["auto", "index", "colour"]
 
 FILE = "dataset.json"
@@ -40,7 +41,11 @@ class Description(BaseModel):
     name: Line = ""
     about: Line = ""
     """What it is, and the source of its facts."""
-    classes: tuple[Name, ...] | dict[Name, Index | tuple[Value, ...]] = Field(min_length=1, max_length=255)
+    classes: Annotated[
+        Annotated[tuple[Name, ...], SOME, Tag("names")]
+        | Annotated[dict[Name, Index | tuple[Value, ...]], SOME, Tag("values")],
+        Discriminator(lambda classes: "values" if isinstance(classes, dict) else "names"),
+    ]
     palette: Annotated[tuple[Colour, ...], Field(max_length=255)] | None = None
     ignore_index: Level = 255
     ignore: Literal["rest"] | tuple[Value, ...] = ()

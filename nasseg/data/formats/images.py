@@ -108,7 +108,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield file
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable image ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} has over {MAX_IMAGE_PIXELS:,} pixels, the most that are read") from None
     except DataError:
         raise

@@ -13,7 +13,7 @@ from nasseg.foreign import MAX_TEXT_BYTES, read_bytes
 if TYPE_CHECKING:
     from nasseg.data.formats.layout import Files
 
-RULE = "give FOLDER/NAME without suffix, an image's path, or the paths of image and mask"
+RULE = "give FOLDER/NAME without suffix, or paths"
 
 
 class Item(NamedTuple):

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from nasseg.jobs.runners.dispatch import Delivery, StopEvent, late, run_guarded
 from nasseg.jobs.runners.ray_folder import RayRunFolder
-from nasseg.jobs.runners.ray_session import session
+from nasseg.jobs.runners.ray_session import RayEndedError, session
 from nasseg.planning.job import Job, JobResult, Worker
 
 POLL_SECONDS = 0.5
@@ -66,7 +66,7 @@ def run_jobs(
         )
         if run_folder is not None:
             reached = RayRunFolder(run_folder)
-            stack.callback(reached.clean)
+            stack.push(lambda kind, *_: None if kind is RayEndedError else reached.clean())
             make_worker = partial(make_worker, reached)
         processes = _Processes(delivery, make_worker, options)
         while not stop.is_set():

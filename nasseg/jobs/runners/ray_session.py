@@ -25,11 +25,15 @@ MOST_SILENT_SECONDS, MOST_SILENT_SECONDS_OF_A_CLUSTER = 5.0, 30.0
 OBJECT_STORE_BYTES = 80 * 2**20
 
 
+class RayEndedError(RuntimeError):
+    """Ray runs no more, and answers nothing: who asks it is ended with it."""
+
+
 @contextmanager
 def session(address: str | None, cores: int = 1, gpu: int | None = None) -> Iterator[Callable[[], None]]:
     """Join the cluster at `address` during the block, or start Ray for so many `cores` of this machine.
 
-    Of this machine's GPUs, Ray gives out that of the index `gpu`, or all. Yields a function that raises `RuntimeError`
+    Of this machine's GPUs, Ray gives out that of the index `gpu`, or all. Yields a function that raises `RayEndedError`
     if Ray has ended: Ray itself would end this process without a word. Raises `ValueError` for an address that a search
     cannot join.
     """
@@ -99,7 +103,7 @@ class _Pulse:
         self._due = 0.0
 
     def check(self) -> None:
-        """Raise `RuntimeError` if one of them has been silent for too long."""
+        """Raise `RayEndedError` if one of them has been silent for too long."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -108,7 +112,7 @@ class _Pulse:
             if _takes_connections(address):
                 self._seen[name] = now
             elif now - self._seen[name] > self._most_silent_seconds:
-                raise RuntimeError(f"Ray has ended: {name} cannot be reached at {':'.join(map(str, address))}")
+                raise RayEndedError(f"Ray has ended: {name} cannot be reached at {':'.join(map(str, address))}")
 
 
 def _takes_connections(address: tuple[str, int]) -> bool:
