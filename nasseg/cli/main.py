@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from nasseg.cli import benchmark, describe, evaluate, export, listing, predict, profile, report, retrain, search
+from nasseg.cli import benchmark, data, describe, evaluate, export, listing, predict, profile, report, retrain, search
 from nasseg.cli.options import FAILED, INTERRUPTED, USER_ERROR
 from nasseg.errors import one_line, shortened
 
@@ -56,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 EPILOG = "With --debug, errors show their traceback."
 for name, command in COMMANDS.items():
     app.command(name, epilog=EPILOG)(command)
+app.add_typer(data.app, name="data", epilog=EPILOG)
 UsageError = typer.BadParameter.__bases__[0]
 """The base of Typer's exceptions for a wrong command line, for which it exports no name."""
 

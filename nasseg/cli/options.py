@@ -97,7 +97,12 @@ def take_space(context: typer.Context, text: str | None) -> str | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Data = Annotated[
-    str | None, typer.Option("--data", help="streets[:OPTIONS] (generated), or folder:PATH.", metavar="DATA")
+    str | None,
+    typer.Option(
+        "--data",
+        help="streets[:OPTIONS] (generated), folder:PATH, or NAME:PATH (nasseg list datasets).",
+        metavar="DATA",
+    ),
 ]
 SPACE_OF_A_FILE = "The file's search space, if it is not registered: you let its code run. As package.module:Class."
 SpaceOfFile = Annotated[str | None, typer.Option("--space", callback=take_space, help=SPACE_OF_A_FILE, metavar="SPACE")]

@@ -37,7 +37,7 @@ def retrain(
     space: SpaceOfFile = None,
     data: Data = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on; train+val joins two.")] = None,
-    val_split: Annotated[str | None, typer.Option(help="Split to score on.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Split to score on; 20% draws it from the other.")] = None,
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
@@ -91,6 +91,7 @@ def retrain(
 ) -> None:
     """Train a network end to end. Data, classes, weights and size are read from its file; options override them."""
     from nasseg.cli.search import stop_on_interrupt
+    from nasseg.report.profile import ProfileBars
     from nasseg.report.retrain import RetrainReporter
     from nasseg.report.trackers import check_tracker
     from nasseg.run_folder import METRICS_FILE, claimed, to_resume
@@ -118,27 +119,31 @@ def retrain(
         context.with_resource(claimed(existing))
         training = Retraining.load(existing)
     else:
-        training = Retraining.prepare(
-            arch,
-            out or new_run_folder("retrain"),
-            data=data,
-            train_split=train_split,
-            val_split=val_split,
-            weights=weights,
-            recipe=recipe,
-            changes={name: value for name, value in changes.items() if value is not None},
-            device=device,
-            seed=seed,
-            workers=workers,
-            readers=readers,
-            cache=cache,
-            validate_every=validate_every,
-            patience=patience,
-            teacher=teacher,
-            log=log,
-            space=space,
-        )
+        with ProfileBars() as bars:
+            training = Retraining.prepare(
+                arch,
+                out or new_run_folder("retrain"),
+                data=data,
+                train_split=train_split,
+                val_split=val_split,
+                weights=weights,
+                recipe=recipe,
+                changes={name: value for name, value in changes.items() if value is not None},
+                device=device,
+                seed=seed,
+                workers=workers,
+                readers=readers,
+                cache=cache,
+                validate_every=validate_every,
+                patience=patience,
+                teacher=teacher,
+                log=log,
+                space=space,
+                show=bars.show,
+            )
         context.with_resource(claimed(training.folder))
+    for warning in training.warnings:
+        say(f"warning: {warning}")
     if training.weights_report is not None and not training.weights_report.complete:
         say(f"weights: {training.weights_report}")
     _announce(training, is_random=weights is None and not resume and training.config.weights is None)

@@ -7,10 +7,16 @@ from nasseg.data.augment import Augment, denormalise, normalise
 from nasseg.data.batches import Batch, Pace, evaluation_batches, training_batches
 from nasseg.data.cache import CacheWriter, FeatureCache
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
-from nasseg.data.folder import FolderDataset
+from nasseg.data.drawn import drawn_splits
+from nasseg.data.folder import FolderDataset, OfficialDataset
+from nasseg.data.formats.official import official_names
 from nasseg.data.streets import Streets
 
-DATASETS: dict[str, Callable[[str], Dataset]] = {"streets": Streets.parse, "folder": FolderDataset}
+DATASETS: dict[str, Callable[[str], Dataset]] = {
+    "streets": Streets.parse,
+    "folder": FolderDataset,
+    **{name: OfficialDataset(name) for name in official_names()},
+}
 """The built-in data sets by name: from the text after the colon of `--data` to the data set."""
 
 ENTRY_POINTS = "nasseg.datasets"
@@ -48,6 +54,7 @@ __all__ = [
     "Streets",
     "datasets",
     "denormalise",
+    "drawn_splits",
     "evaluation_batches",
     "normalise",
     "open_dataset",

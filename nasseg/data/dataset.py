@@ -1,6 +1,7 @@
 """The base of all data sets: named splits of images with their masks of class indices."""
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from torch import Tensor
@@ -25,6 +26,10 @@ class Split(data.Dataset[Sample], ABC):
     name: str
     classes: tuple[str, ...]
     ignore_index: int
+    notes: tuple[str, ...] = ()
+    """Lines for people on what was left out, such as images without a mask."""
+    is_computed: bool = False
+    """Whether samples are computed, not read, so that none can be wrong and there is nothing to check."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -47,9 +52,17 @@ class Split(data.Dataset[Sample], ABC):
     def fingerprint(self) -> str:
         """A value for cache keys that changes exactly when the content may have changed; cheap to compute."""
 
-    @abstractmethod
+    def sample_name(self, index: int) -> str:
+        """The name of a sample; a split that knows it without reading the sample says so here."""
+        return self[index].name
+
     def check(self) -> None:
         """Check every sample; raises `DataError` for the first one that training could not use."""
+        if self.is_computed:
+            return
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda index: self[index] and None, range(len(self))):
+                pass
 
 
 class Dataset(ABC):
@@ -70,12 +83,20 @@ class Dataset(ABC):
         """The union of the named splits, all of which exist."""
 
     def split(self, name: str) -> Split:
-        """Open the split of that name; `train+val` joins splits. Raises `DataError` if one is unknown or empty."""
-        names = tuple(name.split("+"))
+        """Open the split of that name: `train+val` joins splits, `train@20%` is drawn from one (`nasseg.data.drawn`).
+
+        Raises `DataError` if one is unknown or empty.
+        """
+        from nasseg.data.drawn import Drawing
+
+        whole, _, drawing = name.partition("@")
+        names = tuple(whole.split("+"))
         for part in names:
             if part not in self.splits():
-                raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}")
+                draw = "; draw one from another with --val-split 20%" if part == "val" else ""
+                raise DataError(f"{self.spec} has no split {part!r}: its splits are {', '.join(self.splits())}{draw}")
         split = self.union(names)
         if len(split) == 0:
-            raise DataError(f"split {name!r} of {self.spec} is empty, but must hold at least one image")
-        return split
+            left_out = f" ({split.notes[0]})" if split.notes else ""
+            raise DataError(f"split {name!r} of {self.spec} is empty, but must hold at least one image{left_out}")
+        return Drawing.parse(drawing).of(split) if drawing else split

@@ -98,6 +98,8 @@ class Streets(Dataset):
 class StreetsSplit(Split):
     """A split whose scenes are drawn on access, in a few milliseconds each."""
 
+    is_computed = True
+
     def __init__(self, names: tuple[str, ...], dataset: Streets) -> None:
         self.name = "+".join(names)
         self.classes = dataset.classes
@@ -111,12 +113,17 @@ class StreetsSplit(Split):
     def __len__(self) -> int:
         return len(self._scenes)
 
+    def sample_name(self, index: int) -> str:
+        """The split and the number of a scene."""
+        part, number = self._scenes[index]
+        return f"{part}/{number:05d}"
+
     def __getitem__(self, index: int) -> Sample:
         part, number = self._scenes[index]
         rng = np.random.default_rng((self._options.seed, self._parts.index(part), number))
         image, mask = draw(*self._options.size, rng)
         return Sample(
-            f"{part}/{number:05d}", torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
+            self.sample_name(index), torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
         )
 
     @property
@@ -124,6 +131,3 @@ class StreetsSplit(Split):
         """A hash of the options and the version of the scenes."""
         content = (VERSION, self._options.size, self._options.seed, self._scenes)
         return hashlib.sha256(repr(content).encode()).hexdigest()
-
-    def check(self) -> None:
-        """Do nothing: drawn scenes are always valid."""

@@ -16,6 +16,7 @@ class Subset(Split):
 
     def __init__(self, split: Split, indices: Sequence[int]) -> None:
         self.name, self.classes, self.ignore_index = split.name, split.classes, split.ignore_index
+        self.notes, self.is_computed = split.notes, split.is_computed
         self._split, self.indices = split, tuple(indices)
 
     def __len__(self) -> int:
@@ -24,14 +25,14 @@ class Subset(Split):
     def __getitem__(self, index: int) -> Sample:
         return self._split[self.indices[index]]
 
+    def sample_name(self, index: int) -> str:
+        """The whole split's name of it."""
+        return self._split.sample_name(self.indices[index])
+
     @property
     def fingerprint(self) -> str:
         """The split's own and a hash of the indices."""
         return f"{self._split.fingerprint}[{hashlib.sha256(str(self.indices).encode()).hexdigest()[:16]}]"
-
-    def check(self) -> None:
-        """Check the whole split."""
-        self._split.check()
 
 
 def halves(split: Split, seed: int) -> tuple[Subset, Subset]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nasseg import plugins
+from nasseg.data.checking import review
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
 from nasseg.graph import Architecture
@@ -59,8 +60,8 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
         update={"memory_bytes": free_memory_bytes(problem.device), "disk_bytes": disk_bytes}
     )
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
-    problem.train.check()
-    problem.val.check()
+    for warning in review(problem.dataset, options.train_split, options.val_split, watcher.show):
+        watcher.say(f"warning: {warning}")
     check_weights(problem)
     if options.limits.latency_ms is not None and options.latency is None:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))

@@ -56,10 +56,13 @@ class SearchOptions(BaseModel):
         default=Budget(amount=30, unit="min"), description="200gpu-h, 8cpu-h, 2h, 30min or 40trials."
     )
     data: Annotated[str, Shown(metavar="DATA")] = Field(
-        default="streets", description="streets[:OPTIONS] (generated), or folder:PATH."
+        default="streets",
+        description="streets[:OPTIONS] (generated), folder:PATH, or NAME:PATH (`nasseg list datasets`).",
     )
     train_split: str = Field(default="train", description="Split that trials train on.")
-    val_split: str = Field(default="val", description="Split that trials are scored on.")
+    val_split: str = Field(
+        default="val", description="Split that trials are scored on; 20% draws it from the other one (20%,seed=1,by=_)."
+    )
     weights: Annotated[str | None, Shown(metavar="FILE,…|DIR|imagenet")] = Field(
         default=None,
         description="Pretrained backbones: files joined by commas, a folder of files, or imagenet. Each network takes "
@@ -155,6 +158,11 @@ class SearchOptions(BaseModel):
         resolved = dict(given)
         if isinstance(resolved.get("budget"), str):
             resolved["budget"] = Budget.parse(resolved["budget"])
+        if "%" in str(resolved.get("val_split")):
+            from nasseg.data.drawn import drawn_splits
+
+            train = str(resolved.get("train_split", cls.model_fields["train_split"].default))
+            resolved["train_split"], resolved["val_split"] = drawn_splits(train, str(resolved["val_split"]))
         if resolved.get("rungs") is not None:
             resolved["rungs"] = _parse_rungs(resolved["rungs"])
         return resolved

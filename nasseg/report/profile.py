@@ -1,20 +1,20 @@
-"""Progress of a profile on stderr: a bar for operators, one for whole networks."""
+"""Progress on stderr of what precedes a search: a bar for each thing that is read or measured."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class ProfileBars:
-    """A context that shows how far a profile is, once there is one: `with ProfileBars() as bars: bars.show(…)`."""
+    """A context with a bar for each thing, once there is some: `with ProfileBars() as bars: bars.show(…)`."""
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._tasks = {what: self._bars.add_task(what, total=None) for what in ("operators", "networks")}
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProfileBars:
         return self
@@ -29,6 +29,8 @@ class ProfileBars:
         self._bars.console.print(message, soft_wrap=True, markup=False, highlight=False)
 
     def show(self, what: str, done: int, of: int) -> None:
-        """Show how many operators or networks, as `what` says, are measured `of` so many."""
-        self._bars.start()
+        """Show how many operators, networks or images, as `what` says, are done `of` so many."""
+        if what not in self._tasks:
+            self._bars.start()
+            self._tasks[what] = self._bars.add_task(what, total=of)
         self._bars.update(self._tasks[what], completed=done, total=of)

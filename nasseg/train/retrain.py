@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nasseg import plugins
-from nasseg.data import Batch, Pace, evaluation_batches, open_dataset
+from nasseg.data import Batch, Pace, drawn_splits, evaluation_batches, open_dataset
+from nasseg.data.checking import Show, review, silent
 from nasseg.data.decoded import decoded
 from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
@@ -51,6 +52,8 @@ class Retraining:
         self.val = self.dataset.split(config.val_split)
         self.device = choose_device(config.device)
         self.weights_report: WeightsReport | None = None
+        self.warnings: list[str] = []
+        """On the data; a resumed run has none."""
         self.pace = Pace()
 
     @classmethod
@@ -75,12 +78,13 @@ class Retraining:
         teacher: str | None = None,
         log: str | None = None,
         space: str | None = None,
+        show: Show = silent,
     ) -> Retraining:
         """Resolve the options against the architecture's file, check them, and make the run folder.
 
         Options that are `None` come from the file's provenance; weights `none` means random ones. `space` is the file's
-        search space as the user names it, which one that is not registered needs (`plugins.space`). Raises `ValueError`
-        for anything that could not work later.
+        search space as the user names it, which one that is not registered needs (`plugins.space`). `show` takes the
+        progress of reading the data. Raises `ValueError` for anything that could not work later.
         """
         check_new(folder)
         architecture = plugins.architecture(arch, named_by_user=space)
@@ -94,13 +98,15 @@ class Retraining:
         architecture = built_for(arch, architecture, dataset, space)
         if weights is None and known is not None:
             weights = known.weights
-        train_split = train_split or (own.train_split if own else "train")
+        train_split, val_split = drawn_splits(
+            train_split or (own.train_split if own else "train"), val_split or (own.val_split if own else "val")
+        )
         on = choose_device(device)
         threads = max(1, threads_for(on) // workers)
         config = RetrainConfig(
             data=dataset.spec,
             train_split=train_split,
-            val_split=val_split or (own.val_split if own else "val"),
+            val_split=val_split,
             weights=None if weights == "none" else weights,
             recipe=fitting_recipe(recipe, architecture.name, dataset.split(train_split), changes),
             device=device,
@@ -116,8 +122,7 @@ class Retraining:
         )
         config.check_batch()
         retraining = cls(architecture, config, folder)
-        retraining.train.check()
-        retraining.val.check()
+        retraining.warnings = review(dataset, config.train_split, config.val_split, show)
         retraining.network()
         retraining.teacher()
         if config.recipe.detail_head:

@@ -182,8 +182,15 @@ def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> N
     assert "exists already; continue it with --resume" in refused("retrain", arch, "--data", DATA, "--out", tmp_path)
 
 
-def without_masks(folder: Path) -> None:
-    (folder / "masks/train/b.png").unlink()
+def all_void(folder: Path) -> None:
+    for name in "ab":
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(folder / f"masks/train/{name}.png")
+
+
+def one_class(folder: Path) -> None:
+    """What masks of 0 and 255 are where 255 is void."""
+    for path in (folder / "masks").rglob("*.png"):
+        Image.fromarray(np.eye(32, 48, dtype=np.uint8) * 255).save(path)
 
 
 def index_out_of_range(folder: Path) -> None:
@@ -212,7 +219,8 @@ def wrong_palette(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "line"),
     [
-        (without_masks, "images/train/b.jpg has no mask"),
+        (all_void, "all pixels of train are ignored"),
+        (one_class, 'masks hold 0 and 255: write "classes": {"background": 0, "object": 255}'),
         (index_out_of_range, "masks/train/b.png holds class index 3, but must hold 0 to 2, or 255"),
         (other_size, "masks/train/b.png is 32x40, but must have the size of its image"),
         (truncated, "images/train/b.jpg cannot be read: "),

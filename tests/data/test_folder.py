@@ -78,6 +78,20 @@ def test_missing_description(folder: Path) -> None:
         ({"classes": []}, "classes"),
         ({"palette": [[0, 0, 0], [0, 300, 0], [0, 0, 0]]}, r"palette\[1\]\[1\]"),
         ({"palette": [[0, 0, 0]]}, "palette has 1 colours"),
+        ({"classes": ["x", "y", "x"]}, "'x' is there twice"),
+        ({"classes": {"x": 0, "y": [1, 2], "z": 2}}, "classes.z holds 2, which stands for 'y', too"),
+        (
+            {"classes": {"x": [128, 64, 128], "y": 1, "z": 2}},
+            r"classes.x holds 128 twice; a colour is a list in a list",
+        ),
+        ({"layout": {"images": "../{name}", "masks": "masks/{name}"}}, r"layout\[0\].images: '../{name}' leads out of"),
+        ({"layout": {"images": "images/{name}", "masks": "/etc/{name}"}}, "leads out of"),
+        ({"layout": {"images": "images/{name}", "masks": "masks"}}, "must hold {name}"),
+        ({"layout": {"images": "images/{name}"}}, "masks is missing"),
+        ({"layout": {"list": "all.txt"}}, "must hold {split}"),
+        ({"layout": {"images": "images/{name}", "masks": "m/{name}", "splits": {"a+b": "x"}}}, "cannot name a split"),
+        ({"layout": {"images": "images/{name}", "masks": "***{name}"}}, "must hold one . and 300 characters at most"),
+        ({"roots": [".."]}, "leads out of"),
         ({"ignore_index": "none"}, "ignore_index"),
         ({"ignore_index": 2}, "ignore_index is 2, but must not be a class index"),
     ],
@@ -95,14 +109,33 @@ def test_description_that_is_no_json(folder: Path) -> None:
         FolderDataset(folder)
 
 
-def test_image_without_mask(folder: Path) -> None:
+def test_an_image_without_a_mask_is_left_out_and_counted(folder: Path) -> None:
     (folder / "masks/train/a.png").unlink()
-    assert "a.jpg has no mask" in problem(folder)
+    split = FolderDataset(folder).split("train")
+    assert [split.sample_name(i) for i in range(len(split))] == ["train/b"]
+    assert split.notes == ("train: 1 image has no mask and is left out: images/train/a.jpg",)
 
 
-def test_mask_without_image(folder: Path) -> None:
+def test_a_mask_without_an_image_is_left_out_and_counted(folder: Path) -> None:
     (folder / "images/train/a.jpg").unlink()
-    assert "a.png has no image" in problem(folder)
+    assert FolderDataset(folder).split("train").notes == (
+        "train: 1 mask has no image and is left out: masks/train/a.png",
+    )
+
+
+def test_what_systems_leave_behind_is_no_sample(folder: Path) -> None:
+    for name in ("images/train/._a.jpg", "masks/train/._x.png", "masks/train/.DS_Store", "images/train/Thumbs.db"):
+        (folder / name).write_bytes(b"junk")
+    split = FolderDataset(folder).split("train")
+    assert (len(split), split.notes) == (2, ())
+    split.check()
+
+
+def test_nothing_left_of_a_split_says_why(folder: Path) -> None:
+    for mask in (folder / "masks/val").iterdir():
+        mask.unlink()
+    (folder / "splits/val.txt").write_text("val/c\n")
+    assert "is empty, but must hold at least one image (val: 1 image has no mask" in problem(folder, "val")
 
 
 def test_two_images_with_one_mask(folder: Path) -> None:
@@ -123,9 +156,20 @@ def test_sizes_that_differ(folder: Path, write_mask: Callable[..., None]) -> Non
     assert "a.jpg, 8x12" in message
 
 
-def test_colour_mask(folder: Path, write_mask: Callable[..., None]) -> None:
-    write_mask(np.zeros((8, 12, 3), np.uint8))
-    assert "a.png is a colour or 16-bit image" in problem(folder)
+def test_colour_masks_are_read_by_the_palette(folder: Path, write_mask: Callable[..., None]) -> None:
+    colours = np.zeros((8, 12, 3), np.uint8)
+    colours[:4, :, 0], colours[4:, :6, 1] = 255, 255
+    write_mask(colours)
+    expected = torch.zeros(8, 12, dtype=torch.uint8)
+    expected[:4], expected[4:, :6] = 1, 2
+    assert torch.equal(FolderDataset(folder).split("train")[0].mask, expected)
+
+
+def test_colours_that_are_no_classes(folder: Path, write_mask: Callable[..., None]) -> None:
+    colours = np.zeros((8, 12, 3), np.uint8)
+    colours[0, :3] = (9, 8, 7)
+    write_mask(colours)
+    assert "a.png holds a colour that is no class's: [9, 8, 7]; add it to classes or ignore" in problem(folder)
 
 
 def test_bilevel_mask_holds_classes_0_and_1(folder: Path, write_mask: Callable[..., None]) -> None:

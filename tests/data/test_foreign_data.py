@@ -44,7 +44,7 @@ def test_a_decompression_bomb_is_not_decompressed(width: int, height: int, line:
 def test_other_formats_are_not_opened_whatever_the_name(content: bytes, tmp_path: Path) -> None:
     """Pillow runs Ghostscript for the first."""
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png is not a readable image \(JPEG or PNG\)"):
+    with pytest.raises(DataError, match=r"a\.png (is not a readable image|cannot be read)"):
         read_image(tmp_path / "a.png")
 
 
@@ -77,7 +77,7 @@ def test_names_that_would_steer_a_terminal_are_refused(folder: Path) -> None:
     description = json.loads((folder / "dataset.json").read_text())
     description["classes"][0] = "\x1b[2J"
     (folder / "dataset.json").write_text(json.dumps(description))
-    with pytest.raises(DataError, match=r"classes\[0\]: '\\x1b\[2J' holds characters that cannot be printed"):
+    with pytest.raises(DataError, match=r"classes\.names\[0\]: '\\x1b\[2J' holds characters that cannot be printed"):
         FolderDataset(folder)
 
 

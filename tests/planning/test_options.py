@@ -25,6 +25,14 @@ def test_every_option_is_explained() -> None:
     assert [name for name, text in explained.items() if not text.endswith(".")] == []
 
 
+def test_a_validation_split_to_draw_leaves_the_rest_to_train_on() -> None:
+    options = SearchOptions.parse({"val_split": "20%,by=_"})
+    assert (options.train_split, options.val_split) == ("train@-20%,by=_", "train@20%,by=_")
+    assert SearchOptions.parse(options.model_dump()) == options
+    joined = SearchOptions.parse({"train_split": "train+val", "val_split": "10%"})
+    assert (joined.train_split, joined.val_split) == ("train+val@-10%", "train+val@10%")
+
+
 def test_limits_are_kept_as_they_were_written() -> None:
     options = SearchOptions(target_latency="20ms", max_memory="1GiB")
     assert options.limits == Limits(latency_ms=20, memory_bytes=2**30)

@@ -95,7 +95,7 @@ def panel(examples: Sequence[Example], palette: Palette, column_inches: float = 
             if row == 0:
                 axes.set_title(titles[column], fontsize=9, pad=4)
         top -= row_inches + gap
-    patches = [Patch(facecolor=_rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in shown]
+    patches = [Patch(facecolor=rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in shown]
     names = [palette.classes[i] for i in shown]
     style: dict[str, Any] = {"frameon": False, "fontsize": 7.5, "handlelength": 1.2, "handleheight": 0.9}
     figure.legend(patches, names, loc="lower center", ncols=columns, **style)
@@ -105,7 +105,7 @@ def panel(examples: Sequence[Example], palette: Palette, column_inches: float = 
 def legend(palette: Palette, shown: Sequence[int] | None = None) -> Figure:
     """Draw the names of the classes beside their colours, of those `shown`, or of all."""
     indices = range(len(palette.classes)) if shown is None else shown
-    patches = [Patch(facecolor=_rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in indices]
+    patches = [Patch(facecolor=rgb(palette.colours[i]), edgecolor="#555555", linewidth=0.5) for i in indices]
     names = [palette.classes[i] for i in indices]
     figure = new_figure(0.7 + 0.085 * max(map(len, names), default=0), 0.2 + 0.19 * len(names))
     figure.legend(patches, names, loc="center", frameon=False, fontsize=8, handlelength=1.2, handleheight=0.9)
@@ -118,7 +118,8 @@ def _shown_classes(examples: Sequence[Example], palette: Palette) -> list[int]:
     return [i for i in range(len(palette.classes)) if i in found and i != palette.ignore_index]
 
 
-def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+def rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Return a colour as matplotlib takes it."""
     red, green, blue = colour
     return red / 255, green / 255, blue / 255
 
