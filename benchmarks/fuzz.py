@@ -366,6 +366,7 @@ class Sandbox:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always", UserWarning)
                 warnings.simplefilter("always", RuntimeWarning)
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as nasseg.data.folder does
                 kind.read()
         except TooSlow:
             status, said = "failed", f"over {SECONDS:g} s: {_where()}"
