@@ -323,6 +323,7 @@ class Sandbox:
         os.chdir(self.folder)
         os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # where the user's own cache would be
         platform.platform()  # runs `uname` once
+        sys.dont_write_bytecode = True
         sys.addaudithook(self._note)
         signal.signal(signal.SIGPROF, self._interrupt)
 

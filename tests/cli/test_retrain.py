@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,9 +155,12 @@ def test_a_batch_must_have_equal_shares(refused: Refused, arch: Path) -> None:
     assert "accumulate is 3, but each worker has 2 images of a batch" in message
 
 
-def test_a_config_file_gives_the_options(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+def test_a_config_file_gives_the_options(
+    nasseg: Run, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "options.yaml").write_text(
-        yaml.safe_dump({"data": DATA, "steps": 2, "batch-size": 2, "learning_rate": 0.5, "out": str(tmp_path / "run")})
+        yaml.safe_dump({"data": DATA, "steps": 2, "batch-size": 2, "learning_rate": 0.5, "out": "run"})
     )
     assert nasseg("retrain", "--config", tmp_path / "options.yaml", arch, "--steps", 3).code == 0
     recipe = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recipe"]
@@ -244,9 +248,9 @@ def test_data_that_are_not_there(refused: Refused, arch: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hi\n", b"", b"\x80\x02garbage"])
-def test_weights_that_are_none(refused: Refused, arch: Path, tmp_path: Path, content: bytes) -> None:
-    for name, line in (("w.pth", "not a checkpoint, or a damaged one"), ("w.safetensors", "not a safetensors file")):
-        (tmp_path / name).write_bytes(content)
-        message = refused("retrain", arch, "--data", DATA, "--weights", tmp_path / name, "--out", tmp_path / "run")
-        assert message.startswith(f"{tmp_path / name}: {line}")
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_that_are_none(refused: Refused, arch: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refused("retrain", arch, "--data", DATA, "--weights", tmp_path / name, "--out", tmp_path / "run")
+    assert re.match(rf"{tmp_path / name}(: not a checkpoint| is not a safetensors file| has a header of)", message)
     assert not (tmp_path / "run").exists()

@@ -190,7 +190,7 @@ def test_searches_with_one_folder_name_share_a_database_but_no_study(
     one, other = tmp_path / "one" / "run", tmp_path / "other" / "run"
     first = nasseg("search", *what, "--seed", 1, "--out", one, "--json")
     assert nasseg("search", *what, "--seed", 2, "--out", other, "--study", "mine", "--json").document["candidates"] == 3
-    report = nasseg("report", one, "--space", SPACE, "--json").document
+    report = nasseg("report", one, "--space", SPACE, "--storage", url, "--json").document
     assert {**report, "elapsed_seconds": 0} == {**first.document, "elapsed_seconds": 0}
     line = refused("search", *what, "--study", "mine", "--out", tmp_path / "third")
     assert line == "study 'mine' belongs to another search; name another one with --study, or none"

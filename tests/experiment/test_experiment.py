@@ -289,7 +289,7 @@ def test_a_finished_search_goes_on_with_a_larger_budget(
 def test_a_budget_that_is_spent_or_of_another_kind_is_refused(done: Experiment, tmp_path: Path) -> None:
     tried = len(done.results.trials)
     for budget, message in (
-        (f"{tried}trials", f"budget {tried}trials includes what was spent, {tried} trials; give more to go on"),
+        (f"{tried - 1}trials", f"budget {tried - 1}trials includes what was spent, {tried} trials; give more to go on"),
         ("2h", f"budget 2h cannot replace {done.config.budget}; give one of trials"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -29,6 +29,8 @@ MakeWatcher = Callable[[Retraining, StopEvent, Say], AbstractContextManager[Watc
 RESTARTS_AFTER_DEATH = 3
 """Of all workers, from the last checkpoint, if one dies."""
 POLL_S = 0.5
+ENDING_S = 30.0
+"""How long workers may take to end once one of them has said why."""
 _OPTIONS_OF_TRAIN = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -75,7 +77,7 @@ def retrain_on_workers(
 
 
 def _train(options: dict[str, Any]) -> None:
-    """Train in one worker; an error goes to the driver as a message, as Ray would try it again."""
+    """Train in one worker; a `ValueError` goes to the driver as a message, as Ray would try it again."""
     lines: Queue = options["lines"]
     try:
         training = Retraining.load(options["folder"])
@@ -90,7 +92,6 @@ def _train(options: dict[str, Any]) -> None:
         return
     except ValueError as error:
         lines.put(ValueError(str(error)))
-        raise
 
 
 class _RemoteStop:
@@ -132,6 +133,7 @@ def _follow(
         except Empty:
             continue
         if isinstance(message, Exception):
+            thread.join(ENDING_S)  # Ray ends this process if its session ends in the middle of a call
             raise message
         say(message)
     if failures:
