@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nasseg.data.formats.layout import SUFFIXES
 from nasseg.graph import write_atomically
 from nasseg.report.figures.figure import save
 from nasseg.report.figures.pictures import Palette, colour_mask, legend, overlay
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 LEGEND_FILE = "legend.png"
 
@@ -121,11 +121,11 @@ def find_files(paths: list[Path]) -> dict[Path, Path]:
 
     Raises `ValueError` if there is nothing, or two files would have one place.
     """
-    endings = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    endings = (*SUFFIXES, *VIDEO_SUFFIXES)
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
-            raise ValueError(f"{path}: no such file; give images ({', '.join(IMAGE_SUFFIXES)}), videos, or folders")
+            raise ValueError(f"{path}: no such file; give images ({', '.join(SUFFIXES)}), videos, or folders")
         if not path.is_dir():
             found[path] = Path(path.stem)
             continue
