@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from nasseg.data.ahead import in_order
 from nasseg.data.dataset import DataError, Sample, Split
 
 Show = Callable[[str, int, int], None]
@@ -23,8 +23,8 @@ THUMBNAIL = 16
 """Height and width of the thumbnails by which images are compared."""
 FLAT = 1.0
 """Standard deviation, in levels, of thumbnails that show nothing to compare."""
-AHEAD = 64
-"""Samples that are being read at once, at most."""
+READERS = (os.cpu_count() or 1) + 4
+"""Threads, which also wait for disks."""
 
 
 def silent(what: str, done: int, of: int) -> None:
@@ -88,14 +88,9 @@ def survey(split: Split, show: Show = silent) -> Survey:
         except DataError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
-        indices = iter(range(len(split)))
-        waiting = [pool.submit(read, index) for index in islice(indices, AHEAD)]
-        for done in range(len(split)):
-            result = waiting.pop(0).result()
-            waiting += [pool.submit(read, index) for index in islice(indices, 1)]
-            _take_in(found, split.sample_name(done), result)
-            show(what, done + 1, len(split))
+    for done, result in enumerate(in_order(read, range(len(split)), READERS), start=1):
+        _take_in(found, split.sample_name(done - 1), result)
+        show(what, done, len(split))
     return found
 
 
