@@ -1,6 +1,7 @@
 """Two processes that train together, joined by gloo: this one and a child."""
 
 import multiprocessing
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ def child(folder: str) -> None:
         train(Path(folder, STOPPED), group)
     train(Path(folder, STOPPED), group)
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads outlive the group; one that drops a tensor while Python ends would abort the process
 
 
 class Together(NamedTuple):
