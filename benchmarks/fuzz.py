@@ -52,6 +52,9 @@ from nasseg.data.folder import FolderDataset, read_image
 from nasseg.errors import LONGEST, one_line, shortened
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.record import Record
+from nasseg.export.files import OnnxNetwork, with_info
+from nasseg.export.options import ExportInfo, ExportOptions
+from nasseg.export.shipped import onnx_of
 from nasseg.graph import Architecture, Builder, save
 from nasseg.network import Network
 from nasseg.ops import Conv, Resize, logits1x1
@@ -69,6 +72,7 @@ from nasseg.train.provenance import DataInfo, Provenance, versions
 from nasseg.train.recipe import Recipe
 from nasseg.train.relaxation.trainer import RelaxationSnapshot
 from nasseg.train.retrain import RetrainConfig, Retraining
+from nasseg.train.retraining.history import History
 from nasseg.train.trainer import Trainer
 from nasseg.train.weights.loading import read_weights
 from search_spaces.dpc import DPC
@@ -143,6 +147,11 @@ def read_checkpoint() -> None:
     restore(trainer, Path("checkpoint.pt"))
 
 
+def read_exported() -> None:
+    exported = OnnxNetwork.open(Path("exported.onnx"))
+    exported(torch.zeros(1, 3, 32, 64))
+
+
 def read_data() -> None:
     data = FolderDataset("data")
     for split in data.splits():
@@ -174,6 +183,10 @@ KINDS: dict[str, Kind] = {
     "record": Kind("search/study.journal", mutations.mutated_journal, read_search, 0.5),
     "retraining's config": Kind("retraining/config.yaml", mutations.mutated_yaml, read_retraining),
     "retraining's network": Kind("retraining/architecture.json", mutations.mutated_json, read_retraining),
+    "validations": Kind(
+        "retraining/validations.json", mutations.mutated_json, lambda: History.load(Path("retraining")), 0.3
+    ),
+    "exported file": Kind("exported.onnx", mutations.mutated_onnx, read_exported),
     "snapshot": Kind("search/relaxation/seed0.json", mutations.mutated_json, lambda: snapshots("search")),
     "model": Kind("model.safetensors", mutations.mutated_safetensors, read_model),
     "weights": Kind("model.safetensors", mutations.mutated_safetensors, weights_of("model.safetensors"), 0.5),
@@ -222,6 +235,11 @@ def make_corpus(folder: Path) -> None:
     save_config(config, folder / "retraining")
     built = Network(network)
     save_model(folder / "model.safetensors", built, origin)
+    exported = ExportInfo(
+        architecture="small", params=1, madds=1, options=ExportOptions(size=(32, 64), images="any"), provenance=origin
+    )
+    (folder / "exported.onnx").write_bytes(with_info(onnx_of(built, exported.options), exported))
+    History().adding(2, 0.1).adding(4, 0.2).save(folder / "retraining")
     save_checkpoint(folder / "checkpoint.pt", Trainer(built, RECIPE, 4, torch.device("cpu"), 0, 255).state_dict())
     save_checkpoint(folder / "weights.pt", built.state_dict())
     _write_data(folder / "data")
@@ -473,7 +491,12 @@ def run_in_child(name: str, numbers: range, seed: int, work: Path) -> dict[str, 
     """Read a batch in a process of its own; one that it ends is a failure, and the rest goes on in another."""
     arguments = ["--batch", name, str(numbers.start), str(numbers.stop), "--seed", str(seed), "--work", str(work)]
     done = subprocess.run(
-        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False, timeout=3600
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=3600,
     )
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])

@@ -12,6 +12,8 @@ import zlib
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 import yaml
 from PIL import Image
@@ -39,6 +41,7 @@ VALUES: tuple[Any, ...] = (
     ),
     *([0] * 50, ["a"] * 1000, {"a": 1}, {"op": "conv"}, [1, 2], [1, -1], [10**9, 10**9], {"": None}),
 )
+OPERATORS = ("Relu", "Loop", "If", "Conv", "Expand", "Tile", "Range", "NonZero", "Reshape", "Resize", "", "x" * 500)
 RAW_YAML = (
     *("&a [*a]", "!!python/object/apply:os.system ['touch outside']", "!!int 'a'", "!!timestamp x", "2001-99-99", "<<"),
     *("[" * 3000, "{a: " * 500, "? [a]\n: b", "&a a", "*b", "!!binary '='", "0x" + "f" * 40, "1:1:1:1", ".nan", ".inf"),
@@ -257,6 +260,48 @@ def mutated_checkpoint(content: bytes, rng: random.Random) -> bytes:
             buffer = io.BytesIO()
             torch.save(state, buffer, _use_new_zipfile_serialization=rng.random() < 0.7)
             return buffer.getvalue()
+
+
+def mutated_onnx(content: bytes, rng: random.Random) -> bytes:
+    """Mutate an exported file: bytes, what it says of itself, or its operators, sizes and weights."""
+    kind = rng.randrange(8)
+    if kind < 2:
+        return mutated_bytes(content, rng)
+    model = onnx.load_model_from_string(content)
+    graph, (said,) = model.graph, model.metadata_props
+    if kind < 4:
+        said.value = written(mutated_tree(json.loads(said.value), rng)).encode("utf-8", "replace")
+    for _ in range(rng.choice((1, 1, 2)) if kind >= 4 else 0):
+        node, weight = rng.choice(graph.node), rng.choice(graph.initializer)
+        sizes = (0, 1, -1, 3, 10**6, 2**31, 2**62)
+        match rng.randrange(10):
+            case 0:
+                node.op_type = rng.choice(OPERATORS)
+            case 1:
+                node.domain = rng.choice(("com.microsoft", "ai.onnx.ml", "../x", "x" * 500))
+            case 2 if node.attribute:
+                attribute = rng.choice(node.attribute)
+                attribute.CopyFrom(
+                    onnx.helper.make_attribute(attribute.name, rng.choice((*sizes, 0.5, "a", [2**40] * 4)))
+                )
+            case 3:
+                weight.CopyFrom(onnx.numpy_helper.from_array(np.full(4, rng.choice(sizes)), weight.name))
+            case 4:
+                weight.dims[:] = [rng.choice(sizes) for _ in range(rng.choice((1, 2, 4)))]
+            case 5:
+                weight.data_location = onnx.TensorProto.EXTERNAL
+                weight.external_data.add(key="location", value=rng.choice(("/etc/passwd", "../outside", "weights")))
+            case 6:
+                weight.data_type = rng.choice((0, 1, 2, 7, 8, 99))
+            case 7:
+                names = [name for other in graph.node for name in (*other.input, *other.output)]
+                node.input[:] = [rng.choice(names) for _ in node.input]
+            case 8:
+                value = rng.choice((graph.input[0], graph.output[0]))
+                value.type.tensor_type.shape.dim.add(dim_value=rng.choice(sizes))
+            case _:
+                del graph.node[rng.randrange(len(graph.node))]
+    return model.SerializeToString()
 
 
 def mutated_image(content: bytes, rng: random.Random) -> bytes:

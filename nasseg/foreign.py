@@ -23,6 +23,8 @@ MAX_JSON_BYTES, MAX_YAML_BYTES, MAX_TEXT_BYTES = 16 << 20, 64 << 10, 64 << 20
 """Of a JSON file, a YAML file, and a plain list such as a split's."""
 MAX_HEADER_BYTES = MAX_JSON_BYTES
 """Of the header of a safetensors file, which may hold an architecture."""
+MAX_ONNX_BYTES = (1 << 31) - 1
+"""Of an exported file: what ONNX itself allows."""
 MAX_LINE_BYTES = 4 << 20
 """Of a line of a search's record."""
 MAX_NESTING = 50

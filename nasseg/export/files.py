@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor
 from typing_extensions import Self
 
 from nasseg.data.augment import denormalise
-from nasseg.errors import one_line
 from nasseg.export.options import ExportInfo
+from nasseg.foreign import MAX_ONNX_BYTES, damaged, parse_json, read_bytes
 from nasseg.network import Segmenter
 
-_KEY = "nasseg.export"
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_KEY, _FIX = "nasseg.export", "export it again with nasseg export"
 
 
 def with_info(onnx: bytes, info: ExportInfo) -> bytes:
@@ -56,11 +60,19 @@ class ExportedNetwork(Segmenter):
         given = images.to("cpu", torch.float32)
         if self.info.options.normalise:
             given = denormalise(given)
-        made = torch.cat([self.run(image[None].contiguous()) for image in given])
-        if self.info.options.argmax:
-            classes = len(self.info.provenance.data.classes)
-            made = F.one_hot(made.long(), classes).permute(0, 3, 1, 2).float()
-        return {"logits": made.to(images.device)}
+        logits = torch.cat([self._logits(image[None].contiguous()) for image in given])
+        return {"logits": logits.to(images.device)}
+
+    def _logits(self, image: Tensor) -> Tensor:
+        made, classes = self.run(image), len(self.info.provenance.data.classes)
+        shape = (1, *image.shape[-2:]) if self.info.options.argmax else (1, classes, *image.shape[-2:])
+        if made.shape != shape:
+            raise ValueError(f"this file gives {tuple(made.shape)} for {shape}; {_FIX}")
+        if not self.info.options.argmax:
+            return made
+        if made.max() >= classes:
+            raise ValueError(f"this file gives class {made.max()} of {classes}; {_FIX}")
+        return F.one_hot(made.long(), classes).permute(0, 3, 1, 2).float()
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits (N, classes, H, W) from normalised images."""
@@ -88,8 +100,8 @@ class ProgramNetwork(ExportedNetwork):
 class OnnxNetwork(ExportedNetwork):
     """An ONNX file as a network, with PyTorch's number of threads.
 
-    Raises `ValueError` if `content` is not an ONNX file, was not exported by nasseg, or holds its weights elsewhere;
-    `path` names it.
+    Raises `ValueError` if `content` is not an ONNX file, was not exported by nasseg, or holds what no export does:
+    weights elsewhere, loops and branches, operators of other makers. `path` names it.
     """
 
     def __init__(self, content: bytes, path: str) -> None:
@@ -103,29 +115,52 @@ class OnnxNetwork(ExportedNetwork):
             model = onnx.load_model_from_string(content)
         except Exception as error:  # protobuf's own, which has no public name
             raise ValueError(f"{path} is not an ONNX file ({str(error).splitlines()[0][:80]})") from None
-        if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in model.graph.initializer):
-            raise ValueError(f"{path} holds its weights in other files; export it again with nasseg export")
+        if (strange := _strange(model)) is not None:
+            raise ValueError(f"{path} holds {strange}, which no export does; {_FIX}")
         said = {prop.key: prop.value for prop in model.metadata_props}
         if _KEY not in said:
             raise ValueError(f"{path} was not exported by nasseg, so its classes are unknown; use nasseg export")
-        try:
-            self.info = ExportInfo.model_validate_json(said[_KEY])
-        except ValidationError as error:
-            raise ValueError(one_line(error, path)) from None
+        with damaged(path, _FIX):
+            self.info = ExportInfo.model_validate(parse_json(said[_KEY]))
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors
-        self.session = InferenceSession(content, options, ["CPUExecutionProvider"])
+        options.log_severity_level = 4  # errors are raised
+        self._path = path
+        with self._running():
+            self.session = InferenceSession(content, options, ["CPUExecutionProvider"], enable_fallback=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a file; raises `ValueError` also if it cannot be read."""
-        try:
-            return cls(path.read_bytes(), str(path))
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}; give a file that nasseg export wrote") from None
+        return cls(read_bytes(path, MAX_ONNX_BYTES, "give a file that nasseg export wrote"), str(path))
 
     def run(self, image: Tensor) -> Tensor:
-        """Run the file."""
-        (output,) = self.session.run(None, {"image": image.numpy()})
-        return torch.from_numpy(output)
+        """Run the file; raises `ValueError` if it cannot be run on this image."""
+        with self._running():
+            (output,) = self.session.run(None, {"image": image.numpy()})
+            return torch.from_numpy(output)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of many classes of ONNX Runtime's own
+            reason = " ".join(str(error).split())[:150]
+            raise ValueError(f"{self._path} does not run ({reason}); {_FIX}") from None
+
+
+def _strange(model: ModelProto) -> str | None:
+    """Say what an ONNX model holds that files of ours do not, if anything: it could read other files, or never end."""
+    from onnx import AttributeProto, TensorProto
+
+    graph = model.graph
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    weights = [*graph.initializer, *(a.t for a in attributes), *(t for a in attributes for t in a.tensors)]
+    if any(weight.data_location == TensorProto.EXTERNAL for weight in weights):
+        return "weights in other files"
+    if model.functions or any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in attributes):
+        return "loops, branches or functions"
+    if graph.sparse_initializer or any(a.sparse_tensor.ByteSize() or a.sparse_tensors for a in attributes):
+        return "sparse weights"
+    makers = {node.domain for node in graph.node} - {"", "ai.onnx"}
+    return f"operators of {sorted(makers)[0][:50]!r}" if makers else None

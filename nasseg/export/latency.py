@@ -68,6 +68,7 @@ def _run(network: ExportedNetwork, size: tuple[int, int]) -> Callable[[], object
     image = pixels if network.info.options.normalise else normalise(pixels)
     if not isinstance(network, OnnxNetwork):
         return lambda: network.run(image)
+    network.run(image)  # which tells of a file that does not run
     binding = network.session.io_binding()
     binding.bind_cpu_input("image", image.numpy())
     binding.bind_output(network.session.get_outputs()[0].name)

@@ -56,7 +56,8 @@ class Restorable(Protocol):
 def restore(into: Restorable, path: Path, device: torch.device | str = "cpu") -> None:
     """Continue from the state in a checkpoint; raises `ValueError` as `load_checkpoint` does, or if it is another's."""
     state = load_checkpoint(path, device)
-    with damaged(path, "remove it to train from the beginning"):
+    with damaged(path, "remove it to train from the beginning"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a damaged state
         into.load_state_dict(state)
 
 

@@ -96,6 +96,25 @@ def test_a_file_of_a_fixed_size_refuses_others(network: Network) -> None:
         exported(torch.rand(1, 3, 33, 64))
 
 
+def test_a_file_that_does_not_run_as_it_says_is_refused(network: Network) -> None:
+    onnx = pytest.importorskip("onnx")
+    said = info(images="any")
+    model = onnx.load_model_from_string(onnx_of(network, said.options))
+    data = said.provenance.data
+    more = data.model_copy(update={"classes": (*data.classes, "other"), "palette": (*data.palette, (1, 2, 3))})
+    other = said.model_copy(update={"provenance": said.provenance.model_copy(update={"data": more})})
+    image = torch.rand(1, 3, *SIZE)
+    with pytest.raises(
+        ValueError, match=rf"gives \(1, {CLASSES}, 32, 64\) for \(1, {CLASSES + 1}, 32, 64\); export it"
+    ):
+        OnnxNetwork(with_info(model.SerializeToString(), other), "other.onnx")(image)
+    model.graph.node[0].input[0] = "nothing"
+    with pytest.raises(
+        ValueError, match=r"^broken\.onnx does not run \(.*nothing.*\); export it again with nasseg export"
+    ):
+        OnnxNetwork(with_info(model.SerializeToString(), said), "broken.onnx")
+
+
 def test_logits_and_classes_score_alike(network: Network) -> None:
     plain, whole = opened(network, info()), opened(network, info(normalise=True, argmax=True))
     image = normalise(open_dataset(DATA).split("val")[0].image[None])
@@ -167,11 +186,16 @@ def test_files_that_are_no_exports_are_refused(tmp_path: Path) -> None:
     weight = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
     graph = onnx.helper.make_graph([], "outside", [], [], initializer=[weight])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "outside.onnx")
-    with pytest.raises(ValueError, match="holds its weights in other files"):
+    with pytest.raises(ValueError, match="holds weights in other files, which no export does; export it again"):
         Model.load(tmp_path / "outside.onnx")
+    branch = onnx.helper.make_graph([], "branch", [], [])
+    node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "branches", [], [])), tmp_path / "branches.onnx")
+    with pytest.raises(ValueError, match="holds loops, branches or functions, which no export does"):
+        Model.load(tmp_path / "branches.onnx")
     with pytest.raises(ValueError, match=r"reads \.pt2 files with pickle, which runs code"):
         Model.load(tmp_path / "model.pt2")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"none\.onnx: no such file; give a file that nasseg export wrote"):
         Model.load(tmp_path / "none.onnx")
 
 
