@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from nasseg import baseline
+from nasseg.allocator import keep_freed_memory
 from nasseg.cli.options import parse_size
 from nasseg.data import Augment, open_dataset, training_batches
 from nasseg.data.augment import normalise
@@ -128,6 +129,7 @@ def main():
     parser.add_argument("--network", default="lraspp:backbone=mobilenetv2,width=0.5")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as wherever a network is trained on the CPU
     split = open_dataset(args.data).split(args.split)
     recipe = Recipe(steps=args.steps, batch_size=args.batch_size, crop=parse_size(args.crop), colour=0.3)
     augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=True, colour=0.3)

@@ -117,12 +117,11 @@ class Study:
         split, views = (self.train, self.args.views) if part == "train" else (self.val, 1)
         for view, start in itertools.product(range(views), range(0, len(split), 8)):
             samples = [split[i] for i in range(start, min(start + 8, len(split)))]
-            images = [sample.image.to(self.device) for sample in samples]
-            masks = [sample.mask.to(self.device) for sample in samples]
+            images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
             if part == "train":
-                pixels, truth = augment(images, masks, seeded(0, view, start), self.ignore_index)
+                pixels, truth = augment(images, masks, seeded(0, view, start), self.ignore_index, device=self.device)
             else:
-                pixels, truth = normalise(torch.stack(images)), torch.stack(masks).long()
+                pixels, truth = normalise(torch.stack(images).to(self.device)), torch.stack(masks).long()
             middle = LABEL_STRIDE // 2
             features = network.outputs({"image": pixels.contiguous(memory_format=torch.channels_last)})
             writer.add(features, truth[:, middle::LABEL_STRIDE, middle::LABEL_STRIDE], view)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nasseg.data.ahead import in_order
-from nasseg.data.augment import Augment, normalise
+from nasseg.data.augment import Augment, moved, normalise
 from nasseg.data.dataset import Sample, Split
 
 
@@ -91,12 +91,9 @@ def training_batches(
         start = time.perf_counter()
         step, indices = numbered
         samples = [split[index] for index in indices[number * share : (number + 1) * share]]
-        images, masks = (
-            [_moved(tensor, device) for tensor in tensors]
-            for tensors in ([s.image for s in samples], [s.mask for s in samples])
-        )
+        images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
         # The order of an epoch is drawn from (seed, epoch): the 1 keeps a step's views apart from it.
-        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index, part)
+        views, truth = augment(images, masks, seeded(seed, step, 1), split.ignore_index, part, device)
         pace.prepared(len(samples), time.perf_counter() - start, readers)
         return Batch({"image": views}, truth)
 
@@ -129,10 +126,6 @@ def evaluation_batches(
 
 
 def _stacked(samples: list[Sample], device: torch.device) -> tuple[Batch, tuple[str, ...]]:
-    images = _moved(torch.stack([sample.image for sample in samples]), device)
-    masks = _moved(torch.stack([sample.mask for sample in samples]), device)
+    images = moved(torch.stack([sample.image for sample in samples]), device)
+    masks = moved(torch.stack([sample.mask for sample in samples]), device)
     return Batch({"image": normalise(images)}, masks.long()), tuple(sample.name for sample in samples)
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nasseg.data import Augment, Batch, CacheWriter, FeatureCache, Split
-from nasseg.data.augment import normalise
+from nasseg.data.augment import VERSION, normalise
 from nasseg.data.batches import seeded
 from nasseg.data.cache import STORED_BYTES
 from nasseg.foreign import damaged
@@ -62,6 +62,7 @@ class SharedFeatures:
                 "data": split.fingerprint,
                 "views": context.plan.views if part == "train" else 0,
                 "augment": context.plan.proxy_recipe.augment.model_dump(mode="json"),
+                "version": VERSION,
                 "label_stride": context.plan.label_stride,
                 "seed": context.problem.options.seed,
             }
@@ -116,14 +117,13 @@ class SharedFeatures:
         whole = not augmented and len({split[index].mask.shape for index in range(len(split))}) == 1
         for start in range(0, len(split), EVALUATION_BATCH):
             samples = [split[index] for index in range(start, min(start + EVALUATION_BATCH, len(split)))]
-            images = [sample.image.to(device) for sample in samples]
-            masks = [sample.mask.to(device) for sample in samples]
+            images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
             if whole:
-                yield normalise(torch.stack(images)), torch.stack(masks).long()
+                yield normalise(torch.stack(images).to(device)), torch.stack(masks).to(device).long()
             else:
                 augment = recipe.augment if augmented else Augment(crop=recipe.crop)
                 generator = seeded(self._context.problem.options.seed, view, start)
-                yield augment(images, masks, generator, split.ignore_index)
+                yield augment(images, masks, generator, split.ignore_index, device=device)
 
 
 def sampled(masks: Tensor, stride: int) -> Tensor:

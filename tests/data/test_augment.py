@@ -2,11 +2,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kornia import enhance
 from pydantic import ValidationError
 
-from nasseg.data import Augment, normalise
+from nasseg.data import Augment, denormalise, normalise
 
 IMAGES = torch.randint(256, (3, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LEVEL = 1 / 255 / 0.224
+"""A grey level of a normalised image: views are scaled in 8 bits."""
 MASKS = torch.randint(5, (3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
@@ -65,7 +68,7 @@ def test_scale_two_doubles() -> None:
     blocks[..., 4:] = 255
     images, masks = Augment(scale=(2.0, 2.0), crop=(16, 16))(blocks, blocks[:, 0] // 255, seeded())
     expected = torch.nn.functional.interpolate(normalise(blocks), (16, 16), mode="bilinear")
-    torch.testing.assert_close(images, expected)
+    torch.testing.assert_close(images, expected, atol=LEVEL, rtol=0)
     assert torch.equal(masks[0], (torch.arange(16) >= 8).long().expand(16, 16))
 
 
@@ -76,6 +79,50 @@ def test_colour_changes_the_image_alone() -> None:
     black, white = (normalise(torch.full((3, 1, 1), level, dtype=torch.uint8)) for level in (0, 255))
     assert (images >= black - 1e-5).all()
     assert (images <= white + 1e-5).all()
+
+
+def test_colour_is_as_in_kornia() -> None:
+    factors = 1 + 0.5 * (2 * torch.rand(3, 7, generator=seeded())[:, 4:] - 1)
+    brightness, contrast, saturation = factors.T
+    expected = enhance.adjust_brightness_accumulative(IMAGES / 255, brightness)
+    expected = enhance.adjust_contrast_with_mean_subtraction(expected, contrast)
+    expected = enhance.adjust_saturation_with_gray_subtraction(expected, saturation)
+    images, _ = Augment(colour=0.5)(IMAGES, MASKS, seeded())
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    torch.testing.assert_close(images, (expected - mean) / deviation, atol=1e-5, rtol=0)
+
+
+def test_what_is_outside_does_not_count_for_contrast() -> None:
+    whole, _ = Augment(colour=0.5)(IMAGES, MASKS, seeded())
+    padded, masks = Augment(crop=(24, 40), colour=0.5)(IMAGES, MASKS, seeded(), ignore_index=11)
+    for image, mask, expected in zip(padded, masks, whole, strict=True):
+        torch.testing.assert_close(image[:, mask != 11], expected.flatten(1), atol=1e-5, rtol=0)
+        assert torch.equal(image[:, mask == 11], torch.zeros(3, 360))
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 2.3])
+def test_image_and_mask_keep_together(factor: float) -> None:
+    """A mask drawn into the image is in the same place of both views."""
+    mask = torch.zeros(20, 30, dtype=torch.uint8)
+    mask[6:15, 8:22] = 1
+    image = (mask * 255).expand(3, -1, -1)
+    augment = Augment(crop=(40, 50), scale=(factor, factor), flip=True)
+    images, masks = augment([image] * 9, [mask] * 9, seeded())
+    drawn = denormalise(images)[:, 0] / 255
+    known = masks != 255
+    assert ((drawn - masks).abs()[known] <= 0.75).all()
+    assert ((drawn > 0.5) == (masks == 1))[known].float().mean() > 0.9
+    assert (images[~known[:, None].expand_as(images)] == 0).all()
+
+
+def test_a_view_does_not_depend_on_the_others_of_its_batch() -> None:
+    augment = Augment(crop=(17, 33), scale=(0.5, 2), flip=True, colour=0.4)
+    images, masks = augment(IMAGES, MASKS, seeded())
+    for number in range(3):
+        image, mask = augment(IMAGES[number : number + 1], MASKS[number : number + 1], seeded(), part=(number, 3))
+        assert torch.equal(image[0], images[number])
+        assert torch.equal(mask[0], masks[number])
 
 
 @settings(max_examples=40, deadline=None)
