@@ -12,7 +12,9 @@ from reprlib import repr as short_repr
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
+from nasseg.errors import one_line
 from nasseg.foreign import read_yaml
 from nasseg.planning.options import SearchOptions
 
@@ -26,6 +28,8 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     values = read_yaml(path, "--config takes a YAML file of options")
     if not isinstance(values or {}, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, but must hold lines such as seed: 1")
+    if values and {"plan", "recipe"} & {name for name, value in values.items() if isinstance(value, dict)}:
+        values = _options_of_run(context.command.name or "", values, path)
     by_option = {
         option.removeprefix("--"): parameter.name
         for parameter in context.command.params
@@ -40,6 +44,27 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     defaults = {by_option[name]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def _options_of_run(command: str, values: Mapping[str, object], path: Path) -> dict[str, object]:
+    """Return the options in the `config.yaml` of a run of this command; raises `ValueError` for another one's."""
+    from nasseg.planning.config import SearchConfig
+    from nasseg.train.retraining.config import RetrainConfig
+
+    kind, model = ("search", SearchConfig) if "plan" in values else ("retrain", RetrainConfig)
+    if command != kind:
+        raise ValueError(f"{path} is of a run of nasseg {kind}; nasseg {command} does not take its options")
+    try:
+        options = model.model_validate(values).as_options()
+    except ValidationError as error:
+        raise ValueError(one_line(error, str(path))) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    say(f"{path}: taking this run's options as given; what was derived from them is derived anew")
+    if elsewhere := [name for name in ("storage", "ray_address") if values.get(name) is not None]:
+        flags = " and ".join("--" + name.replace("_", "-") for name in elsewhere)
+        say(f"{path}: not taking {flags}; give what another run is to use on the command line")
+    return options
 
 
 def _check_trusted(given: Mapping[str, object], path: Path) -> None:

@@ -19,6 +19,8 @@ from nasseg.train.relaxation.recipe import RelaxationRecipe
 
 CHANGEABLE = ("budget", "finalists", "concurrency", "runner", "ray_address")
 """The options of a search that a resumption may change."""
+ELSEWHERE = ("ray_address", "storage", "study")
+"""The options of a search that lead to other machines, or name its record there."""
 ONLY_CHANGEABLE = "only --budget, --finalists, --concurrency, --runner and --ray-address can change"
 
 
@@ -128,6 +130,15 @@ class SearchConfig(SearchOptions):
         if "concurrency" in differing:
             plan |= self._other_concurrency(asked.concurrency or 1)
         return self.model_copy(update={**changes, "plan": self.plan.model_copy(update=plan)})
+
+    def as_options(self) -> dict[str, object]:
+        """Return the options that another search like this one is given: not what was derived for it, nor its record.
+
+        A cluster and a database are left out, too, as no file must name them.
+        """
+        values = {name: getattr(self, name) for name in SearchOptions.model_fields}
+        values |= {"budget": str(self.budget), "rungs": self.rungs and ",".join(map(str, self.rungs))}
+        return {name: value for name, value in values.items() if value is not None and name not in ELSEWHERE}
 
     def _values(self, name: str) -> tuple[object, object]:
         """Return the value of an option as it was given and, if it follows from the budget unless given, as planned."""

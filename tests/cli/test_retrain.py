@@ -167,6 +167,23 @@ def test_a_config_file_gives_the_options(
     assert (recipe["steps"], recipe["batch_size"], recipe["learning_rate"]) == (3, 2, 0.5)
 
 
+def test_the_config_of_a_run_gives_its_options(
+    nasseg: Run, refused: Refused, arch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = ("--recipe", "long", "--boundary-weight", 2, "--readers", 0, "--weights", "none", "--patience", 9, *SHORT)
+    assert nasseg("retrain", arch, "--data", DATA, "--out", "one", *changes).code == 0
+    done = nasseg("retrain", arch, "--config", "one/config.yaml", "--out", "two")
+    assert done.err.startswith("one/config.yaml: taking this run's options as given; what was derived")
+    one, two = (Path(run, "config.yaml").read_text() for run in ("one", "two"))
+    assert one == two
+    Path("odd.yaml").write_text(one.replace("poly_power: 0.9", "poly_power: 0.7"))
+    message = refused("retrain", arch, "--config", "odd.yaml")
+    assert message.startswith("odd.yaml: its recipe is none of short, long, stdc, ")
+    Path("odd.yaml").write_text(one.replace("steps: 3", "steps: three"))
+    assert refused("retrain", arch, "--config", "odd.yaml").startswith("odd.yaml: recipe.steps is 'three', but")
+
+
 def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
     options = ("--recipe", "long", "--boundary-weight", 2, "--detail-head", *SHORT)
     assert nasseg("retrain", arch, "--data", DATA, "--out", tmp_path / "run", *options).code == 0

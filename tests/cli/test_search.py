@@ -13,7 +13,7 @@ from nasseg.graph import load
 from nasseg.planning.options import COUNTS, DERIVED, GRADIENT, RUNS, SearchOptions
 from tests.cli.conftest import Done
 from tests.jobs.tiny import DATA as TINY_DATA
-from tests.jobs.tiny import SPACE, latency_table
+from tests.jobs.tiny import SPACE, latency_table, tiny_config
 from tests.train.made_up import DATA
 
 Refused = Callable[..., str]
@@ -100,6 +100,31 @@ def test_options_come_from_the_command_line_then_a_file_then_the_defaults(
         checkpoint_activations=False,
     )
     assert asked == [(tmp_path / "run", expected)]
+
+
+def test_the_config_of_a_run_gives_its_options(
+    nasseg: Callable[..., Done], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[SearchOptions] = []
+
+    def begin(out: Path, options: SearchOptions, watcher: object) -> None:
+        asked.append(options)
+        raise ValueError("asked")
+
+    monkeypatch.setattr("nasseg.experiment.begin.begin", begin)
+    run = tiny_config("5min").model_copy(update={"ray_address": "10.0.0.1:6379", "seed": 4})
+    run.save(tmp_path)
+    file = tmp_path / "config.yaml"
+    err = nasseg("search", "--config", file, "--space", SPACE, "--finalists", "4", "--out", tmp_path / "run").err
+    assert err.splitlines()[:2] == [
+        f"{file}: taking this run's options as given; what was derived from them is derived anew",
+        f"{file}: not taking --ray-address; give what another run is to use on the command line",
+    ]
+    options = {**run.as_options(), "finalists": 4}
+    assert asked == [SearchOptions.parse(options)]
+    assert "is not registered, and importing it runs its code" in refused("search", "--config", file)
+    message = refused("describe", "unet", "--config", file)
+    assert message == f"{file} is of a run of nasseg search; nasseg describe does not take its options"
 
 
 def test_the_first_interrupt_stops_the_second_ends_and_the_third_does_so_at_once(

@@ -18,6 +18,15 @@ def test_a_config_is_the_same_when_read_again(tmp_path: Path) -> None:
         assert SearchConfig.load(tmp_path, space=config.space) == config
 
 
+def test_another_search_is_given_the_options_but_not_what_follows_from_them() -> None:
+    elsewhere = {"storage": "sqlite:///study.db", "study": "one", "ray_address": "auto"}
+    for config in (tiny_config(), tiny_config("30min").model_copy(update={"max_params": "3M", "weights": "imagenet"})):
+        options = config.model_copy(update=elsewhere).as_options()
+        assert set(options) < set(SearchOptions.model_fields) - set(elsewhere)
+        asked = SearchOptions.parse(options)
+        assert all(getattr(asked, name) == getattr(config, name) for name in SearchOptions.model_fields)
+
+
 def test_the_file_is_readable(tmp_path: Path) -> None:
     tiny_config("30min").save(tmp_path)
     data = yaml.safe_load((tmp_path / "config.yaml").read_text())

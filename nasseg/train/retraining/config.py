@@ -12,9 +12,21 @@ from nasseg.data import Dataset, Split
 from nasseg.errors import one_line
 from nasseg.graph import Architecture
 from nasseg.train.recipe import Recipe
-from nasseg.train.recipes import OWN_RECIPES, paper_recipe
+from nasseg.train.recipes import OWN_RECIPES, RECIPES, paper_recipe
 from nasseg.train.recipes import recipe as named_recipe
 
+RECIPE_OPTIONS = (
+    "steps",
+    "batch_size",
+    "crop",
+    "learning_rate",
+    "boundary_weight",
+    "detail_head",
+    "accumulate",
+    "compile",
+    "teacher_weight",
+)
+"""The fields of a recipe that a retraining has options for."""
 VALIDATIONS_IN_A_RUN = 10
 """Unless the user says how many steps lie between two."""
 
@@ -54,6 +66,21 @@ class RetrainConfig(BaseModel):
         if isinstance(values, dict) and "readers" not in values and "workers" in values:
             return {**values, "readers": values["workers"], "workers": 1}
         return values
+
+    def as_options(self) -> dict[str, object]:
+        """Return the options that another retraining like this one is given: a recipe's name and what differs from it.
+
+        Raises `ValueError` if no named recipe is this one's with those changes for which there are options.
+        """
+        changes = self.recipe.model_dump(include=set(RECIPE_OPTIONS))
+        name = next((name for name in RECIPES if named_recipe(name, **changes) == self.recipe), None)
+        if name is None:
+            raise ValueError(f"its recipe is none of {', '.join(RECIPES)}; give the options themselves")
+        unchanged = named_recipe(name)
+        different = {field: value for field, value in changes.items() if value != getattr(unchanged, field)}
+        values = {**self.model_dump(exclude={"recipe", "threads"}), "weights": self.weights or "none", "recipe": name}
+        values |= {**different, "crop": "{}x{}".format(*self.recipe.crop)}
+        return {option: value for option, value in values.items() if value is not None}
 
     def check_batch(self) -> None:
         """Raise `ValueError` unless a batch can be shared by all workers, and a share be taken in parts."""
