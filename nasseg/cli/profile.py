@@ -45,6 +45,7 @@ def profile(
     from nasseg.cost import design
     from nasseg.cost import profile as engine
     from nasseg.cost.backends import choose_backend
+    from nasseg.cost.calibration import POOR
     from nasseg.cost.latency import default_dtype, device_name
     from nasseg.cost.latency_table import Conditions
     from nasseg.cost.load import BUSY_LOAD, OthersLoad
@@ -89,6 +90,11 @@ def profile(
     say(f"wrote {out}")
     if others.share is not None and others.share > BUSY_LOAD:
         say(f"warning: other programs used {others.share:.0%} of the device; end them and profile again")
+    if table.error.is_poor:
+        say(
+            f"warning: the table is {table.error}; {POOR}: end other programs, fix the clock speed, and profile again, "
+            "with a longer --limit and more --networks"
+        )
     if as_json:
         print_json(_summary(table))
     else:
@@ -150,9 +156,4 @@ def _print(table: LatencyTable) -> None:
     console = Console()
     console.print(rows)
     found = f" of {table.operators_found} (the others are interpolated)" if table.interpolates else ""
-    console.print(
-        f"{len(ordered)} operators{found}; on networks that it was not fitted on, the table is off by "
-        f"{table.error.mape_percent:.1f} % on average, and ranks them with a Spearman correlation of "
-        f"{table.error.spearman:.3f} ({table.error.networks} networks)",
-        highlight=False,
-    )
+    console.print(f"{len(ordered)} operators{found}; the table is {table.error}", highlight=False, soft_wrap=True)

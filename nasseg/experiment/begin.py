@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nasseg import plugins
+from nasseg.cost.calibration import POOR
 from nasseg.data.checking import review
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
@@ -65,7 +66,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     check_weights(problem)
     if options.limits.latency_ms is not None and options.latency is None:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
-    check_costs(problem)
+    check_costs(problem, watcher)
     relaxation = relaxation_options(options, problem.device) if by_gradient else None
     plan_for, room = _measured(problem, hardware, relaxation, watcher)
     plan = plan_for(options)
@@ -167,8 +168,8 @@ def check_weights(problem: Problem) -> None:
             checked.add(architecture.backbone and architecture.backbone.name)
 
 
-def check_costs(problem: Problem) -> None:
-    """Raise `ValueError` if the latency table does not fit the search or its limits cannot be kept.
+def check_costs(problem: Problem, watcher: Watcher = SILENT) -> None:
+    """Raise `ValueError` if the latency table does not fit the search or its limits cannot be kept; warn of a poor one.
 
     The message says how to make a table that fits.
     """
@@ -185,6 +186,11 @@ def check_costs(problem: Problem) -> None:
             table.check(problem.size, table.conditions.dtype, [problem.architecture(choice) for choice in choices])
         except ValueError as error:
             raise ValueError(f"{options.latency}: {error}: {profile}") from None
+        if table.error.is_poor:
+            watcher.say(
+                f"warning: the latency table {options.latency} is {table.error}; {POOR}: remove it, end other programs "
+                "and measure again"
+            )
     require_reachable(options.limits, space, lambda choice: problem.pricing.costs(problem.architecture(choice)))
     require_fit(problem.fitting, options.limits)
 

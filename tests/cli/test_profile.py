@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency_table import LatencyTable
-
-from .conftest import Done
+from tests.cli.conftest import Done
+from tests.jobs.tiny import latency_table
 
 Run = Callable[..., Done]
 Refused = Callable[..., str]
@@ -24,6 +25,17 @@ def test_a_table_is_written_and_summed_up(nasseg: Run, tmp_path: Path) -> None:
     assert done.document["slowest"][0]["ms"] == max(entry.median_ms for entry in table.entries)
     assert done.document["fastest"][-1]["ms"] == min(entry.median_ms for entry in table.entries)
     assert f"wrote {out}" in done.err
+
+
+def test_a_poor_table_is_written_with_a_warning(nasseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasseg.cost import profile
+
+    table = latency_table((16, 24), classes=3)
+    poor = PredictionError(networks=10, spearman=-0.68, mape_percent=50)
+    monkeypatch.setattr(profile, "profile", lambda *_, **__: table.model_copy(update={"error": poor}))
+    done = nasseg("profile", *TINY, "--out", tmp_path / "table.json", "--json")
+    assert f"warning: the table is {poor}; a table that is off by over 15 %, or ranks below 0.7, hardly" in done.err
+    assert "ranks them with a Spearman correlation of -0.680 (10 networks)" in done.err
 
 
 def test_a_stopped_profile_says_how_to_go_on(nasseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,30 @@ def test_errors_by_hand() -> None:
     assert PredictionError.of([5.0, 5.0, 5.0], [4.0, 5.0, 6.0]).spearman == 0
 
 
+@pytest.mark.parametrize(
+    ("spearman", "mape_percent", "is_poor"),
+    [
+        (-0.68, 50, True),
+        (0.99, 16, True),
+        (0.6, 6, True),
+        (0.7, 15, False),
+        (0.99, 4.6, False),
+        (0.0, 0.7, False),  # networks that are equally fast
+    ],
+)
+def test_a_poor_error_is_told_from_a_good_one(spearman: float, mape_percent: float, is_poor: bool) -> None:
+    error = PredictionError(networks=30, spearman=spearman, mape_percent=mape_percent)
+    assert error.is_poor == is_poor
+
+
+def test_the_error_of_measurements_without_a_rule_is_poor() -> None:
+    sizes = (5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
+    times = (9.0, 2.0, 11.0, 3.0, 4.0, 1.5)
+    error = PredictionError.cross_validated([measured(ms, 10, time) for ms, time in zip(sizes, times, strict=True)])
+    assert error.is_poor
+    assert str(error).startswith(f"off by {error.mape_percent:.1f} % on average on networks that it was not fitted on")
+
+
 def test_the_error_is_that_on_networks_left_out() -> None:
     perfect = PredictionError.cross_validated(following(Calibration(scale=1.1, fixed_ms=1.0)))
     assert (perfect.networks, perfect.spearman) == (12, 1.0)

@@ -8,8 +8,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import nasseg
+from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, check_weights, plan_search
+from nasseg.experiment.machine_table import Silent
 from nasseg.graph import Architecture, PublishedBackbone
 from nasseg.jobs.context import Problem
 from nasseg.planning.budget import Budget
@@ -156,6 +158,28 @@ def check(latency: Path | None, size: tuple[int, int] = (64, 96), classes: int =
 def test_a_table_that_fits_is_taken(latency: Path) -> None:
     check(latency)
     check(latency, target_latency="1s")
+
+
+def test_a_poor_table_is_warned_of(latency: Path) -> None:
+    said = []
+
+    class Hearing(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    problem = Problem(tiny_config().model_copy(update={"latency": str(latency)}))
+    problem.size, problem.classes = (64, 96), 3
+    check_costs(problem, Hearing())
+    assert said == []
+    poor = {"error": PredictionError(networks=10, spearman=-0.68, mape_percent=50)}
+    LatencyTable.load(latency).model_copy(update=poor).save(latency)
+    problem.price_by(latency)
+    check_costs(problem, Hearing())
+    assert said == [
+        f"warning: the latency table {latency} is off by 50.0 % on average on networks that it was not fitted on, and "
+        "ranks them with a Spearman correlation of -0.680 (10 networks); a table that is off by over 15 %, or ranks "
+        "below 0.7, hardly tells which is faster: remove it, end other programs and measure again"
+    ]
 
 
 @pytest.mark.parametrize(
