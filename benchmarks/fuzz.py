@@ -39,16 +39,19 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mutations
+import numpy as np
 import torch
 import yaml
 from PIL import Image
 from pydantic import ValidationError
+from scipy.io import savemat
 
 from nasseg.cli.main import main as nasseg
 from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, operators_of
 from nasseg.data import CacheWriter, FeatureCache, open_dataset
 from nasseg.data.folder import FolderDataset, read_image
+from nasseg.data.formats.matlab import read_segmentation
 from nasseg.errors import LONGEST, one_line, shortened
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.record import Record
@@ -197,6 +200,7 @@ KINDS: dict[str, Kind] = {
     "image": Kind("data/images/train/a.png", mutations.mutated_image, read_data),
     "photograph": Kind("photograph.jpg", mutations.mutated_image, lambda: read_image(Path("photograph.jpg"))),
     "mask": Kind("data/masks/train/a.png", mutations.mutated_image, read_data),
+    "MATLAB mask": Kind("mask.mat", mutations.mutated_bytes, lambda: read_segmentation(Path("mask.mat"))),
     "features": Kind("features/*/index.json", mutations.mutated_json, read_features, 0.5),
 }
 
@@ -244,6 +248,7 @@ def make_corpus(folder: Path) -> None:
     save_checkpoint(folder / "weights.pt", built.state_dict())
     _write_data(folder / "data")
     Image.effect_noise((64, 48), 50).convert("RGB").save(folder / "photograph.jpg")
+    savemat(folder / "mask.mat", {"GTcls": {"Segmentation": np.zeros((7, 9), np.uint8), "CategoriesPresent": 1}})
 
     def fill(writer: CacheWriter) -> None:
         writer.add({"backbone.conv": torch.zeros(3, 2, 4, 8)}, torch.zeros(3, 8, 16))

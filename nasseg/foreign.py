@@ -25,6 +25,8 @@ MAX_HEADER_BYTES = MAX_JSON_BYTES
 """Of the header of a safetensors file, which may hold an architecture."""
 MAX_ONNX_BYTES = (1 << 31) - 1
 """Of an exported file: what ONNX itself allows."""
+MAX_MATLAB_BYTES = 64 << 20
+"""Of a mask in a MATLAB file, and of that unpacked."""
 MAX_LINE_BYTES = 4 << 20
 """Of a line of a search's record."""
 MAX_NESTING = 50

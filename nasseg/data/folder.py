@@ -78,7 +78,7 @@ class FolderDataset(Dataset):
             files = first_that_fits(self.root, (layout,))
         if files is None:
             wanted = layouts[0] if layouts else PLAIN
-            where = f"{wanted.images} with masks {wanted.masks}" if wanted.images else f"the lists {wanted.list}"
+            where = f"{wanted.images} with masks {wanted.shown_masks}" if wanted.images else f"the lists {wanted.list}"
             is_own = (self.root / FILE).is_file()
             fix = f"give {FILE} a layout, or see `nasseg data init`" if is_own else "give the folder that holds them"
             raise DataError(f"{self.root} holds no image with a mask: looked for {where}; {fix} (docs/data.md)")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
+from scipy.sparse import csc_matrix
 
 from nasseg.data import Dataset, formats, open_dataset
 from nasseg.data.formats.description import voc_colours
@@ -68,6 +70,36 @@ def voc(root: Path, masks: str = "SegmentationClass", train: str = "train") -> N
 
 def voc_aug(root: Path) -> None:
     voc(root, "SegmentationClassAug", "trainaug")
+
+
+def matlab_mask(path: Path, *values: int, compressed: bool = True) -> None:
+    """Write a mask as SBD has them: in a struct, beside boundaries as sparse matrices, one a class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = np.array([values[i % len(values)] for i in range(SIZE[1])], np.uint8)
+    boundaries = np.empty((20, 1), object)
+    boundaries[:] = [[csc_matrix(SIZE, dtype=bool)]]
+    content = {
+        "Boundaries": boundaries,
+        "Segmentation": np.broadcast_to(columns, SIZE),
+        "CategoriesPresent": np.array(sorted({*values} - {0}), np.uint8)[:, None],
+    }
+    savemat(path, {"GTcls": content}, do_compression=compressed)
+
+
+def sbd(root: Path) -> None:
+    for name in ("2008_000002", "2008_000003", "2008_000007"):
+        image(root / "benchmark_RELEASE/dataset/img" / f"{name}.jpg")
+        matlab_mask(root / "benchmark_RELEASE/dataset/cls" / f"{name}.mat", 0, 1, 15, 20)
+    (root / "benchmark_RELEASE/dataset/train.txt").write_text("2008_000007\n2008_000002\n")
+    (root / "benchmark_RELEASE/dataset/val.txt").write_text("2008_000003\n")
+
+
+def voc_with_sbd(root: Path) -> None:
+    voc(root, train="train_aug")
+    image(root / "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg")
+    for name in ("2008_000002", "2007_000033"):
+        matlab_mask(root / "benchmark_RELEASE/dataset/cls" / f"{name}.mat", 0, 0, 5)
+    (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt").write_text("2007_000033\n2008_000002\n")
 
 
 def ade20k(root: Path) -> None:
@@ -140,6 +172,7 @@ TREES: dict[str, tuple[Callable[[Path], None], dict[str, list[str]], list[int]]]
         {"train": ["2007_000033", "2007_000032"], "val": ["2007_000039"]},
         [0, 1, 15, 20, 255, 0, 1, 15],
     ),
+    "sbd": (sbd, {"train": ["2008_000007", "2008_000002"], "val": ["2008_000003"]}, [0, 1, 15, 20, 0, 1, 15, 20]),
     "ade20k": (
         ade20k,
         {"train": ["training/ADE_train_00000001"], "val": ["validation/ADE_val_00000001"]},
@@ -181,6 +214,7 @@ CLASSES = {
     "cityscapes-coarse": 19,
     "voc2012": 21,
     "voc2012-aug": 21,
+    "sbd": 21,
     "ade20k": 150,
     "camvid": 11,
     "coco-stuff": 171,
@@ -277,3 +311,10 @@ def test_descriptions_are_data_of_one_form() -> None:
         content = json.loads(file.read_text())
         assert content["name"] == file.stem
         assert {"about", "classes", "layout"} <= set(content)
+
+
+def test_masks_of_voc_go_before_those_of_sbd(tmp_path: Path) -> None:
+    voc_with_sbd(tmp_path)
+    train = open_dataset(f"voc2012-aug:{tmp_path}").split("train")
+    assert [sample.name for sample in train] == ["2007_000033", "2008_000002"]
+    assert [sample.mask[0].tolist() for sample in train] == [[0, 1, 15, 20, 255, 0, 1, 15], [0, 0, 5, 0, 0, 5, 0, 0]]

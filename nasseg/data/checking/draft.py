@@ -62,7 +62,7 @@ def described(layout: Layout) -> str:
     listed = "" if layout.list is None else f"lists {layout.list}"
     if layout.images is None:
         return f"pairs of paths in the {listed}"
-    return f"images {layout.images}, masks {layout.masks}{', ' if listed else ''}{listed}"
+    return f"images {layout.images}, masks {layout.shown_masks}{', ' if listed else ''}{listed}"
 
 
 def _classes(root: Path, files: Files, stored: Stored) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nasseg.data.dataset import DataError
+from nasseg.data.formats import matlab
 from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_SIDE
 
 ORIENTATION = 0x0112
@@ -70,6 +71,12 @@ class MaskFile:
     def __init__(self, path: Path) -> None:
         """Read the file; raises `DataError` if it cannot be read or is no mask."""
         self.path = path
+        self.has_palette = False
+        self.indices: NDArray[Any] | None = None
+        self.colours: NDArray[np.uint8] | None = None
+        if path.suffix.lower() == matlab.ENDING:
+            self.indices = matlab.read_segmentation(path)
+            return
         with _opened(path) as file:
             if file.format in LOSSY:
                 raise LossyMaskError(
@@ -80,8 +87,6 @@ class MaskFile:
                 raise DataError(f"{path} holds floating-point numbers, but a mask must hold integers or colours")
             self.has_palette = file.mode in ("P", "PA")
             is_grey = file.mode in ("1", "L", "LA", "P", "PA") or file.mode.startswith("I")
-            self.indices: NDArray[Any] | None = None
-            self.colours: NDArray[np.uint8] | None = None
             if is_grey:
                 pixels = np.asarray(file)
                 self.indices = pixels[..., 0] if pixels.ndim == 3 else pixels

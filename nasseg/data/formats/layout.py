@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nasseg.data.dataset import DataError
+from nasseg.data.formats import matlab
 from nasseg.data.formats.lists import Item, listed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 """Of image files, whatever their case."""
 MOST_NAMED = 3
 LONGEST_PATTERN = 300
+MOST_PATTERNS = 4
 
 
 class Found(NamedTuple):
@@ -34,6 +36,7 @@ class Layout(BaseModel):
 
     `{split}` in a pattern is the name of a split, `{name}` that of an image, folders included; a pattern without an
     ending takes every image format, and a `*` in that of masks joins several files, one for each instance, to a mask.
+    Of several patterns of masks, an image's mask is by the first that has one. `.mat` is for masks of SBD.
     `list` is the pattern of text files of names, of images' paths, or of pairs of paths; a list goes before a folder of
     the same split. `splits` gives splits other names than their folders or lists have, `{"val": "validation"}`, or
     picks them by image name: `{"val": ["drive7_*"]}`.
@@ -42,14 +45,16 @@ class Layout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: str | None = None
-    masks: str | None = None
+    masks: str | Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_PATTERNS)] | None = None
     list: str | None = None
     splits: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
 
     @field_validator("images", "masks", "list")
     @classmethod
-    def _inside(cls, pattern: str | None) -> str | None:
-        return None if pattern is None else within(pattern)
+    def _inside(cls, given: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for pattern in _several(given):
+            within(pattern)
+        return given
 
     @field_validator("splits")
     @classmethod
@@ -64,20 +69,30 @@ class Layout(BaseModel):
     @model_validator(mode="after")
     def _complete(self) -> Layout:
         for what in ("images", "masks"):
-            pattern = getattr(self, what)
-            if pattern is None and self.list is None:
+            patterns = _several(getattr(self, what))
+            if not patterns and self.list is None:
                 raise ValueError(f"{what} is missing: give its pattern, like {what}/{{split}}/{{name}}")
-            if pattern is not None and "{name}" not in pattern:
-                raise ValueError(f"{what} is {pattern!r}, but must hold {{name}}")
-            if pattern is not None and (len(pattern) > LONGEST_PATTERN or pattern.count("*") > 1):
-                raise ValueError(
-                    f"{what} is {pattern[:40]!r}, but must hold one * and {LONGEST_PATTERN} characters at most"
-                )
+            for pattern in patterns:
+                if "{name}" not in pattern:
+                    raise ValueError(f"{what} is {pattern!r}, but must hold {{name}}")
+                if len(pattern) > LONGEST_PATTERN or pattern.count("*") > 1:
+                    raise ValueError(
+                        f"{what} is {pattern[:40]!r}, but must hold one * and {LONGEST_PATTERN} characters at most"
+                    )
         if (self.images is None) != (self.masks is None):
             raise ValueError("images and masks must both be given, or neither, with a list of pairs")
         if self.list is not None and "{split}" not in self.list:
             raise ValueError(f"list is {self.list!r}, but must hold {{split}}")
         return self
+
+    @property
+    def shown_masks(self) -> str:
+        """The patterns of masks, for people."""
+        return " or ".join(_several(self.masks))
+
+
+def _several(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given or ()
 
 
 def within(path: str) -> str:
@@ -107,7 +122,8 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         text = _with_low_ending(text)
-        anything = not text.endswith(("*", *SUFFIXES))
+        self._endings = (matlab.ENDING,) if text.endswith(matlab.ENDING) else SUFFIXES
+        anything = not text.endswith(("*", *self._endings))
         seen: set[str] = set()
         expression = ""
         for part in re.split(r"(\{split\}|\{name\}|\*)", text):
@@ -134,7 +150,7 @@ class Pattern:
         found = (before + path for path in walk(root / self.folder)) if paths is None else paths
         for relative in found:
             lowered = _with_low_ending(relative)
-            if lowered.endswith(SUFFIXES) and (match := self._expression.fullmatch(lowered)):
+            if lowered.endswith(self._endings) and (match := self._expression.fullmatch(lowered)):
                 groups = match.groupdict()
                 yield groups.get("split", ""), groups["name"], root / relative
 
@@ -156,8 +172,8 @@ class Files:
         return None if self.layout.images is None else Pattern(self.layout.images)
 
     @cached_property
-    def _mask_pattern(self) -> Pattern | None:
-        return None if self.layout.masks is None else Pattern(self.layout.masks)
+    def _mask_patterns(self) -> tuple[Pattern, ...]:
+        return tuple(map(Pattern, _several(self.layout.masks)))
 
     def _grouped(self, pattern: Pattern | None) -> dict[tuple[str, str], list[Path]]:
         found: dict[tuple[str, str], list[Path]] = {}
@@ -167,7 +183,10 @@ class Files:
 
     @cached_property
     def _masks(self) -> dict[tuple[str, str], list[Path]]:
-        return self._grouped(self._mask_pattern)
+        found: dict[tuple[str, str], list[Path]] = {}
+        for pattern in self._mask_patterns:
+            found = {**self._grouped(pattern), **found}
+        return found
 
     @cached_property
     def _images(self) -> dict[tuple[str, str], list[Path]]:
@@ -178,8 +197,7 @@ class Files:
     def mask_of(self, key: tuple[str, str]) -> tuple[Path, ...]:
         """The files of the mask of the image with this split and name; none if there is no mask."""
         split, name = key
-        by_split = self._mask_pattern is not None and self._mask_pattern.has_split
-        return tuple(self._masks.get((split if by_split else "", name), ()))
+        return tuple(self._masks.get((split, name), self._masks.get(("", name), [])))
 
     @cached_property
     def lists(self) -> dict[str, Path]:
@@ -240,7 +258,7 @@ class Files:
     @property
     def has_instances(self) -> bool:
         """Whether a mask consists of a file for each instance."""
-        return "*" in (self.layout.masks or "")
+        return any("*" in pattern for pattern in _several(self.layout.masks))
 
     @cached_property
     def by_name(self) -> Mapping[str, tuple[str, str]]:
@@ -286,12 +304,13 @@ def notes(root: Path, without_mask: list[Path], without_image: list[Path]) -> tu
 
 
 def first_that_fits(root: Path, layouts: tuple[Layout, ...], roots: tuple[str, ...] = ("",)) -> Files | None:
-    """The first of the layouts, in the first of the folders below `root`, that pairs any images with masks."""
+    """The first of the layouts, in the first of the folders below `root`, that pairs any images with masks.
+
+    One of which all splits are there goes before others.
+    """
     for below in roots:
         folder = root / below if below else root
-        if folder.is_dir():
-            for layout in layouts:
-                files = Files(folder, layout)
-                if files.pairs:
-                    return files
+        fitting = [files for layout in layouts if folder.is_dir() and (files := Files(folder, layout)).pairs]
+        if fitting:
+            return next((files for files in fitting if files.layout.splits.keys() <= files.splits.keys()), fitting[0])
     return None
