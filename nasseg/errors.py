@@ -1,6 +1,7 @@
 """Turning validation failures into one line that a user can act on."""
 
 import re
+from collections.abc import Iterable
 from reprlib import repr as short_repr
 
 from pydantic import ValidationError
@@ -14,6 +15,13 @@ def shortened(message: str) -> str:
     """Return a message in one line of printable characters, without its middle if it is too long."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
     return _brief(line, LONGEST)
+
+
+def some_of(things: Iterable[object], most: int = 8, between: str = ", ") -> str:
+    """Name the first of several things, and how many more there are: `road, car and 7 more`."""
+    names = list(map(str, things))
+    more = len(names) - most
+    return between.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def one_line(error: ValidationError, where: str = "") -> str:

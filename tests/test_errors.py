@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from nasseg.errors import one_line
+from nasseg.errors import one_line, some_of
 from nasseg.ops import OPS, AnyOp
 
 
@@ -66,3 +66,10 @@ def test_long_values_are_cut() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(int).validate_python(list(range(10_000)))
     assert one_line(caught.value) == "is [0, 1, 2, 3, 4, 5, ...], but must be a valid integer"
+
+
+def test_the_first_of_many_are_named() -> None:
+    assert some_of(["a", "b"], 2) == "a, b"
+    assert some_of(range(9)) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
+    assert some_of({"a, b": 1, "c": 2, "d": 3}, 1, "; ") == "a, b and 2 more"
+    assert some_of(()) == ""

@@ -148,15 +148,16 @@ def _print(dataset: Dataset, surveyed: list[tuple[Split, Survey]], found: list[F
     from rich.console import Console
     from rich.table import Table
 
+    from nasseg.errors import some_of
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(dataset.spec)
     if layout := _layout(dataset):
         console.print(f"layout: {layout}")
     splits = Table("split", "images", "unusable", "sizes", box=None)
     for split, survey in surveyed:
-        sizes = [f"{height}x{width} ({count})" for (height, width), count in survey.sizes.most_common(3)]
-        more = f" and {len(survey.sizes) - 3} more" if len(survey.sizes) > 3 else ""
-        splits.add_row(split.name, str(survey.images), str(len(survey.bad)), ", ".join(sizes) + more)
+        sizes = [f"{height}x{width} ({count})" for (height, width), count in survey.sizes.most_common()]
+        splits.add_row(split.name, str(survey.images), str(len(survey.bad)), some_of(sizes, 3))
     console.print(splits)
     table = Table(
         "class", *(split.name for split, _ in surveyed), title="share of the pixels that are not ignored", box=None

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.describe import Shape, walk
 from nasseg.cost.interpolation import Interpolation
+from nasseg.errors import some_of
 from nasseg.foreign import MAX_CHANNELS, MAX_SIDE, damaged
 from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.ops import AnyOp, Input, Op
@@ -183,10 +184,9 @@ class LatencyTable(_Data):
             raise self._lacks(unknown)
 
     def _lacks(self, operators: Sequence[Operator]) -> ValueError:
-        more = f" and {len(operators) - LISTED} more" if len(operators) > LISTED else ""
         return ValueError(
             f"the latency table of {self.space} lacks {len(operators)} operators: "
-            f"{'; '.join(map(str, operators[:LISTED]))}{more}; profile the space being searched"
+            f"{some_of(operators, LISTED, '; ')}; profile the space being searched"
         )
 
 

@@ -1,11 +1,13 @@
 """The base of all data sets: named splits of images with their masks of class indices."""
 
+import os
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils import data
+
+from nasseg.data.ahead import in_order
 
 
 class DataError(ValueError):
@@ -60,9 +62,8 @@ class Split(data.Dataset[Sample], ABC):
         """Check every sample; raises `DataError` for the first one that training could not use."""
         if self.is_computed:
             return
-        with ThreadPoolExecutor() as pool:
-            for _ in pool.map(lambda index: self[index] and None, range(len(self))):
-                pass
+        for _ in in_order(self.__getitem__, range(len(self)), os.cpu_count() or 1):
+            pass
 
 
 class Dataset(ABC):

@@ -16,6 +16,7 @@ from nasseg.data.folder import PLAIN
 from nasseg.data.formats import Files, Layout, find_layout, first_that_fits
 from nasseg.data.formats.description import FILE, Colour, voc_colours
 from nasseg.data.formats.layout import SUFFIXES, walk
+from nasseg.errors import some_of
 
 MOST_MASKS = 300
 """That are looked into, evenly among all."""
@@ -155,10 +156,9 @@ def _nothing_found(root: Path) -> str:
     if not files:
         return f"{root} holds no images; give the folder that has images and masks below it"
     folders = Counter(PurePosixPath(path).parent.as_posix() for path in files)
-    shown = ", ".join(f"{folder}/ ({count})" for folder, count in sorted(folders.items())[:4])
-    more = f" and {len(folders) - 4} more folders" if len(folders) > 4 else ""
+    shown = some_of((f"{folder}/ ({count})" for folder, count in sorted(folders.items())), 4)
     return (
-        f"no masks found for the {len(files)} images below {root}, in {shown}{more}: name a folder masks/, or write a "
+        f"no masks found for the {len(files)} images below {root}, in {shown}: name a folder masks/, or write a "
         f"layout into {FILE} (docs/data.md)"
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nasseg.data.checking.duplicates import duplicates
 from nasseg.data.checking.survey import Survey
 from nasseg.data.dataset import Split
+from nasseg.errors import some_of
 
 MOSTLY_IGNORED = 0.9
 MOST_NAMED = 3
@@ -51,7 +52,7 @@ def _of_one(split: Split, survey: Survey) -> Iterator[Finding]:
         if survey.void:
             masks = "1 mask" if len(survey.void) == 1 else f"{len(survey.void)} masks"
             are = "is" if len(survey.void) == 1 else "are"
-            yield Finding(f"{masks} of {survey.name} {are} ignored throughout: {_some(survey.void)}")
+            yield Finding(f"{masks} of {survey.name} {are} ignored throughout: {some_of(survey.void, MOST_NAMED)}")
         if survey.ignored_share > MOSTLY_IGNORED:
             yield Finding(f"{survey.ignored_share:.1%} of the pixels of {survey.name} are ignored")
 
@@ -72,11 +73,7 @@ def _of_two(train: Survey, val: Survey) -> Iterator[Finding]:
 def _of_classes(train: Survey, val: Survey) -> Iterator[Finding]:
     missing = [train.classes[index] for index in val.used if index not in train.used]
     if missing:
-        yield Finding(f"{val.name} holds classes that {train.name} never does: {_some(missing)}")
+        yield Finding(f"{val.name} holds classes that {train.name} never does: {some_of(missing, MOST_NAMED)}")
     never = [name for index, name in enumerate(train.classes) if index not in {*train.used, *val.used}]
     if never:
-        yield Finding(f"no mask of {train.name} or {val.name} holds {_some(never)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+        yield Finding(f"no mask of {train.name} or {val.name} holds {some_of(never, MOST_NAMED)}")

@@ -17,6 +17,7 @@ from nasseg.data.formats.description import Colour
 from nasseg.data.formats.encoding import UnknownValueError
 from nasseg.data.formats.images import LossyMaskError, MaskFile, brightest_of_16_bits
 from nasseg.data.formats.lists import Item
+from nasseg.errors import some_of
 
 LOOKED_AT = 40
 """Masks of a split whose files are looked into, evenly among all, and images."""
@@ -112,7 +113,7 @@ def _of_indices(dataset: FolderDataset, surveyed: Sequence[tuple[Split, Survey]]
         given = names if len(names) == 2 else ["background", "object"]
         yield Finding(f"masks hold 0 and 255: write {_written(given, values)}, if 255 is a class and not void", True)
     elif unknown and len(rest := [value for value in values if value != ignored]) == len(names):
-        why = "indices begin at 1" if rest == list(range(1, len(names) + 1)) else f"masks hold {_list(rest)}"
+        why = "indices begin at 1" if rest == list(range(1, len(names) + 1)) else f"masks hold {some_of(rest)}"
         yield Finding(f"{why}: write {_written(names, rest)}", True)
     elif unknown and values[0] == 0 and len(names) in values and max(set(values) - {ignored}) == len(names):
         yield Finding(
@@ -121,7 +122,7 @@ def _of_indices(dataset: FolderDataset, surveyed: Sequence[tuple[Split, Survey]]
             True,
         )
     elif unknown:
-        yield Finding(f"masks hold {_list(values)}: say in classes what each stands for, or add it to ignore", True)
+        yield Finding(f"masks hold {some_of(values)}: say in classes what each stands for, or add it to ignore", True)
 
 
 def _of_colours(dataset: FolderDataset, errors: Sequence[DataError], stored: Stored) -> Iterator[Finding]:
@@ -141,7 +142,7 @@ def _of_colours(dataset: FolderDataset, errors: Sequence[DataError], stored: Sto
             True,
         )
     elif unknown:
-        text = f"masks hold colours that are no class's: {_list(list(unknown))}; add each to classes or to ignore"
+        text = f"masks hold colours that are no class's: {some_of(unknown)}; add each to classes or to ignore"
         yield Finding(text, is_error=True)
     shown = {index: dataset.palette[index] for index in stored.palette if index < len(dataset.palette)}
     colours = set(stored.palette.values())
@@ -165,7 +166,3 @@ def _dark(items: Sequence[Item]) -> Iterator[Finding]:
 def _written(names: Sequence[str], values: Sequence[int]) -> str:
     text = json.dumps(dict(zip(names, values, strict=True)))
     return f'"classes": {text if len(text) < 120 else text[:117] + "…}"}'
-
-
-def _list(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values[:8])) + (f" and {len(values) - 8} more" if len(values) > 8 else "")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from nasseg.data.dataset import DataError
 from nasseg.data.formats.layout import Layout, within
-from nasseg.errors import one_line
+from nasseg.errors import one_line, some_of
 from nasseg.foreign import Line, read_json, read_yaml
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -135,11 +135,11 @@ class Description(BaseModel):
         ignored = [name for name in self.names if name not in used] if merge.ignore == "rest" else list(merge.ignore)
         for part in used + ignored:
             if part not in by_name:
-                raise DataError(f"{where}: {part!r} is no class of the data; its classes are {_some(self.names)}")
+                raise DataError(f"{where}: {part!r} is no class of the data; its classes are {some_of(self.names)}")
             if (used + ignored).count(part) > 1:
                 raise DataError(f"{where}: {part!r} is there twice, but must be merged into one class or ignored")
         if left := [name for name in self.names if name not in used + ignored]:
-            raise DataError(f"{where} leaves out {_some(left)}: merge them into a class, or write ignore: rest")
+            raise DataError(f"{where} leaves out {some_of(left)}: merge them into a class, or write ignore: rest")
         shown = dict(zip(self.names, self.colours, strict=True))
         void = (value for name in ignored for value in by_name[name])
         fields = {
@@ -198,7 +198,3 @@ def voc_colours(count: int) -> tuple[Colour, ...]:
         tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))  # type: ignore[misc]
         for index in range(count)
     )
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
