@@ -44,6 +44,10 @@ class Budget(BaseModel):
     def __str__(self) -> str:
         return f"{self.amount:g}{self.unit}"
 
+    def times(self, factor: int) -> Budget:
+        """Return so many times this budget."""
+        return self.model_copy(update={"amount": factor * self.amount})
+
     @property
     def trials(self) -> int | None:
         """The number of distinct candidates, or `None` for a budget of time."""

@@ -271,6 +271,8 @@ class SearchReporter:
             console.print(gain_text(gain, self.rows))
         elif search.results.best.full:
             console.print("No time was left for fresh seeds, so the mIoU of the best is partly the luck of the choice.")
+            larger = search.config.budget.times(2)
+            console.print(f"go on:\n  nasseg search --resume --out {search.folder} --budget {larger}", soft_wrap=True)
         trust = search.results.trust
         for agreement in trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:
@@ -282,9 +284,16 @@ class SearchReporter:
             console.print(f"mIoU of one network differs between seeds by {trust.seed_deviation:.4f}")
         best = self.compared()[0]
         if best.label is not None:
-            console.print(f"The handcrafted {best.name} remains the best.")
+            console.print(f"The handcrafted {best.name} remains the best{self._despite(best)}.")
         console.print(f"report: {search.folder / REPORT_FILE}", soft_wrap=True)
         console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}", soft_wrap=True)
+
+    def _despite(self, best: Row) -> str:
+        """Say why the best is not the one with the highest mIoU, if it is not."""
+        others = [row.full_miou for row in self.compared() if row.full_miou is not None]
+        if best.full_miou is None or max(others) <= best.full_miou:
+            return ""
+        return " by its score, which weighs mIoU against cost (--cost-weight)"
 
     def summary(self) -> dict[str, object]:
         """Summarise the search as `print_summary` does, as a JSON document."""

@@ -89,6 +89,23 @@ def test_the_summary_says_what_the_table_says(done: SearchReporter, capsys: pyte
     assert f"nasseg retrain {search.folder / 'best.json'}" in text
 
 
+def test_the_summary_says_how_to_go_on_and_why_the_best_is_not_the_most_accurate(
+    done: SearchReporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search, row = search_of(done), done.compared()[0]
+    best, other = replace(row, label="plain", full={0: 0.5}), replace(row, key="other" * 4, full={0: 0.6})
+    monkeypatch.setattr(type(search.results), "gain", None)
+    for compared, text in (
+        ([best, other], "The handcrafted plain remains the best by its score, which weighs mIoU against cost"),
+        ([best], "The handcrafted plain remains the best.\n"),
+    ):
+        monkeypatch.setattr(done, "compared", lambda shown=compared: shown)
+        done.print_summary()
+        said = capsys.readouterr().err
+        assert text in said.replace(" \n", " ")
+        assert f"go on:\n  nasseg search --resume --out {search.folder} --budget 10trials\n" in said
+
+
 def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: SearchReporter) -> None:
     folder = search_of(done).folder
     before = content(folder)

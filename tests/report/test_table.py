@@ -95,5 +95,5 @@ def test_what_each_cost_buys_is_the_front_with_the_references_in_it() -> None:
         ("20.00", "0.7100", "0.7500", "aspp"),
         ("40.00", "0.7300", "0.7500", "large"),
     ]
-    assert front_table(rows()).columns[0].header == "latency (ms)"
+    assert front_table(rows()).columns[0].header == "MAdds (G)"
     assert front_table(rows()[2:]).row_count == 0

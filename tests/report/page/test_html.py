@@ -198,5 +198,5 @@ def test_a_front_tells_what_each_cost_buys() -> None:
     assert "What each cost buys" not in page(REPORT)
     found = tables(page(replace(REPORT, front=True)))
     bought = next(table for table in found if table[0][-1] == "network")
-    assert bought[0] == ["latency (ms)", "mIoU end to end", "best for no more", "network"]
+    assert bought[0] == ["MAdds (G)", "mIoU end to end", "best for no more", "network"]
     assert len(bought) > 1
