@@ -70,6 +70,17 @@ def read_bytes(path: Path, limit: int, fix: str) -> bytes:
         raise ValueError(f"{path} cannot be read: {error.strerror}; {fix}") from None
 
 
+def refuse_program(path: Path) -> None:
+    """Raise `ValueError` for a program of `torch.export`, which PyTorch reads by running what is in the file.
+
+    Parts of one are pickles, and sizes are text that SymPy evaluates: refusing pickles alone would not make it safe.
+    """
+    if path.suffix.lower() == ".pt2":
+        raise ValueError(
+            f"{path}: opening a .pt2 file runs code in it; give the run it is from, or export --format onnx"
+        )
+
+
 def read_json(path: Path, fix: str) -> Any:
     """Read a JSON file within the limits; raises a `ValueError` that begins with the path and ends in `fix`."""
     try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, validate_call
 
 from nasseg.errors import one_line
-from nasseg.foreign import parse_json, read_json
+from nasseg.foreign import parse_json, read_json, refuse_program
 from nasseg.run_folder import architecture_file
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def architecture(text: str, num_classes: int | None = None, *, named_by_user: st
 
     if is_file(text):
         given, tail = _split_options(text)
+        refuse_program(Path(given))
         path = str(architecture_file(Path(given)))
         found = _point_in_file(Path(path), num_classes) or load(path)
         return _with_options(found, path, tail, named_by_user) if tail else found

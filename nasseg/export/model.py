@@ -13,6 +13,7 @@ from torch import Tensor
 from nasseg.cost.describe import Description
 from nasseg.data import normalise
 from nasseg.export.files import ExportedNetwork, OnnxNetwork
+from nasseg.foreign import refuse_program
 from nasseg.network import Segmenter
 from nasseg.train.device import choose_device
 from nasseg.train.evaluate import class_scores
@@ -35,10 +36,7 @@ class Model:
     def load(cls, path: str | Path, device: str = "cpu") -> Model:
         """Open a run folder, a `model.safetensors`, or an exported ONNX file; raises `ValueError` for others."""
         path = Path(path)
-        if path.suffix == ".pt2":
-            raise ValueError(
-                f"{path}: PyTorch reads .pt2 files with pickle, which runs code; give the run, or export --format onnx"
-            )
+        refuse_program(path)
         if path.suffix == ".onnx":
             exported = OnnxNetwork.open(path)
             return cls(exported, exported.info.provenance)

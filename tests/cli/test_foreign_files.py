@@ -291,3 +291,11 @@ def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, c
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "best.json").read_text())["space"] == "examples.own_space:TwoRatesHere"
+
+
+def test_a_program_of_torch_is_not_opened(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.pt2").write_bytes(b"PK")
+    rule = "model.pt2: opening a .pt2 file runs code in it; give the run it is from, or export --format onnx"
+    for command in (("evaluate",), ("benchmark",), ("describe",), ("retrain",)):
+        assert refused(*command, "model.pt2") == rule
