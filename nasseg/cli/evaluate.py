@@ -35,7 +35,9 @@ Window = Annotated[
 def evaluate(
     model: Model,
     data: Data = None,
-    split: Annotated[str, typer.Option(help="Split to score; train+val joins two.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Split to score: test or, if there is none, the run's for validation.")
+    ] = None,
     scales: Scales = "1",
     flip: Flip = False,
     window: Window = None,
@@ -73,6 +75,10 @@ def evaluate(
             f"{dataset.spec} has the classes {', '.join(dataset.classes)}, but the model was trained for "
             f"{', '.join(classes)}; give the data that it was trained for"
         )
+    if split is None:
+        split = "test" if "test" in dataset.splits() else trained.provenance.data.val_split
+        if split != "test":
+            say(f"there is no split test: scoring {split}, on which the run was validated (--split)")
     part = dataset.split(split)
     part.check()
     if trained.device.type == "cpu":
@@ -102,7 +108,7 @@ def evaluate(
     console.print(score_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics))
     if (interval := metrics.miou_interval) is not None:
         low, high = interval
-        console.print(f"mIoU {metrics.miou:.4f}, by other images {low:.4f} to {high:.4f} (95 % interval)")
+        console.print(f"mIoU {metrics.miou:.4f}, 95 % interval over images {low:.4f} to {high:.4f}")
     console.print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")
     views = len(wanted) * (2 if flip else 1)
     say(

@@ -78,9 +78,12 @@ def export(
 
 
 def _beside(run: Path, format: str, suffix: str) -> Path:
-    folder = run if run.is_dir() else run.parent
+    """Name the file after the model: `best.safetensors` is not to be taken for the run's last state."""
+    from nasseg.run_folder import MODEL_FILE
+
+    model = run / MODEL_FILE if run.is_dir() else run
     kind = "" if format in {"onnx", "torch"} else f"-{format.removeprefix('onnx-').removeprefix('torch-')}"
-    return folder / f"model{kind}{suffix}"
+    return model.with_name(f"{model.stem}{kind}{suffix}")
 
 
 def _document(done: Export) -> dict[str, object]:
@@ -100,4 +103,5 @@ def _report(done: Export) -> None:
         say(f"{latency.median_ms:.2f} ms: {name}, one image of {latency.size[0]}x{latency.size[1]}")
     say(f"wrote {done.path} ({done.path.stat().st_size / 2**20:.1f} MiB) and its card {done.card}")
     if done.path.suffix == ".onnx":
-        say(f"next: nasseg evaluate {done.path}, or nasseg benchmark {done.path}")
+        evaluate = f"nasseg evaluate {done.path}, or " if done.takes_shown else ""
+        say(f"next: {evaluate}nasseg benchmark {done.path}")

@@ -11,7 +11,7 @@ import torch
 
 from nasseg.cost.latency import Latency, measure_latency
 from nasseg.data import Split, evaluation_batches
-from nasseg.export.agreement import TOLERANCE, Agreement, agreements, as_taken, some
+from nasseg.export.agreement import IMAGES, TOLERANCE, Agreement, agreements, as_taken, some
 from nasseg.export.card import card
 from nasseg.export.files import ExportedNetwork, OnnxNetwork, ProgramNetwork, with_info
 from nasseg.export.int8 import quantised
@@ -35,6 +35,8 @@ class Export:
     agreements: tuple[Agreement, ...]
     latencies: dict[str, Latency]
     mious: dict[str, float]
+    takes_shown: bool
+    """Whether it takes the images that it was compared on as they are."""
 
 
 def export(
@@ -65,8 +67,12 @@ def export(
     )
     say(f"exporting {info.architecture} as {options.made.description}")
     content, exported = _made(network, info, path, calibration or shown, calibration_images, say)
-    found = []
-    for agreement in agreements(network, exported, some(shown, 4)):
+    found, images = [], some(shown, IMAGES)
+    takes_shown = options.images != "fixed" or all(tuple(image.shape[-2:]) == options.size for image in images)
+    if not takes_shown:
+        height, width = options.size
+        say(f"{shown.name} has images of other sizes than {height}x{width}, all that the file takes (--images any)")
+    for agreement in agreements(network, exported, images):
         found.append(agreement)
         say(f"against PyTorch, {agreement}")
         _refuse_if_wrong(agreement, options)
@@ -74,12 +80,12 @@ def export(
         "PyTorch": measure_latency({"": network}, options.size, CPU, dtype="float32")[""],
         options.format: measure_exported({"": exported}, options.size)[""],
     }
-    mious = {} if options.made.exact else _scores(network, exported, shown, say)
+    mious = _scores(network, exported, shown, say) if takes_shown and not options.made.exact else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     beside = path.with_suffix(".md")
     write_atomically(beside, card(path.name, info, found, latencies, mious))
-    return Export(path, beside, tuple(found), latencies, mious)
+    return Export(path, beside, tuple(found), latencies, mious, takes_shown)
 
 
 def _made(
@@ -112,7 +118,7 @@ def _scores(network: Network, exported: ExportedNetwork, split: Split, say: Say)
     options = exported.info.options
     sizes = (tuple(split[index].mask.shape) for index in range(len(split)))
     if options.images == "fixed" and any(size != options.size for size in sizes):
-        say(f"not scored on {split.name}, whose images have other sizes; --images any takes them")
+        say(f"not scored on {split.name}, which has images of other sizes (--images any)")
         return {}
     say(f"scoring both on {len(split)} images of {split.name}")
     segmenters: dict[str, Segmenter] = {"PyTorch": network, options.format: exported}

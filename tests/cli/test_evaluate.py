@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.train.made_up import DATA
+from nasseg.train.fit import seeded_network
+from nasseg.train.model import save_model
+from tests.train.made_up import DATA, provenance, small_architecture
 
 from .conftest import Done
 
@@ -28,6 +30,14 @@ def test_people_see_every_class(nasseg: Run, model: Path) -> None:
     assert all(name in done.out for name in ("bus lane", "pedestrian", "mean", "pixel accuracy", "95 % interval"))
     assert " ms for one image of 32x64" in done.err
     assert done.err.splitlines()[-1] == f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx"
+
+
+def test_without_a_test_split_the_one_for_validation_is_scored(nasseg: Run, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "best.safetensors"
+    save_model(file, seeded_network(small_architecture(3), 0), provenance(f"folder:{folder}"))
+    done = nasseg("evaluate", file, "--json")
+    assert (done.document["split"], done.document["images"]) == ("val", 1)
+    assert "there is no split test: scoring val, on which the run was validated (--split)" in done.err.splitlines()
 
 
 def test_the_confusion_matrix_is_drawn(nasseg: Run, refused: Refused, model: Path, tmp_path: Path) -> None:

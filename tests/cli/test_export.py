@@ -27,7 +27,17 @@ def test_a_format_that_rounds_is_scored_where_it_takes_the_images(nasseg: Run, m
     assert (document["file"], document["card"]) == (str(out), str(out.with_suffix(".md")))
     assert set(document["miou"]) == {"PyTorch, val", "torch-bfloat16, val"}
     other = nasseg("export", model, "--format", "torch-bfloat16", "--size", "48x48", "--out", out)
-    assert "not scored on val, whose images have other sizes; --images any takes them" in other.err
+    assert "val has images of other sizes than 48x48, all that the file takes (--images any)" in other.err
+
+
+def test_a_file_is_named_after_its_model_and_shows_what_can_be_done_with_it(nasseg: Run, model: Path) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    best = (model / "model.safetensors").rename(model / "best.safetensors")
+    for size, evaluate in (("32x64", f"nasseg evaluate {model / 'best.onnx'}, or "), ("48x48", "")):
+        done = nasseg("export", best, "--size", size)
+        assert done.err.splitlines()[-1] == f"next: {evaluate}nasseg benchmark {model / 'best.onnx'}"
+    assert (model / "best.md").is_file()
 
 
 def test_what_cannot_be_exported_is_refused(refused: Refused, model: Path, folder: Path, tmp_path: Path) -> None:
