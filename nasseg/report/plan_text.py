@@ -77,10 +77,10 @@ def _goal_text(search: Experiment) -> str:
     """Describe what is maximised, and within which limits."""
     objective, limits, table = search.objective, search.config.limits, search.problem.pricing.table
     if table is None:
-        name, cost, unit = "MAdds", objective.reference_cost / 1e9, "G MAdds"
+        name, cost, where = "MAdds", f"{objective.reference_cost / 1e9:.2f} G", ""
     else:
-        name, cost, unit = "latency", objective.reference_cost, f"ms on {table.conditions.device}"
-    against = "target" if limits.latency_ms else f"reference {next(iter(search.problem.references))}"
-    score = f"{against}: {cost:.2f} {unit}; score = mIoU · ({name} / {against.split()[0]})^{objective.weight:g}"
-    aim = f"a front of mIoU and {name}; the best of it by {score}" if objective.aim == "pareto" else score
+        name, cost, where = "latency", f"{objective.reference_cost:.2f} ms", f" on {table.conditions.device}"
+    whose = "the target" if limits.latency_ms else f"that of the handcrafted {next(iter(search.problem.references))}"
+    score = f"score = mIoU · ({name} / {cost})^{objective.weight:g}, where {cost} is {whose}{where}"
+    aim = f"a front of mIoU and {name}; its best is by {score}" if objective.aim == "pareto" else score
     return f"{aim}\nlimits: {limits}" if limits.given else aim
