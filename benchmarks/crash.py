@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 
 from nasseg.experiment.experiment import Experiment
+from nasseg.experiment.stopwatch import Stopwatch
 from nasseg.graph import load
 
 VICTIMS = ("driver", "worker", "raylet", "gcs", "everything", "power")
@@ -219,7 +220,7 @@ def finished_twice(folder):
 
 
 def charged_seconds(folder):
-    return Experiment.open(folder).record.elapsed_seconds if (folder / "config.yaml").exists() else 0.0
+    return Stopwatch(folder).seconds
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ KINDS: dict[str, Kind] = {
     "latency table": Kind("table.json", mutations.mutated_json, read_table),
     "search's config": Kind("search/config.yaml", mutations.mutated_yaml, read_search, 0.5),
     "record": Kind("search/study.journal", mutations.mutated_journal, read_search, 0.5),
+    "time spent": Kind("search/spent_seconds.json", mutations.mutated_json, read_search, 0.1),
     "retraining's config": Kind("retraining/config.yaml", mutations.mutated_yaml, read_retraining),
     "retraining's network": Kind("retraining/architecture.json", mutations.mutated_json, read_retraining),
     "validations": Kind(
@@ -310,8 +311,9 @@ def _write_search(folder: Path, points: DPC) -> None:
             outcome = Outcome(
                 key=key, status="ok", step=stop, miou=rng.random(), class_iou=(0.5,) * 13, madds=10**7, params=10**6
             )
-            record.add(JobResult(job=job, outcomes=(outcome,), seconds=1.0), 10.0 * number, {2: [1.0], "full": [2.0]})
+            record.add(JobResult(job=job, outcomes=(outcome,), seconds=1.0), {2: [1.0], "full": [2.0]})
         record.note_best(10.0 * number, 0.4)
+    (folder / "spent_seconds.json").write_text("20.0")
     nodes = tuple(WeightedNode(name=name, column=i, row=0, label=name) for i, name in enumerate("ab"))
     graph = WeightedGraph(
         name="cell", title="α", nodes=nodes, edges=(WeightedEdge(source="a", target="b", weight=0.5),)

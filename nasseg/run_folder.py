@@ -28,6 +28,7 @@ LOCK_FILE, OWNER_FILE = ".lock", ".owner"
 """Of the process that runs in a folder; the lock ends with it, however it ends."""
 
 STUDY_FILE = "study.journal"
+SPENT_FILE = "spent_seconds.json"
 BEST_FILE = "best.json"
 FRONT_FOLDER = "pareto"
 TRIALS_FILE = "trials.csv"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from nasseg.cost import measure_latency
 from nasseg.cost.latency import device_name
 from nasseg.experiment.record import Record
 from nasseg.experiment.results import Results
+from nasseg.experiment.stopwatch import Stopwatch
 from nasseg.graph import Architecture, save, write_atomically
 from nasseg.jobs.context import Context
 from nasseg.jobs.remote import open_worker
@@ -43,8 +42,6 @@ from nasseg.run_folder import (
 )
 from nasseg.train.model import load_model
 
-UNCHARGED_SHARE, MOST_UNCHARGED_SECONDS = 0.002, 60.0
-"""Of the budget, that a kill may leave uncharged."""
 LEAST_FREE_BYTES = 256 << 20
 """Of the disk, before a job starts: what it finds must be saved."""
 MOST_WAITING = 16
@@ -76,8 +73,7 @@ class Experiment:
             relaxed=self.record.relaxations(),
             taken=self.record.taken,
         )
-        self._elapsed_before = self.record.elapsed_seconds
-        self._start = time.monotonic()
+        self._stopwatch = Stopwatch(self.folder)
         self.latencies = self.record.latencies
         """Measured latencies by key."""
         self.history = self.record.history
@@ -105,7 +101,7 @@ class Experiment:
         context = Context.open(config, folder)
         context.require_unchanged()
         search = cls(config, context)
-        tried, elapsed_seconds, trials = len(search.planner.trials), search.record.elapsed_seconds, config.budget.trials
+        tried, elapsed_seconds, trials = len(search.planner.trials), search.elapsed_seconds, config.budget.trials
         used_up = tried >= trials if trials is not None else search.spent >= 1
         if config.budget != saved.budget and used_up:
             spent = f"{elapsed_seconds / 60:.3g} min" if trials is None else f"{tried} trials"
@@ -135,7 +131,7 @@ class Experiment:
             on_update(self)
 
         delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent, self.config.times)
-        with self._noting_the_time():
+        with self._stopwatch.running():
             self._run_jobs(delivery, stop)
         if not stop.is_set():
             delivery.end()
@@ -170,29 +166,10 @@ class Experiment:
                 ),
             )
 
-    @contextmanager
-    def _noting_the_time(self) -> Iterator[None]:
-        """Keep the spent time on record while jobs run, so that what a kill interrupts is charged, too."""
-        ended = threading.Event()
-        every_seconds = min(MOST_UNCHARGED_SECONDS, max(1.0, UNCHARGED_SHARE * self.total_seconds))
-
-        def note() -> None:
-            while not ended.wait(every_seconds):
-                with suppress(OSError):  # a full disk ends the search with the next result
-                    self.record.note_elapsed(self.elapsed_seconds)
-
-        noting = threading.Thread(target=note, daemon=True)
-        noting.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            noting.join()
-
     @property
     def elapsed_seconds(self) -> float:
         """Wall clock of this search, including the time before a resumption."""
-        return self._elapsed_before + time.monotonic() - self._start
+        return self._stopwatch.seconds
 
     @property
     def total_seconds(self) -> float:
@@ -215,7 +192,7 @@ class Experiment:
 
     def _take_in(self, result: JobResult) -> None:
         elapsed = self.elapsed_seconds
-        self.record.add(result, elapsed, self.planner.clock.taken)
+        self.record.add(result, self.planner.clock.taken)
         self._remove_checkpoints(result.job)
         for candidate in result.job.candidates:
             self.results.take_in(self.planner.trial(candidate.key))

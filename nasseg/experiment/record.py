@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -30,31 +29,18 @@ from nasseg.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCK_GRACE_SECONDS = 5
 _STEP = "step "
 _FULL = "full "
 _RELAX = "relax "
-_ELAPSED = "elapsed seconds"
 _TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
 _SEARCH = "search"
 _SECONDS = TypeAdapter(NonNegativeFloat)
 _SECONDS_BY_KIND = TypeAdapter(dict[str, list[NonNegativeFloat]])
-
-
-def _alone(method: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[Record, P], T]:
-    """Let a method write alone: a thread of its own notes the time."""
-
-    @wraps(method)
-    def alone(self: Record, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._writing:
-            return method(self, *args, **kwargs)
-
-    return alone
 
 
 def _whole(read: Callable[[Record], T]) -> Callable[[Record], T]:
@@ -78,7 +64,7 @@ class Record:
     objective's `metrics` once it finished the rung at `top_step`, and FAIL once a run failed.
 
     Optuna does not change finished trials, so the study's user attributes hold end-to-end outcomes, `full KEY SEED`,
-    results of relaxations, `relax SEED`, the time spent, the history of the best score, and the measured latencies.
+    results of relaxations, `relax SEED`, the history of the best score, and the measured latencies.
 
     A result is on disk when `add` returns: a search killed at any moment loses only the running jobs. Opening and
     reading an existing record changes nothing, so it can be read while a search writes it.
@@ -100,7 +86,7 @@ class Record:
         `at_once` joins the writes of a block into one. Raises `ValueError` if the study belongs to another search.
         """
         self.where = where
-        self._at_once, self._writing = at_once, threading.RLock()
+        self._at_once = at_once
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
@@ -150,23 +136,20 @@ class Record:
             raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
         return cls(storage, name, space, top_step, objective, search=search)
 
-    @_alone
     def start(self, job: Job) -> None:
         """Note the candidates of a job that starts."""
         for candidate in job.candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.RUNNING)
 
-    @_alone
     def reject(self, candidates: Iterable[Candidate]) -> None:
         """Note candidates that are not trained because they violate a limit."""
         for candidate in candidates:
             if candidate.key not in self._trial_ids:
                 self._create(candidate, TrialState.PRUNED)
 
-    @_alone
-    def add(self, result: JobResult, elapsed_seconds: float | None = None, taken: Taken | None = None) -> None:
-        """Write the outcomes of a job, the time that the search has spent, and what its jobs took, in one go."""
+    def add(self, result: JobResult, taken: Taken | None = None) -> None:
+        """Write the outcomes of a job, and what the search's jobs took, in one go."""
         job = result.job
         self.start(job)
         for candidate in job.candidates if job.task == "proxy" else ():
@@ -181,12 +164,9 @@ class Record:
                 else:
                     name = f"{_FULL}{candidate.key} {job.seed}"
                     self._study.set_user_attr(name, outcome.model_dump(mode="json"))
-            if elapsed_seconds is not None:
-                self.note_elapsed(elapsed_seconds)
             if taken is not None:
                 self._study.set_user_attr(_TAKEN, {str(kind): list(seconds) for kind, seconds in taken.items()})
 
-    @_alone
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
         with self._at_once():
@@ -219,21 +199,10 @@ class Record:
 
     @property
     @_whole
-    def elapsed_seconds(self) -> float:
-        """Wall clock that the search had spent when it was last noted."""
-        return _SECONDS.validate_python(self._study.user_attrs.get(_ELAPSED, 0.0))
-
-    @property
-    @_whole
     def taken(self) -> Taken:
         """The seconds that the latest jobs of each kind took."""
         taken = _SECONDS_BY_KIND.validate_python(self._study.user_attrs.get(_TAKEN, {}))
         return {int(kind) if kind.isdigit() else cast("Task", kind): seconds for kind, seconds in taken.items()}
-
-    @_alone
-    def note_elapsed(self, seconds: float) -> None:
-        """Note the time that the search has spent."""
-        self._study.set_user_attr(_ELAPSED, seconds)
 
     @property
     @_whole
@@ -242,7 +211,6 @@ class Record:
         best = _with_prefix(_BEST_AT, self._study.user_attrs)
         return sorted((_SECONDS.validate_python(seconds), float(score)) for seconds, score in best.items())
 
-    @_alone
     def note_best(self, seconds: float, score: float) -> None:
         """Note the score of a new best candidate."""
         self._study.set_user_attr(f"{_BEST_AT}{seconds:.3f}", score)
@@ -254,7 +222,6 @@ class Record:
         latencies = _with_prefix(_LATENCY, self._study.user_attrs)
         return {key: Latency.model_validate(value) for key, value in latencies.items()}
 
-    @_alone
     def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
         """Write measured latencies, by key."""
         for key, latency in latencies.items():

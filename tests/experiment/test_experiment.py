@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from nasseg.experiment.experiment import Experiment
+from nasseg.experiment.stopwatch import Stopwatch
 from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.jobs.worker import Worker
@@ -91,6 +92,7 @@ def test_the_run_folder_holds_all_that_is_promised(done: Experiment) -> None:
     assert names == {
         "config.yaml",
         "study.journal",
+        "spent_seconds.json",
         "best.json",
         "pareto",
         "trials.csv",
@@ -245,7 +247,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -
 
 
 def test_the_time_of_what_a_kill_interrupts_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasseg.experiment.experiment.MOST_UNCHARGED_SECONDS", 0.05)
+    monkeypatch.setattr("nasseg.experiment.stopwatch.EVERY_SECONDS", 0.05)
     search = begin(tmp_path / "run")
     noted: list[float] = []
 
@@ -254,7 +256,7 @@ def test_the_time_of_what_a_kill_interrupts_is_charged(tmp_path: Path, monkeypat
 
     def train(worker: Worker, job: Job) -> JobResult:
         start = search.elapsed_seconds
-        while (elapsed := resumed(tmp_path / "run").record.elapsed_seconds) < start + 0.5:
+        while (elapsed := Stopwatch(tmp_path / "run").seconds) < start + 0.5:
             time.sleep(0.02)
         noted.append(elapsed)
         raise Killed

@@ -1,6 +1,3 @@
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations_with_replacement, islice
 from pathlib import Path
 
 import optuna
@@ -210,29 +207,6 @@ def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:
     assert (results[0].message, results[0].found) == ("loss is nan", ())
     assert open_record(tmp_path).relaxations() == record.relaxations() == results
     assert record.load() == []
-
-
-def test_the_time_may_be_noted_while_results_are_written(tmp_path: Path) -> None:
-    record, ended = open_record(tmp_path), threading.Event()
-
-    def note() -> int:
-        noted = 0
-        while not ended.wait(0.001):
-            noted += 1
-            record.note_elapsed(noted)
-        return noted
-
-    with ThreadPoolExecutor() as pool:
-        noting = pool.submit(note)
-        try:
-            for branches in islice(combinations_with_replacement(range(4), 3), 20):
-                run(record, "proxy", candidate(*branches))
-        finally:
-            ended.set()
-        noted = noting.result()
-    again = open_record(tmp_path)
-    assert len(again.load()) == 20
-    assert again.elapsed_seconds == noted > 1
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:

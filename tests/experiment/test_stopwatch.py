@@ -1,0 +1,32 @@
+"""The time that a search has spent: over several runs, and after a kill."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from nasseg.experiment.stopwatch import Stopwatch
+
+
+def test_all_runs_count_but_not_the_time_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for expected in (7.0, 14.0):
+        stopwatch = Stopwatch(tmp_path)
+        with stopwatch.running():
+            now += 7
+        assert stopwatch.seconds == expected
+        now += 500
+    assert Stopwatch(tmp_path).seconds == 14
+
+
+def test_a_look_at_a_search_writes_nothing(tmp_path: Path) -> None:
+    assert Stopwatch(tmp_path).seconds < 60
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["-1", "1e999", '"1"', "", "[1]"])
+def test_a_damaged_time_is_told_with_its_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "spent_seconds.json").write_text(content)
+    with pytest.raises(ValueError, match=r"spent_seconds\.json .*; remove it to count the time anew$"):
+        Stopwatch(tmp_path)
