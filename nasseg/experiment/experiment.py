@@ -58,6 +58,7 @@ class Experiment:
     def __init__(self, config: SearchConfig, context: Context) -> None:
         self.config, self.context, self.problem = config, context, context.problem
         self.plan, self.folder = context.plan, context.folder
+        self._stopwatch = Stopwatch(self.folder)
         self.record = self._open_record()
         self.planner = Planner(
             self.problem.space,
@@ -73,7 +74,6 @@ class Experiment:
             relaxed=self.record.relaxations(),
             taken=self.record.taken,
         )
-        self._stopwatch = Stopwatch(self.folder)
         self.latencies = self.record.latencies
         """Measured latencies by key."""
         self.history = self.record.history
