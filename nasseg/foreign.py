@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -103,8 +103,7 @@ def parse_json(text: str | bytes) -> Any:
     Keys are unique, integers have 64 bits, and numbers are finite.
     """
     try:
-        decoded = text.decode() if isinstance(text, bytes) else text
-        value = json.loads(decoded, parse_int=_integer, object_pairs_hook=_mapping)
+        value = _DECODER.decode(text.decode() if isinstance(text, bytes) else text)
     except UnicodeDecodeError as error:
         raise _NotReadError(f"is not JSON: byte {error.start} is not UTF-8") from None
     except RecursionError:
@@ -129,20 +128,23 @@ def parse_yaml(text: bytes) -> Any:
 
 
 def _check_values(value: object) -> None:
-    waiting, count = [(value, 1)], 0
+    waiting, count = [([value], 0)], 0
     while waiting:
-        one, depth = waiting.pop()
-        count += 1
-        if isinstance(one, (Mapping, list)):
-            if depth > MAX_NESTING:
-                raise _NotReadError(_TOO_DEEP)
-            waiting += [(part, depth + 1) for part in (one.values() if isinstance(one, Mapping) else one)]
-            if count + len(waiting) > MAX_VALUES:
-                raise _NotReadError(f"holds over {MAX_VALUES:,} values, the most that are read")
-        elif isinstance(one, int) and abs(one) > MAX_INTEGER:
-            raise _NotReadError(_too_large(str(one)))
-        elif isinstance(one, float) and not math.isfinite(one):
-            raise _NotReadError(f"holds {one}, but numbers must be finite")
+        parts, depth = waiting.pop()
+        count += len(parts)
+        if depth > MAX_NESTING:
+            raise _NotReadError(_TOO_DEEP)
+        if count > MAX_VALUES:
+            raise _NotReadError(f"holds over {MAX_VALUES:,} values, the most that are read")
+        for one in parts:
+            if isinstance(one, dict):
+                waiting.append((list(one.values()), depth + 1))
+            elif isinstance(one, list):
+                waiting.append((one, depth + 1))
+            elif isinstance(one, int) and abs(one) > MAX_INTEGER:
+                raise _NotReadError(_too_large(str(one)))
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise _NotReadError(f"holds {one}, but numbers must be finite")
 
 
 class DamagedError(ValueError):
@@ -199,6 +201,9 @@ def _mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise _NotReadError(f"has the key {short_repr(twice)} twice")
     return mapping
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, object_pairs_hook=_mapping)
 
 
 class _Loader(yaml.SafeLoader):
