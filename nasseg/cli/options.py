@@ -61,7 +61,7 @@ def _options_of_run(command: str, values: Mapping[str, object], path: Path) -> d
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     say(f"{path}: taking this run's options as given; what was derived from them is derived anew")
-    if elsewhere := [name for name in ("storage", "ray_address") if values.get(name) is not None]:
+    if elsewhere := [name for name in ("storage", "ray_address", "log") if values.get(name) is not None]:
         flags = " and ".join("--" + name.replace("_", "-") for name in elsewhere)
         say(f"{path}: not taking {flags}; give what another run is to use on the command line")
     return options
@@ -69,7 +69,7 @@ def _options_of_run(command: str, values: Mapping[str, object], path: Path) -> d
 
 def _check_trusted(given: Mapping[str, object], path: Path) -> None:
     """Raise `ValueError` for options that a file, which may be someone else's, must not decide."""
-    for name in ("storage", "ray-address"):
+    for name in ("storage", "ray-address", "log"):
         if given.get(name) is not None:
             raise ValueError(f"{path}: {name} connects to another machine or file; give it with --{name}")
     out = Path(str(given.get("out", ".")))
@@ -89,7 +89,7 @@ def is_given(context: typer.Context, name: str, *, or_in_file: bool = False) -> 
     return source is not None and source.name in ("COMMANDLINE", *(["DEFAULT_MAP"] if or_in_file else []))
 
 
-GOING_ON = frozenset({"arch", "out", "resume", "as_json", "config", "ray_address"})
+GOING_ON = frozenset({"arch", "out", "resume", "as_json", "config", "ray_address", "log"})
 """Parameters that a training that goes on may be given."""
 
 

@@ -118,6 +118,7 @@ def retrain(
         existing = to_resume(out, "training")
         context.with_resource(claimed(existing))
         training = Retraining.load(existing)
+        _check_log(training.config.log, log)
     else:
         with ProfileBars() as bars:
             training = Retraining.prepare(
@@ -157,9 +158,12 @@ def retrain(
             with RetrainReporter(training, stop, say) as reporter:
                 training.run(reporter)
     except Stopped:
-        command = f"nasseg retrain {arch} --resume --out {training.folder}"
-        again = f"{command} --ray-address {ray_address}" if ray_address else command
-        say(f"stopped; the state is saved. Continue with:\n  {again}")
+        elsewhere = {"--log": log, "--ray-address": ray_address}
+        given = "".join(f" {option} {value}" for option, value in elsewhere.items() if value is not None)
+        say(
+            "stopped; the state is saved. Continue with:\n"
+            f"  nasseg retrain {arch} --resume --out {training.folder}{given}"
+        )
         raise typer.Exit(INTERRUPTED) from None
     metrics = Metrics.model_validate_json((training.folder / METRICS_FILE).read_bytes())
     history = History.load(training.folder)
@@ -169,6 +173,13 @@ def retrain(
         print_json({**run, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
     else:
         _conclude(training, metrics, history)
+
+
+def _check_log(saved: str | None, given: str | None) -> None:
+    """Raise `ValueError` unless the tracker of a run, whose folder may be someone else's, is given again."""
+    if saved != given:
+        fix = f"if you trust that, give --log {saved}" if saved else "leave out --log"
+        raise ValueError(f"the run logs to {saved or 'no tracker'}; {fix}")
 
 
 def _announce(training: Retraining, is_random: bool) -> None:

@@ -16,12 +16,13 @@ from nasseg.experiment.experiment import Experiment
 from nasseg.graph import load, save
 from nasseg.jobs.context import Context
 from nasseg.planning.config import SearchConfig
+from nasseg.train.retrain import Retraining
 from search_spaces.dpc import DPC
 from tests.cli.conftest import Done
 from tests.conftest import REPOSITORY
 from tests.jobs.tiny import SPACE, tiny_config
 from tests.report.made_up import snapshot
-from tests.train.made_up import DATA
+from tests.train.made_up import DATA, small_architecture
 
 Run = Callable[..., Done]
 Refused = Callable[..., str]
@@ -256,6 +257,26 @@ def test_a_damaged_record_is_told_with_the_fix(refused: Refused, run_folder: Pat
 def test_an_options_file_decides_nothing_outside(refused: Refused, tmp_path: Path, option: str, line: str) -> None:
     (tmp_path / "options.yaml").write_text(option)
     assert line in refused("search", "--config", tmp_path / "options.yaml")
+
+
+def test_no_file_sends_scores_to_a_tracker(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "options.yaml").write_text("log: wandb")
+    line = refused("retrain", "unet", "--config", tmp_path / "options.yaml")
+    assert "log connects to another machine or file; give it with --log" in line
+    options: dict[str, Any] = {**dict.fromkeys(("train_split", "val_split", "weights")), "log": "mlflow"}
+    (tmp_path / "unet.json").write_text(small_architecture().model_dump_json())
+    Retraining.prepare(
+        str(tmp_path / "unet.json"),
+        tmp_path / "run",
+        **options,
+        data=DATA,
+        recipe="short",
+        changes={"steps": 2},
+        device="cpu",
+        seed=0,
+    )
+    resumed = ("retrain", tmp_path / "unet.json", "--resume", "--out", tmp_path / "run")
+    assert refused(*resumed) == "the run logs to mlflow; if you trust that, give --log mlflow"
 
 
 def test_a_message_is_one_short_line_of_printable_characters(refused: Refused, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_page_table_and_board_are_made_while_the_search_goes_on(
 ) -> None:
     monkeypatch.setattr("nasseg.report.search.TICK_INTERVAL_S", 0.01)
     monkeypatch.setattr("nasseg.report.search.VIEWS_INTERVAL_S", 0.0)
+    monkeypatch.setattr("nasseg.report.search.MOST_VIEWS_SHARE", 1.0)
     search, board = experiment(tiny_config(), tmp_path), tmp_path / "tensorboard" / "trials"
     seen: list[int] = []
 

@@ -70,7 +70,8 @@ class RetrainConfig(BaseModel):
     def as_options(self) -> dict[str, object]:
         """Return the options that another retraining like this one is given: a recipe's name and what differs from it.
 
-        Raises `ValueError` if no named recipe is this one's with those changes for which there are options.
+        The tracker is left out, as no file must name it. Raises `ValueError` if no named recipe is this one's with
+        those changes for which there are options.
         """
         changes = self.recipe.model_dump(include=set(RECIPE_OPTIONS))
         name = next((name for name in RECIPES if named_recipe(name, **changes) == self.recipe), None)
@@ -78,7 +79,11 @@ class RetrainConfig(BaseModel):
             raise ValueError(f"its recipe is none of {', '.join(RECIPES)}; give the options themselves")
         unchanged = named_recipe(name)
         different = {field: value for field, value in changes.items() if value != getattr(unchanged, field)}
-        values = {**self.model_dump(exclude={"recipe", "threads"}), "weights": self.weights or "none", "recipe": name}
+        values = {
+            **self.model_dump(exclude={"recipe", "threads", "log"}),
+            "weights": self.weights or "none",
+            "recipe": name,
+        }
         values |= {**different, "crop": "{}x{}".format(*self.recipe.crop)}
         return {option: value for option, value in values.items() if value is not None}
 
