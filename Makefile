@@ -45,5 +45,5 @@ clean: ## remove .venv, caches and build products; runs/ stays
 		{ echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: apt install python3-venv)" >&2; exit 2; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev,export,video]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev,export,video,postgresql]'
 	@touch $@

@@ -43,6 +43,11 @@ def given_again(saved: str | None, given: str | None) -> str | None:
     return given
 
 
+def for_sqlalchemy(url: str) -> str:
+    """Name the driver that `nasseg[postgresql]` installs in a PostgreSQL URL that names none."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
+
+
 def _public(url: str) -> URL:
     from sqlalchemy.engine import URL, make_url
     from sqlalchemy.exc import ArgumentError

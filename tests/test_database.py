@@ -1,6 +1,6 @@
 import pytest
 
-from nasseg.database import given_again, without_password
+from nasseg.database import for_sqlalchemy, given_again, without_password
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,19 @@ from nasseg.database import given_again, without_password
 def test_a_password_is_left_out(url: str, public: str) -> None:
     assert without_password(url) == public
     assert without_password(public) == public
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("postgresql://me:secret@host/runs", "postgresql+psycopg://me:secret@host/runs"),
+        ("postgresql+psycopg://me@host/runs", "postgresql+psycopg://me@host/runs"),
+        ("postgresql+psycopg2://me@host/runs", "postgresql+psycopg2://me@host/runs"),
+        ("sqlite:///postgresql://", "sqlite:///postgresql://"),
+    ],
+)
+def test_postgresql_is_opened_by_the_driver_that_the_extra_installs(url: str, opened: str) -> None:
+    assert for_sqlalchemy(url) == opened
 
 
 def test_what_is_no_url_is_not_repeated() -> None:

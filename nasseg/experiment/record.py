@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from nasseg.cost import Latency
 from nasseg.errors import one_line
 from nasseg.experiment.journal import FROM_A_COPY, Journal
+from nasseg.experiment.shared import open_database
 from nasseg.foreign import DamagedError, damaged
 from nasseg.planning.candidates import Trial
 from nasseg.planning.final import Taken
@@ -126,15 +126,7 @@ class Record:
         Raises `ValueError` if the study belongs to another `search`, or if the database cannot be opened; the message
         leaves out the URL, with its password.
         """
-        try:
-            storage = RDBStorage(url)
-        except (SQLAlchemyError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            fix = "give a URL such as sqlite:///search.db"
-            if not url.startswith("sqlite"):
-                fix = "give --storage the URL with its password, which is not saved, or set PGPASSWORD or ~/.pgpass"
-            raise ValueError(f"storage cannot be opened ({reason}); {fix}") from error
-        return cls(storage, name, space, top_step, objective, search=search)
+        return cls(open_database(url), name, space, top_step, objective, search=search)
 
     def start(self, job: Job) -> None:
         """Note the candidates of a job that starts."""

@@ -164,6 +164,18 @@ def test_a_storage_that_cannot_be_opened(refused: Refused, tmp_path: Path, url: 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_missing_driver_names_the_extra_that_has_it(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    url = "postgresql://me:secret@localhost/runs"
+    options = ("--space", SPACE, "--data", DATA, "--budget", "3trials", "--rungs", "1", "--full-steps", "1")
+    line = refused("search", *options, "--storage", url, "--out", tmp_path / "run")
+    assert line.startswith("storage cannot be opened (")
+    assert line.endswith("install the database's driver; PostgreSQL's comes with pip install 'nasseg[postgresql]'")
+    assert "secret" not in line
+
+
 def test_what_is_no_url_is_not_repeated_as_it_may_hold_a_password(refused: Refused, tmp_path: Path) -> None:
     line = refused("search", "--storage", "postgresql:/me:secret@host/db", "--out", tmp_path / "run")
     assert line == "storage: a database needs a URL such as sqlite:///search.db or postgresql://user@host/name"
