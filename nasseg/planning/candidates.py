@@ -35,7 +35,8 @@ class Trial:
     the `fresh` ones from `FIRST_FRESH_SEED` on. `level` is the number of rungs it has finished and `values` the
     objectives at the last of them, to be maximised: 0 and `None` during the first rung; `below` holds the values at the
     rungs below that, the lowest first. It is `final` once no rung is left for it: at the top rung, or without values,
-    because it failed or, at level 0, because it violates a limit and is not trained.
+    because it failed or, at level 0, because it violates a limit and is not trained. One that another search of the
+    study has claimed is trained `elsewhere`.
     """
 
     candidate: Candidate
@@ -47,6 +48,7 @@ class Trial:
     values: tuple[float, ...] | None = None
     below: tuple[tuple[float, ...], ...] = ()
     final: bool = False
+    elsewhere: bool = False
 
     @property
     def key(self) -> str:
@@ -118,6 +120,25 @@ class Trial:
         return next((outcome for outcome in outcomes if outcome.madds is not None), Costs())
 
 
+def run_name(key: str, seed: int) -> str:
+    """Name an end-to-end run of a candidate."""
+    return f"{key} {seed}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A search's share of a study that others may search, too; by default it has all.
+
+    `claim` tells whether something is this search's, which from then on it is unless it was another's: a candidate by
+    its key, an end-to-end run by its `run_name`. `number` is the search's place among those of the study. `prepared` is
+    whether the stored features are in this search's reach, which the trials on record tell if it is `None`.
+    """
+
+    claim: Callable[[str], bool] = lambda name: True
+    number: int = 0
+    prepared: bool | None = None
+
+
 def mean(values: Sequence[float]) -> float | None:
     """Return the mean, or `None` of nothing; most candidates have one value, for which `statistics` is slow."""
     return statistics.mean(values) if len(values) > 1 else next(iter(values), None)
@@ -147,7 +168,9 @@ class Candidates:
         self._by_key: dict[str, Trial] = {}
         self._rejected_keys: set[str] = set()
         self.trials: list[Trial] = []
-        """The candidates that are trained."""
+        """The candidates that are trained, elsewhere too."""
+        self.own = 0
+        """How many of them are this search's."""
         self.rejected: list[Trial] = []
         """The candidates that are not trained because they violate a limit."""
 
@@ -166,13 +189,19 @@ class Candidates:
         """Check that the choice keeps all limits and is not known yet."""
         return self.is_feasible(choice) and self.describe(choice).key not in self._by_key
 
-    def add(self, choice: Choice, candidate: Candidate | None = None) -> Trial:
+    def add(self, choice: Choice, candidate: Candidate | None = None, *, elsewhere: bool = False) -> Trial:
         """Return the trial of a choice, a new one if its network is not known yet."""
         candidate = candidate or self.describe(choice)
         if candidate.key not in self._by_key:
-            self._by_key[candidate.key] = Trial(candidate, choice, len(self.trials))
+            self._by_key[candidate.key] = Trial(candidate, choice, len(self.trials), elsewhere=elsewhere)
             self.trials.append(self._by_key[candidate.key])
+            self.own += not elsewhere
         return self._by_key[candidate.key]
+
+    def leave(self, trial: Trial) -> None:
+        """Note that a candidate is trained elsewhere."""
+        self.own -= not trial.elsewhere
+        trial.elsewhere = True
 
     def add_reference(self, label: str, choice: Choice) -> Trial:
         """Return the trial of a handcrafted point, labelled with its name."""
@@ -184,6 +213,13 @@ class Candidates:
         if candidate.key not in self._rejected_keys:
             self._rejected_keys.add(candidate.key)
             self.rejected.append(Trial(candidate, choice, final=True))
+
+    def recall(self, told: Trial) -> Trial | None:
+        """Return the trial of a candidate on record, a new one if need be; `None` if it was rejected."""
+        if told.candidate.feasible or told.candidate.label is not None:
+            return self.add(told.choice, told.candidate, elsewhere=told.elsewhere)
+        self.reject(told.choice, told.candidate)
+        return None
 
     def shown(self, best_first: Iterable[int]) -> list[Trial]:
         """Return what samplers see: the rejected trials and then the others, each in their order.

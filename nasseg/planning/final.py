@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, product
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, product
 from statistics import fmean, stdev
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
+from nasseg.planning.halving import Ladder
 from nasseg.planning.job import JobResult, Kind, Outcome
 
+FINAL_REFERENCES = 2
+"""References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
 SPARE_SHARE = 0.05
@@ -83,6 +86,38 @@ class Clock:
         return fmean(latest) + stdev(latest)
 
 
+class Contenders:
+    """Those that the final compares: the best candidates of the top rung, and the best of the references."""
+
+    def __init__(self, settings: PlannerSettings, ladder: Ladder, references: Sequence[Trial]) -> None:
+        self._most, self._ladder, self._references = settings.finalists, ladder, references
+
+    @property
+    def most(self) -> int:
+        """How many there are at most."""
+        return self._most + min(FINAL_REFERENCES, len(self._references))
+
+    @property
+    def missing(self) -> int:
+        """How many finalists there are yet to find."""
+        return self._most - len(self.finalists())
+
+    def ranked(self) -> Iterator[Trial]:
+        """Yield the candidates of the top rung, best first, without the references."""
+        return (trial for trial in self._ladder.ranked() if trial not in self._references)
+
+    def finalists(self) -> list[Trial]:
+        """Return the best of these."""
+        return list(islice(self.ranked(), self._most))
+
+    def all(self) -> list[Trial]:
+        """Return the finalists, then the references that did not fail or, of many, the best."""
+        trained = [trial for trial in self._references if not trial.failed]
+        if len(trained) > FINAL_REFERENCES:
+            trained = sorted(trained, key=self._ladder.place)[:FINAL_REFERENCES]
+        return [*self.finalists(), *trained]
+
+
 class Final:
     """The end-to-end runs of a search, one seed of all contenders before the next of any.
 
@@ -103,6 +138,7 @@ class Final:
         self._shared_stage = shared_stage
         clock.concurrency = settings.concurrency
         self._in_flight: set[tuple[str, int]] = set()
+        self._elsewhere: set[tuple[str, int]] = set()
 
     def starts_at(self, contenders: int, trained: Iterable[Trial], climbing: bool = False) -> float:
         """Return the second at which candidates make way for so many `contenders`, some of them `trained`.
@@ -130,6 +166,15 @@ class Final:
     def start(self, trial: Trial, seed: int) -> None:
         """Note that a run starts."""
         self._in_flight.add((trial.key, seed))
+
+    def leave(self, trial: Trial, seed: int) -> None:
+        """Note that a run is another search's."""
+        self._elsewhere.add((trial.key, seed))
+
+    def is_open(self, trial: Trial, seed: int) -> bool:
+        """Whether a run has neither ended nor started, here or elsewhere."""
+        run = trial.key, seed
+        return seed not in trial.full and run not in self._in_flight and run not in self._elsewhere
 
     def end(self, trial: Trial, result: JobResult) -> None:
         """Note that a run ended and, if it did not fail, what it took."""
@@ -192,7 +237,7 @@ class Final:
         return -(trial.mean_of(self._score) or 0.0), trial.number
 
     def _first_open(self, runs: Iterable[tuple[Trial, int]]) -> tuple[Trial, int] | None:
-        return next(((t, s) for t, s in runs if s not in t.full and (t.key, s) not in self._in_flight), None)
+        return next((run for run in runs if self.is_open(*run)), None)
 
 
 def _ended(trial: Trial) -> bool:

@@ -1,13 +1,16 @@
-"""One rung of asynchronous successive halving, for one objective or several."""
+"""Asynchronous successive halving: one rung, for one objective or several, and the rungs above each other."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 
 from nasseg.pareto import Fronts
+from nasseg.planning.candidates import Trial
+from nasseg.planning.config import PlannerSettings
+from nasseg.planning.job import Outcome
 
 
 class Rung:
@@ -22,6 +25,8 @@ class Rung:
     those still among the best; on a front, whose crowding changes with each newcomer, that promotes far too many (0.43
     instead of 1/3 of random networks in `benchmarks/pareto.py`).
 
+    Candidates that are not `own` count in the order and, once promoted, in the share, but are not offered.
+
     Sources: Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE Transactions on Evolutionary
     Computation, 2002, section III; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
     algorithm 2.
@@ -32,6 +37,7 @@ class Rung:
         self._finished: dict[int, tuple[float, ...]] = {}
         self._failed: set[int] = set()
         self._promoted: set[int] = set()
+        self._elsewhere: set[int] = set()
         self._ranking: list[int] = []
         self._waiting: list[int] = []
         self._fronts = Fronts()
@@ -40,7 +46,7 @@ class Rung:
     def __len__(self) -> int:
         return len(self._finished) + len(self._failed)
 
-    def finish(self, number: int, objectives: Sequence[float] | None) -> None:
+    def finish(self, number: int, objectives: Sequence[float] | None, own: bool = True) -> None:
         """Enter a candidate. Without objectives it has failed: it counts as the worst and is never promoted.
 
         Raises `ValueError` if an objective is not finite, their number differs from that of the others, or there are
@@ -49,6 +55,8 @@ class Rung:
         if objectives is None:
             self._failed.add(number)
             return
+        if not own:
+            self._elsewhere.add(number)
         expected = len(next(iter(self._finished.values()), objectives))
         if len(objectives) != expected or expected > 2 or not all(map(math.isfinite, objectives)):
             allowed = expected if expected <= 2 else "one or two"
@@ -68,15 +76,21 @@ class Rung:
         self._promoted.add(number)
 
     def promotable(self, limit: int) -> list[int]:
-        """Return up to `limit` candidates that may be promoted now, best first."""
+        """Return up to `limit` own candidates that may be promoted now, best first."""
         free = len(self) // self._reduction - len(self._promoted)
-        return self.waiting(min(limit, free)) if free > 0 else []
+        return self._own(islice(self._not_promoted(), max(0, free)), limit)
 
     def waiting(self, most: int | None = None) -> list[int]:
-        """Return all, or the first, that were not promoted and did not fail, best first."""
+        """Return all own ones, or the first, that were not promoted and did not fail, best first."""
+        return self._own(self._not_promoted(), most)
+
+    def _not_promoted(self) -> Iterator[int]:
         if not self._fronts:
-            return self._waiting[:most]
-        return list(islice((number for number in self.ranking() if number not in self._promoted), most))
+            return iter(self._waiting)
+        return (number for number in self.ranking() if number not in self._promoted)
+
+    def _own(self, numbers: Iterable[int], most: int | None) -> list[int]:
+        return list(islice((number for number in numbers if number not in self._elsewhere), most))
 
     def ranking(self) -> Iterable[int]:
         """Return all that did not fail, best first."""
@@ -92,14 +106,79 @@ class Rung:
         return -self._finished[number][0], number
 
 
-def best_first(rungs: Sequence[Rung]) -> Iterator[int]:
-    """Yield all candidates that finished a rung, those of the highest first and the best of each first."""
-    seen: set[int] = set()
-    for rung in reversed(rungs):
-        for number in rung.ranking():
-            if number not in seen:
-                seen.add(number)
-                yield number
+class Ladder:
+    """The rungs of a search, and how far its candidates, the `trials`, have come on them.
+
+    `values` returns the objectives of an outcome.
+    """
+
+    def __init__(
+        self, settings: PlannerSettings, trials: Sequence[Trial], values: Callable[[Outcome], tuple[float, ...]]
+    ) -> None:
+        self._steps, self._each = settings.rungs, settings.candidates_per_job
+        self._trials, self._values = trials, values
+        self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
+
+    @property
+    def finished(self) -> tuple[int, ...]:
+        """The number of candidates that finished each rung, including failed ones."""
+        return tuple(len(rung) for rung in self._rungs)
+
+    def finish(self, trial: Trial, outcome: Outcome, step: int) -> None:
+        """Note the outcome of a candidate at the rung of this step."""
+        ok = outcome.status == "ok"
+        trial.proxy[step] = outcome
+        trial.below += () if trial.values is None else (trial.values,)
+        trial.level = self._steps.index(step) + 1
+        trial.values = self._values(outcome) if ok else None
+        trial.final = not ok or trial.level == len(self._rungs)
+        self._rungs[trial.level - 1].finish(trial.number, trial.values, own=not trial.elsewhere)
+
+    def replay(self, recorded: Mapping[int, Outcome], trial: Trial) -> None:
+        """Note those outcomes on record, by step, that are not known yet; raises `ValueError` for an unknown step."""
+        for step, outcome in sorted(recorded.items()):
+            if step not in self._steps:
+                raise ValueError(f"rungs are {self._steps}; must hold {step}, at which a trial is recorded")
+            if step not in trial.proxy:
+                self.promote(trial)
+                self.finish(trial, outcome, step)
+
+    def promote(self, trial: Trial) -> None:
+        """Note that a candidate goes on from the highest rung that it finished, if any."""
+        if trial.level:
+            self._rungs[trial.level - 1].promote(trial.number)
+
+    def promotable(self) -> list[Trial]:
+        """Return a job's candidates that may be promoted now, from the highest rung that has any."""
+        return self._first_of(rung.promotable(self._each) for rung in reversed(self._rungs[:-1]))
+
+    def waiting(self, most: int) -> list[Trial]:
+        """Return up to so many candidates that wait at the highest rung below the top that has any, best first."""
+        return self._first_of(rung.waiting(max(0, most)) for rung in reversed(self._rungs[:-1]))
+
+    def resumable(self, most: int | None) -> list[Trial]:
+        """Return all that wait below the top or, of each rung, the best."""
+        return [self._trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most)]
+
+    def ranked(self) -> Iterator[Trial]:
+        """Yield the candidates of the top rung, best first."""
+        return (self._trials[number] for number in self._rungs[-1].ranking())
+
+    def place(self, trial: Trial) -> tuple[int, int]:
+        """Order candidates that did not fail: those at higher rungs first, then the better."""
+        return -trial.level, self._rungs[trial.level - 1].position(trial.number) if trial.level else 0
+
+    def best_first(self) -> Iterator[int]:
+        """Yield all candidates that finished a rung, those of the highest first and the best of each first."""
+        seen: set[int] = set()
+        for rung in reversed(self._rungs):
+            for number in rung.ranking():
+                if number not in seen:
+                    seen.add(number)
+                    yield number
+
+    def _first_of(self, groups: Iterable[list[int]]) -> list[Trial]:
+        return [self._trials[number] for number in next(filter(None, groups), [])]
 
 
 def mean_work(rungs: Sequence[int], reduction: int) -> tuple[float, float]:

@@ -12,11 +12,10 @@ import torch
 from nasseg.data.resized import scaled
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
-from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
+from nasseg.planning.final import FINAL_REFERENCES, LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
 from nasseg.planning.halving import mean_work
 from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Room, Speed, batch_size
 from nasseg.planning.options import SearchOptions
-from nasseg.planning.planner import FINAL_REFERENCES
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
 from nasseg.train.relaxation.recipe import ARCHITECTURE_START, RelaxationRecipe

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Trial
+from nasseg.planning.candidates import Candidates, Share, Trial, run_name
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final import Clock, Final, Taken
+from nasseg.planning.final import FINAL_REFERENCES, Clock, Contenders, Final, Taken
 from nasseg.planning.fitting import Fitting
-from nasseg.planning.halving import Rung, best_first
+from nasseg.planning.halving import Ladder
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.relaxations import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.samplers.proposals import Proposals
 from nasseg.space import Choice, Space
-
-FINAL_REFERENCES = 2
-"""References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 
 
 class Planner:
@@ -42,6 +37,9 @@ class Planner:
     candidates are promoted by their front (`Rung`). The best `score` wins. Given recorded trials as `history`, results
     of relaxations as `relaxed` and what jobs took (`Clock.taken`), it goes on as if it had handed out those jobs.
 
+    With a `share` of a study it knows the candidates of the study's other searches, of which `learn` tells more, and
+    neither proposes nor promotes them. It starts only what it has claimed, but always prepares the first reference.
+
     For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
     time of end-to-end runs, so that the final fits (`Final`).
     """
@@ -61,42 +59,43 @@ class Planner:
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
         taken: Taken | None = None,
+        share: Share | None = None,
     ) -> None:
         self.settings = settings
         self.clock = Clock(total_seconds, taken)
         self._final = Final(settings, self.clock, space.shared_stage is not None, score)
-        self._space, self._values, self._seed = space, values, seed
+        self._share = share = share or Share()
+        self._has_features = share.prepared
+        self._space, self._seed = space, seed
         self._candidates = Candidates(describe)
         fitting = Fitting(space, self._candidates.constraints, scales)
-        self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
-        self._proposals = Proposals(fitting, sampler, self._candidates, seed, partial(best_first, self._rungs))
+        self._ladder = Ladder(settings, self._candidates.trials, values)
+        stream = f"{seed} of search {share.number}" if share.number else seed
+        self._proposals = Proposals(fitting, sampler, self._candidates, stream, self._ladder.best_first)
         self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
-        # Each search seed trains relaxations of its own.
-        seeds = range(seed * settings.relaxations, (seed + 1) * settings.relaxations)
+        # Each search seed trains relaxations of its own, and so does each search of a study.
+        first = (seed + share.number) * settings.relaxations
+        seeds = range(first, first + settings.relaxations)
         self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
         self._proxies_open = True
         self._waiting_to_start: list[Trial] = []
         self._jobs_handed_out = 0
         self._idle = False
 
-        recorded: list[tuple[Trial, Trial]] = []
-        for trial in history:
-            if trial.candidate.feasible or trial.candidate.label is not None:
-                recorded.append((trial, self._candidates.add(trial.choice, trial.candidate)))
-            else:
-                self._candidates.reject(trial.choice, trial.candidate)
+        recorded = [(trial, kept) for trial in history if (kept := self._candidates.recall(trial)) is not None]
         self._references = [self._candidates.add_reference(label, c) for label, c in fitting.references().items()]
         self._settled = self._references[:] if len(self._references) <= FINAL_REFERENCES else []
+        self._contenders = Contenders(settings, self._ladder, self._references)
         # If all failed, they are tried again.
-        results = list(relaxed)
+        results = [result for result in relaxed if result.job.seed in seeds]
         for result in results if any(result.message is None for result in results) else ():
             self._relaxing.take_in(result)
         for result in self._relaxing.end(0):
             self._settle(result)
         for was, trial in recorded:
             self._replay(was, trial)
-        self._waiting_to_start = [trial for trial in self.trials if trial.level == 0]
+        self._waiting_to_start = [trial for trial in self.trials if trial.level == 0 and not trial.elsewhere]
 
     def next_job(self, spent: float) -> Job | None:
         """Hand out the next job, or `None` if there is none now; `spent` is the spent share of the budget, 0 to 1.
@@ -112,7 +111,7 @@ class Planner:
             if self._prepared:
                 # Once there are finalists, no new contenders join, however fast the final turns out to be.
                 fits = self.clock.fits(self.settings.rungs[0], starts_at) and planned < self.settings.proxy_share
-                self._proxies_open = fits and (self._proxies_open or not self._finalists())
+                self._proxies_open = fits and (self._proxies_open or not self._contenders.finalists())
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job()
             elif any(job.task == "prepare" for job in self.in_flight):
                 job = self._relax_job(planned) or self._full_job()
@@ -140,10 +139,26 @@ class Planner:
             trial = self._candidates[outcome.key]
             if job.task == "proxy":
                 self._proxies_in_flight.discard(outcome.key)
-                self._finish_rung(trial, outcome, job.stop_step)
+                self._ladder.finish(trial, outcome, job.stop_step)
             else:
-                trial.full[job.seed] = outcome
+                trial.full.setdefault(job.seed, outcome)
                 self._final.end(trial, result)
+            if job.task == "prepare" and self._has_features is not None:
+                self._has_features = outcome.status == "ok"
+
+    def learn(self, news: Iterable[Trial]) -> list[Trial]:
+        """Take in what other searches of the study have done; returns the candidates that changed by that."""
+        changed = []
+        for told in news:
+            if (trial := self._candidates.recall(told)) is None:
+                continue
+            if told.elsewhere:
+                self._leave(trial)
+            before = len(trial.proxy), len(trial.full)
+            self._replay(told, trial)
+            if (len(trial.proxy), len(trial.full)) != before:
+                changed.append(trial)
+        return changed
 
     @property
     def done(self) -> bool:
@@ -161,8 +176,13 @@ class Planner:
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """All candidates that are trained, in the order they were proposed."""
+        """All candidates that are trained, elsewhere too, in the order in which they became known."""
         return self._candidates.trials
+
+    @property
+    def tried(self) -> int:
+        """The number of those that are this search's own."""
+        return self._candidates.own
 
     @property
     def rejected(self) -> Sequence[Trial]:
@@ -177,11 +197,11 @@ class Planner:
     @property
     def finished_at_rungs(self) -> tuple[int, ...]:
         """The number of candidates that finished each rung, including failed ones."""
-        return tuple(len(rung) for rung in self._rungs)
+        return self._ladder.finished
 
     def finalists(self) -> tuple[Candidate, ...]:
         """Return the best of the top rung, best first, without the references."""
-        return tuple(trial.candidate for trial in self._finalists())
+        return tuple(trial.candidate for trial in self._contenders.finalists())
 
     def resumable(self, most_waiting: int | None = None) -> set[tuple[str, int]]:
         """Return the key and step of each checkpoint from which a candidate goes on or may be promoted.
@@ -189,8 +209,8 @@ class Planner:
         With `most_waiting`, only so many of a rung's candidates count, the best, as these are promoted first.
         """
         steps = self.settings.rungs
-        waiting = [self.trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most_waiting)]
-        waiting += [trial for trial in self._settled if 0 < trial.level < len(steps)]
+        waiting = self._ladder.resumable(most_waiting)
+        waiting += [trial for trial in self._settled if 0 < trial.level < len(steps) and not trial.elsewhere]
         going_on = {
             (candidate.key, job.start_step)
             for job in self.in_flight
@@ -203,16 +223,21 @@ class Planner:
     def _prepared(self) -> bool:
         if self._space.shared_stage is None:
             return True
+        if self._has_features is not None:
+            return self._has_features
         return (outcome := self._references[0].full.get(0)) is not None and outcome.status == "ok"
 
     def _final_starts_at(self) -> float:
-        finalists, most = self._finalists(), self.settings.finalists
-        contenders, trained = most + min(FINAL_REFERENCES, len(self._references)), finalists + self._final_references()
-        return self._final.starts_at(contenders, trained, climbing=len(finalists) < most)
+        contenders = self._contenders
+        return self._final.starts_at(contenders.most, contenders.all(), climbing=contenders.missing > 0)
 
     def _prepare_job(self) -> Job | None:
+        """Hand out the first reference's training; if all need the features that it gives, each search has its own."""
         reference = self._references[0]
-        if 0 in reference.full or self._in_flight:
+        for_itself = self._space.shared_stage is not None and self._has_features is not None
+        if self._in_flight or (self._has_features if for_itself else not self._final.is_open(reference, 0)):
+            return None
+        if not self._claims_run(reference, 0) and not for_itself:
             return None
         return self._job("prepare", [reference], stop_step=self.settings.full_steps)
 
@@ -233,26 +258,34 @@ class Planner:
                 self._proposals.repeats += 1
             else:
                 self._settled.append(trial)
-                if trial.level == 0:
+                if trial.level == 0 and not trial.elsewhere:
                     self._waiting_to_start.append(trial)
 
     def _proxy_job(self) -> Job | None:
+        while group := self._next_group():
+            level = group[0].level
+            group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
+            for trial in group:
+                if level:
+                    self._ladder.promote(trial)
+                elif self._share.claim(trial.key):
+                    self._waiting_to_start.remove(trial)
+                else:
+                    self._leave(trial)
+            if group := [trial for trial in group if not trial.elsewhere]:
+                steps = (0, *self.settings.rungs)
+                return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
+        return None
+
+    def _next_group(self) -> list[Trial]:
         group = self._settled_to_train()
         if not group and self._proxies_open and self._relaxing.is_over:
-            group = self._promotable() or self._to_start()
+            group = self._ladder.promotable() or self._to_start()
         if not group and (not self._proxies_open or not self._proxies_in_flight):
-            group = self._missing_finalists()
-        if not group:
-            return None
-        level = group[0].level
-        group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
-        for trial in group:
-            if level == 0:
-                self._waiting_to_start.remove(trial)
-            else:
-                self._rungs[level - 1].promote(trial.number)
-        steps = (0, *self.settings.rungs)
-        return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
+            # Beyond the halving, so that the final is full even if few were tried.
+            new_in_flight = self._proxies_in_flight.difference(trial.key for trial in self._references)
+            group = self._ladder.waiting(self._contenders.missing - len(new_in_flight))
+        return group
 
     def _full_job(self) -> Job | None:
         """Hand out the next end-to-end run: one seed of all before the next seed of any.
@@ -262,9 +295,17 @@ class Planner:
         waits = self._proxies_open or self._final.waits_for(self.settings.rungs)
         finding = not (self._prepared and self._relaxing.is_over) or bool(waits and self._proxies_in_flight)
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
-        contenders = settled if finding else [*self._finalists(), *self._final_references()]
-        run = self._final.next_run(contenders, None if finding else self._ranked(), self._references)
-        return run and self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
+        contenders = settled if finding else self._contenders.all()
+        while run := self._final.next_run(contenders, None if finding else self._contenders.ranked(), self._references):
+            if self._claims_run(*run):
+                return self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
+        return None
+
+    def _claims_run(self, trial: Trial, seed: int) -> bool:
+        is_own = self._share.claim(run_name(trial.key, seed))
+        if not is_own:
+            self._final.leave(trial, seed)
+        return is_own
 
     def _job(self, task: Task, group: Sequence[Trial], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
         self._jobs_handed_out += 1
@@ -279,72 +320,27 @@ class Planner:
 
     def _settled_to_train(self) -> list[Trial]:
         """Find those not yet at the top rung that are trained up to it in any case, the references first."""
-        return [
-            trial
-            for trial in self._settled
-            if trial.level < len(self._rungs) and not trial.failed and trial.key not in self._proxies_in_flight
-        ]
-
-    def _promotable(self) -> list[Trial]:
-        for rung in reversed(self._rungs[:-1]):
-            if numbers := rung.promotable(self.settings.candidates_per_job):
-                return [self.trials[number] for number in numbers]
-        return []
+        busy = self._proxies_in_flight
+        return [trial for trial in self._settled if not (trial.final or trial.elsewhere or trial.key in busy)]
 
     def _to_start(self) -> list[Trial]:
         """Collect candidates for a job: those that an interruption left without a result, then new ones."""
         limit = self.settings.candidates
         while len(self._waiting_to_start) < self.settings.candidates_per_job:
-            choice = self._proposals.next() if limit is None or len(self.trials) < limit else None
+            choice = self._proposals.next() if limit is None or self.tried < limit else None
             if choice is None:
                 break
             self._waiting_to_start.append(self._candidates.add(choice))
         return self._waiting_to_start
 
-    def _missing_finalists(self) -> list[Trial]:
-        """Find candidates to promote beyond the halving, so that the final is full even if few were tried."""
-        new_in_flight = self._proxies_in_flight.difference(trial.key for trial in self._references)
-        missing = self.settings.finalists - len(self._finalists()) - len(new_in_flight)
-        for rung in reversed(self._rungs[:-1]):
-            if waiting := rung.waiting(max(0, missing)):
-                return [self.trials[number] for number in waiting]
-        return []
-
-    def _finalists(self) -> list[Trial]:
-        return list(islice(self._ranked(), self.settings.finalists))
-
-    def _ranked(self) -> Iterator[Trial]:
-        """Yield the candidates of the top rung, best first, without the references."""
-        best = (self.trials[number] for number in self._rungs[-1].ranking())
-        return (trial for trial in best if trial not in self._references)
-
-    def _final_references(self) -> list[Trial]:
-        trained = [trial for trial in self._references if not trial.failed]
-
-        def place(trial: Trial) -> tuple[int, int]:
-            return -trial.level, self._rungs[trial.level - 1].position(trial.number) if trial.level else 0
-
-        return sorted(trained, key=place)[:FINAL_REFERENCES] if len(trained) > FINAL_REFERENCES else trained
-
-    def _finish_rung(self, trial: Trial, outcome: Outcome, step: int) -> None:
-        ok = outcome.status == "ok"
-        trial.proxy[step] = outcome
-        trial.below += () if trial.values is None else (trial.values,)
-        trial.level = self.settings.rungs.index(step) + 1
-        trial.values = self._values(outcome) if ok else None
-        trial.final = not ok or trial.level == len(self._rungs)
-        self._rungs[trial.level - 1].finish(trial.number, trial.values)
+    def _leave(self, trial: Trial) -> None:
+        self._candidates.leave(trial)
+        if trial in self._waiting_to_start:
+            self._waiting_to_start.remove(trial)
 
     def _replay(self, recorded: Trial, trial: Trial) -> None:
-        for step, outcome in sorted(recorded.proxy.items()):
-            if step not in self.settings.rungs:
-                raise ValueError(f"rungs are {self.settings.rungs}; must hold {step}, at which a trial is recorded")
-            if trial.level:
-                self._rungs[trial.level - 1].promote(trial.number)
-            self._finish_rung(trial, outcome, step)
+        self._ladder.replay(recorded.proxy, trial)
         # A failed preparation is tried again.
-        trial.full = {
-            seed: outcome
-            for seed, outcome in recorded.full.items()
-            if outcome.status == "ok" or seed != 0 or trial is not self._references[0]
-        }
+        for seed, outcome in recorded.full.items():
+            if outcome.status == "ok" or seed != 0 or trial is not self._references[0]:
+                trial.full.setdefault(seed, outcome)

@@ -90,3 +90,26 @@ def test_objectives_that_cannot_be_compared_are_refused(objectives: tuple[float,
 def test_more_than_two_objectives_are_refused() -> None:
     with pytest.raises(ValueError, match="must be one or two finite numbers"):
         Rung(2).finish(0, (1.0, 2.0, 3.0))
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_what_is_promoted_elsewhere_counts_but_is_not_offered(objectives: int) -> None:
+    rung = Rung(2)
+    for number, value in enumerate((0.9, 0.8, 0.7, 0.6)):
+        rung.finish(number, (value, value)[:objectives], own=number in (1, 2))
+    assert rung.waiting() == [1, 2]
+    assert rung.promotable(10) == [1], "of the two best of all one is own"
+    rung.promote(0)
+    rung.promote(1)
+    assert rung.promotable(10) == []
+    assert rung.waiting() == [2]
+
+
+def test_own_candidates_behind_the_share_of_all_wait_even_if_those_ahead_are_not_promoted() -> None:
+    rung = Rung(2)
+    for number, value in enumerate((0.9, 0.8, 0.7, 0.6)):
+        rung.finish(number, (value,), own=number >= 2)
+    assert rung.promotable(10) == []
+    rung.finish(4, (0.85,))
+    rung.finish(5, None, own=False)
+    assert rung.promotable(10) == [4]

@@ -31,7 +31,7 @@ class Proposals:
         fitting: Fitting[Any],
         sampler: Sampler,
         candidates: Candidates,
-        seed: int,
+        seed: int | str,
         best_first: Callable[[], Iterable[int]],
     ) -> None:
         """Take the sampler, and a function that returns the numbers of the trials with results from the best."""
