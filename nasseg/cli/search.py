@@ -41,9 +41,9 @@ def search(
     if resume:
         existing = to_resume(out, "search")
         context.with_resource(claimed(existing))
-        run = _continue(context, existing, options)
+        run = _continue(context, existing, _given(context, options))
     else:
-        run = _begin(out or new_run_folder("search"), options)
+        run = _begin(out or new_run_folder("search"), _given(context, options))
         context.with_resource(claimed(run.folder))
     stop = stop_on_interrupt()
     again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
@@ -63,8 +63,13 @@ def search(
         reporter.print_summary()
 
 
+def _given(context: typer.Context, options: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Select the options that are given, by command line or options file."""
+    return {name: value for name, value in options.items() if is_given(context, name, or_in_file=True)}
+
+
 def _continue(context: typer.Context, out: Path, options: Mapping[str, str | None]) -> Experiment:
-    """Open the search in `out` with the options that are given, by command line or options file, if they can change.
+    """Open the search in `out` with the options that are given, if they can change.
 
     A file alone is not to be trusted with a space, a database or a cluster: these come from the command line.
     """
@@ -72,7 +77,7 @@ def _continue(context: typer.Context, out: Path, options: Mapping[str, str | Non
     from nasseg.planning.config import SearchConfig
     from nasseg.run_folder import CONFIG_FILE
 
-    given = {name: value for name, value in options.items() if is_given(context, name, or_in_file=True)}
+    given = dict(options)
     named = {name: given.pop(name, None) if is_given(context, name) else None for name in ("space", "storage")}
     saved = SearchConfig.load(out, **named)
     asked = SearchOptions.parse({"strategy": saved.strategy, **given}).from_anywhere()

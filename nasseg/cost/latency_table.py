@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Sequence
@@ -95,6 +96,11 @@ class LatencyTable(_Data):
     calibration: Calibration
     error: PredictionError
     entries: tuple[Entry, ...] = Field(min_length=1)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the table says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def interpolates(self) -> bool:

@@ -17,12 +17,13 @@ from nasseg.cost.calibration import POOR
 from nasseg.data.checking import review
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
+from nasseg.experiment.shared import found, join, to_join
 from nasseg.graph import Architecture
 from nasseg.jobs.contention import measure_contention
 from nasseg.jobs.context import Context, Problem
 from nasseg.jobs.speed import measure_speed
 from nasseg.planning.budget import Budget
-from nasseg.planning.config import Plan, SearchConfig
+from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
 from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, cores, free_memory_bytes
@@ -80,7 +81,9 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
         raise ValueError(_too_short(options, plan_for, len(problem.references)))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan), problem.fingerprints)
+    table = problem.pricing.table
+    fingerprints = problem.fingerprints.model_copy(update={"latency": table and table.fingerprint})
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan), fingerprints)
 
 
 def machines_at(ray_address: str) -> tuple[Machine, ...]:
@@ -198,21 +201,48 @@ def check_costs(problem: Problem, watcher: Watcher = SILENT) -> None:
 def begin(out: Path, options: SearchOptions, watcher: Watcher = SILENT) -> Experiment:
     """Plan a search, as `plan_search` does, and make its run folder `out`.
 
-    It can be resumed from any working folder. Raises `ValueError` for anything that would fail later, and then leaves
-    nothing behind.
+    It can be resumed from any working folder. If the options name a study that exists, the search joins it: what makes
+    scores comparable is as there. Raises `ValueError` for anything that would fail later; then nothing is left behind.
     """
     check_new(out)
-    problem = Problem(options.from_anywhere())
+    first = to_join(options)
+    joined = options if first is None else first.joined(options.from_anywhere(), str(options.study))
+    problem = Problem(joined.from_anywhere())
     find_sampler(problem.sampler)
+    if first is not None:
+        check_content(problem, first)
     config = plan_search(problem, watcher, free_disk_bytes(out))
     search_id = secrets.token_hex(16)
     study = None if config.storage is None else config.study or f"{out.name}-{search_id[:6]}"
     config = config.model_copy(update={"study": study, "search_id": search_id})
+    if first is not None:
+        config = config.comparable(first)
+        join(config)
+    elif config.storage is not None and not found(config, problem.objective):
+        return begin(out, options, watcher)  # another search has made the study meanwhile
     with new_folder(out):
         config.save(out)
         if config.latency is not None:
             shutil.copyfile(config.latency, out / LATENCY_TABLE_FILE)
-        return Experiment(config, Context(problem, config.plan, out, config.fingerprints))
+        search = Experiment(config, Context(problem, config.plan, out, config.fingerprints))
+    if first is not None:
+        others, known = search.record.place.number, len(search.planner.trials)
+        watcher.say(f"joins study {study!r}: {others} other search{'es' * (others > 1)}, {known} candidates so far")
+    return search
+
+
+def check_content(problem: Problem, first: SearchConfig) -> None:
+    """Raise `ValueError` if data, weights or latency table are not those of the `first` search of a study to join."""
+    study, known = problem.options.study, first.fingerprints or Fingerprints(train="", val="")
+    if (what := problem.differing(known)) is not None:
+        raise ValueError(
+            f"{what} is not what study {study!r} is searched on, or is a copy whose files have other times (rsync -a "
+            "keeps them); give the same, or name another study"
+        )
+    table = problem.pricing.table
+    if (table and table.fingerprint) != known.latency:
+        fix = "leave out --latency" if known.latency is None else "give --latency with latency.json of its first search"
+        raise ValueError(f"study {study!r} {'counts MAdds' if known.latency is None else 'has another table'}; {fix}")
 
 
 def _check_relaxable(name: str, space: Space[Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,17 +14,18 @@ from typing_extensions import Self
 from nasseg.allocator import without_garbage_collection
 from nasseg.cost import measure_latency
 from nasseg.cost.latency import device_name
+from nasseg.experiment.best_files import BestFiles
 from nasseg.experiment.record import Record
 from nasseg.experiment.results import Results
 from nasseg.experiment.stopwatch import Stopwatch
-from nasseg.graph import Architecture, save, write_atomically
+from nasseg.graph import Architecture, write_atomically
 from nasseg.jobs.context import Context
 from nasseg.jobs.remote import open_worker
 from nasseg.jobs.runners import in_process
 from nasseg.jobs.runners.dispatch import Delivery
 from nasseg.jobs.worker import Worker
 from nasseg.network import Network
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import Share, Trial
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
 from nasseg.planning.machine import cores
@@ -31,17 +33,11 @@ from nasseg.planning.objective import Objective
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import find_sampler
-from nasseg.run_folder import (
-    BEST_FILE,
-    FRONT_FOLDER,
-    MODEL_FILE,
-    STUDY_FILE,
-    proxy_checkpoint,
-    require_disk,
-    trained_model,
-)
+from nasseg.run_folder import MODEL_FILE, STUDY_FILE, proxy_checkpoint, require_disk, trained_model
 from nasseg.train.model import load_model
 
+NEWS_SECONDS = 5.0
+"""Between two looks at what other searches of the study have done, at least."""
 LEAST_FREE_BYTES = 256 << 20
 """Of the disk, before a job starts: what it finds must be saved."""
 MOST_WAITING = 16
@@ -73,6 +69,7 @@ class Experiment:
             history=self.record.load(),
             relaxed=self.record.relaxations(),
             taken=self.record.taken,
+            share=self._share(),
         )
         self.latencies = self.record.latencies
         """Measured latencies by key."""
@@ -80,7 +77,8 @@ class Experiment:
         """The scores of the best candidates, each with the seconds spent until it was found."""
         self._rejected = 0
         """Rejected proposals that are on record."""
-        self._written: Mapping[Path, object] = {}
+        self._next_news = time.monotonic() + NEWS_SECONDS
+        self._best_files = BestFiles(self.folder, self.architecture)
         self._checkpoints = self._needed_checkpoints()
         self.results = self._results()
 
@@ -101,7 +99,7 @@ class Experiment:
         context = Context.open(config, folder)
         context.require_unchanged()
         search = cls(config, context)
-        tried, elapsed_seconds, trials = len(search.planner.trials), search.elapsed_seconds, config.budget.trials
+        tried, elapsed_seconds, trials = search.planner.tried, search.elapsed_seconds, config.budget.trials
         used_up = tried >= trials if trials is not None else search.spent >= 1
         if config.budget != saved.budget and used_up:
             spent = f"{elapsed_seconds / 60:.3g} min" if trials is None else f"{tried} trials"
@@ -128,6 +126,8 @@ class Experiment:
 
         def on_result(result: JobResult) -> None:
             self._take_in(result)
+            if time.monotonic() >= self._next_news:
+                self._learn()
             on_update(self)
 
         delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent, self.config.times)
@@ -138,6 +138,7 @@ class Experiment:
             for key, step in self._checkpoints:
                 proxy_checkpoint(self.folder, key, step).unlink(missing_ok=True)
             self.record.close()
+            self._learn()
             self._finish()
             on_update(self)
 
@@ -196,11 +197,21 @@ class Experiment:
         self._remove_checkpoints(result.job)
         for candidate in result.job.candidates:
             self.results.take_in(self.planner.trial(candidate.key))
+        self._note_best(elapsed)
+
+    def _learn(self) -> None:
+        """Take in what other searches of the study have done."""
+        for trial in self.planner.learn(self.record.news()):
+            self.results.take_in(trial)
+        self._note_best(self.elapsed_seconds)
+        self._next_news = time.monotonic() + NEWS_SECONDS
+
+    def _note_best(self, elapsed: float) -> None:
         score = self.results.best_score
         if score is not None and (not self.history or self.history[-1][1] != score):
             self.history.append((elapsed, score))
             self.record.note_best(elapsed, score)
-        self._write_best()
+        self._best_files.write(self.results)
 
     def _needed_checkpoints(self) -> set[tuple[str, int]]:
         # Begun anew, a trial that inherits would start from what it had itself trained.
@@ -216,17 +227,10 @@ class Experiment:
 
     # --- what it found ---------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def objective(self) -> Objective:
-        """The search's objective. Costs are relative to the target, else to the first reference's."""
-        pricing, references = self.problem.pricing, self.problem.references
-        costs = pricing.costs(self.problem.architecture(next(iter(references.values()))))
-        return Objective(
-            aim=self.config.objective,
-            unit="MAdds" if pricing.table is None else "ms",
-            weight=self.config.cost_weight,
-            reference_cost=self.config.limits.latency_ms or costs.latency_ms or costs.madds,
-        )
+        """The search's objective."""
+        return self.problem.objective
 
     def architecture(self, trial: Trial) -> Architecture:
         """Build the network of a candidate, with its origin and scores."""
@@ -238,13 +242,15 @@ class Experiment:
         return provenance.on(self.problem.architecture(trial.choice))
 
     def best_network(self) -> Network | None:
-        """Load the trained network of the best candidate that was trained end to end; `None` if none was."""
-        for trial in self.results.trained_furthest:
-            for seed in trial.full:
-                path = trained_model(self.folder, trial.key, seed)
-                if path.is_file():
-                    return load_model(path)[0]
-        return None
+        """Load the trained network of the best candidate; `None` if it was not trained end to end by this search."""
+        best = self.results.best
+        model = None if best is None else self.model_of(best)
+        return None if model is None else load_model(model)[0]
+
+    def model_of(self, trial: Trial) -> Path | None:
+        """Locate a candidate's model, of its first seed that this search has trained end to end."""
+        found = (trained_model(self.folder, trial.key, seed) for seed in sorted(trial.full))
+        return next(filter(Path.is_file, found), None)
 
     def _results(self) -> Results:
         return Results(self.planner.trials, self.objective, self.plan.rungs, self.latencies, self._on_the_tables_device)
@@ -261,24 +267,13 @@ class Experiment:
         study = self.config.study or self.folder.name
         return Record.open_url(storage, study, space, top, self.objective, self.config.search_id)
 
-    def _write_best(self) -> None:
-        """Write those files of `best.json` and `pareto/` that have changed."""
-        best = self.results.best
-        if best is None:
-            return
-        folder = self.folder / FRONT_FOLDER
-        shown = {folder / f"{trial.candidate.label or trial.key}.json": trial for trial in self.results.front}
-        shown[self.folder / BEST_FILE] = best
-        contents = {path: (t.key, len(t.proxy), len(t.full), t.key in self.latencies) for path, t in shown.items()}
-        if contents == self._written:
-            return
-        folder.mkdir(exist_ok=True)
-        for path, trial in shown.items():
-            if self._written.get(path) != contents[path]:
-                save(self.architecture(trial), path)
-        for stale in set(folder.glob("*.json")) - set(shown):
-            stale.unlink()
-        self._written = contents
+    def _share(self) -> Share:
+        """Return this search's share of its study; all that it prepares lies in its folder."""
+        if self.config.storage is None:
+            return Share()
+        reference = self.problem.candidate(next(iter(self.problem.references.values())))
+        prepared = trained_model(self.folder, reference.key, 0).is_file()
+        return Share(self.record.place.claim, self.record.place.number, prepared)
 
     def _finish(self) -> None:
         """Measure latencies now that the device is idle, and save the best candidate's model.
@@ -302,8 +297,10 @@ class Experiment:
             self.latencies |= measured
             self.record.add_latencies(measured)
             self.results = self._results()
-        self._write_best()
-        seeds = [seed for seed, outcome in best.full.items() if outcome.status == "ok"]
-        if seeds:
-            model = trained_model(self.folder, best.key, seeds[0])
-            write_atomically(self.folder / MODEL_FILE, model.read_bytes())
+        self._best_files.write(self.results)
+        if best.full:
+            model = self.model_of(best)
+            if model is None:
+                (self.folder / MODEL_FILE).unlink(missing_ok=True)
+            else:
+                write_atomically(self.folder / MODEL_FILE, model.read_bytes())

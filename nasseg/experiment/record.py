@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -13,14 +12,15 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
+from pydantic import NonNegativeFloat, TypeAdapter
 
 from nasseg.cost import Latency
-from nasseg.errors import one_line
+from nasseg.experiment.claims import Place
 from nasseg.experiment.journal import FROM_A_COPY, Journal
-from nasseg.experiment.shared import open_database
-from nasseg.foreign import DamagedError, damaged
-from nasseg.planning.candidates import Trial
+from nasseg.experiment.recorded import FULL, STEP, read_full, read_trial, with_prefix
+from nasseg.experiment.shared import create_study, open_database
+from nasseg.foreign import damaged
+from nasseg.planning.candidates import Trial, run_name
 from nasseg.planning.final import Taken
 from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Task
 from nasseg.planning.objective import Objective
@@ -32,13 +32,10 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 T = TypeVar("T")
 
 LOCK_GRACE_SECONDS = 5
-_STEP = "step "
-_FULL = "full "
 _RELAX = "relax "
 _TAKEN = "seconds of jobs"
 _BEST_AT = "best at "
 _LATENCY = "latency "
-_SEARCH = "search"
 _SECONDS = TypeAdapter(NonNegativeFloat)
 _SECONDS_BY_KIND = TypeAdapter(dict[str, list[NonNegativeFloat]])
 
@@ -66,6 +63,10 @@ class Record:
     Optuna does not change finished trials, so the study's user attributes hold end-to-end outcomes, `full KEY SEED`,
     results of relaxations, `relax SEED`, the history of the best score, and the measured latencies.
 
+    In a database several searches may write one study. Each writes the trials of the candidates that it has claimed,
+    with its identifier as the attribute `search`, and the end-to-end runs that it has claimed; `news` are the others'.
+    History and latencies are each search's own: those of all but the study's first begin with their identifier.
+
     A result is on disk when `add` returns: a search killed at any moment loses only the running jobs. Opening and
     reading an existing record changes nothing, so it can be read while a search writes it.
     """
@@ -83,24 +84,22 @@ class Record:
     ) -> None:
         """Open the study `name` in `storage`, or create it there for the search with this identifier.
 
-        `at_once` joins the writes of a block into one. Raises `ValueError` if the study belongs to another search.
+        `at_once` joins the writes of a block into one. Raises `ValueError` if the study belongs to other searches.
         """
         self.where = where
         self._at_once = at_once
         self._storage, self._space, self._top_step, self._objective = storage, space, top_step, objective
         try:
             self._study = optuna.load_study(storage=storage, study_name=name)
-            if self._study.user_attrs.get(_SEARCH) != search:
-                raise ValueError(f"study {name!r} belongs to another search; name another one with --study, or none")
         except KeyError:
-            names, directions = zip(*objective.metrics.items(), strict=True)
-            self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(list(names))
-            if search is not None:
-                self._study.set_user_attr(_SEARCH, search)
+            create_study(storage, name, objective, search)
+            self._study = optuna.load_study(storage=storage, study_name=name)
+        self.place = Place.of(storage, self._study, search)
+        """This search's place among those of the study."""
+        self._own = self.place.prefix
         self._study_id = storage.get_study_id_from_name(name)
+        self.place.skip()
+        self._unread: dict[str, int | None] = {}
         with damaged(where, FROM_A_COPY):
             self._trial_ids = {trial.user_attrs["key"]: trial._trial_id for trial in self._trials()}
 
@@ -130,15 +129,12 @@ class Record:
 
     def start(self, job: Job) -> None:
         """Note the candidates of a job that starts."""
-        for candidate in job.candidates:
-            if candidate.key not in self._trial_ids:
-                self._create(candidate, TrialState.RUNNING)
+        started = {c.key: self._create(c, TrialState.RUNNING) for c in job.candidates if self._is_new(c)}
+        self.place.note(started)
 
     def reject(self, candidates: Iterable[Candidate]) -> None:
         """Note candidates that are not trained because they violate a limit."""
-        for candidate in candidates:
-            if candidate.key not in self._trial_ids:
-                self._create(candidate, TrialState.PRUNED)
+        self.place.note({c.key: self._create(c, TrialState.PRUNED) for c in candidates if self._is_new(c)})
 
     def add(self, result: JobResult, taken: Taken | None = None) -> None:
         """Write the outcomes of a job, and what the search's jobs took, in one go."""
@@ -147,6 +143,10 @@ class Record:
         for candidate in job.candidates if job.task == "proxy" else ():
             if self._recorded(candidate.key).state == TrialState.PRUNED:
                 self._reopen(candidate.key)
+        if job.task == "proxy":
+            self.place.note({candidate.key: self._trial_ids[candidate.key] for candidate in job.candidates})
+        else:
+            self.place.note({run_name(candidate.key, job.seed): None for candidate in job.candidates})
         with self._at_once():
             if job.task == "relax":
                 self._study.set_user_attr(f"{_RELAX}{job.seed}", result.model_dump(mode="json"))
@@ -154,79 +154,86 @@ class Record:
                 if job.task == "proxy":
                     self._add_proxy(candidate.key, outcome, job.stop_step)
                 else:
-                    name = f"{_FULL}{candidate.key} {job.seed}"
-                    self._study.set_user_attr(name, outcome.model_dump(mode="json"))
+                    self._add_full(run_name(candidate.key, job.seed), outcome)
             if taken is not None:
-                self._study.set_user_attr(_TAKEN, {str(kind): list(seconds) for kind, seconds in taken.items()})
+                by_kind = {str(kind): list(seconds) for kind, seconds in taken.items()}
+                self._study.set_user_attr(f"{self._own}{_TAKEN}", by_kind)
 
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
         with self._at_once():
             for trial in self._trials():
-                if trial.state == TrialState.RUNNING:
+                if trial.state == TrialState.RUNNING and self.place.owns(trial):
                     self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
     @_whole
     def load(self) -> list[Trial]:
         """Return all candidates with their outcomes, in the order they were noted."""
-        full: dict[str, dict[int, Outcome]] = {}
-        for name, value in _with_prefix(_FULL, self._study.user_attrs).items():
-            key, seed = name.split(" ")
-            full.setdefault(key, {})[int(seed)] = Outcome.model_validate(value)
-        trials: dict[str, Trial] = {}
-        for recorded in self._trials():
-            candidate = _candidate(recorded)
-            steps = _with_prefix(_STEP, recorded.user_attrs)
-            proxy = {int(step): Outcome.model_validate(value) for step, value in steps.items()}
-            choice = self._space.canonical(self._space.parse(candidate.choice))
-            trials[candidate.key] = Trial(
-                candidate, choice, proxy=dict(sorted(proxy.items())), full=full.get(candidate.key, {})
-            )
-        return list(trials.values())
+        full = read_full(self._study.user_attrs)
+        read = (self._read(recorded, full) for recorded in self._trials())
+        return list({trial.key: trial for trial in read}.values())
+
+    @_whole
+    def news(self) -> list[Trial]:
+        """Return the candidates that other searches have written, or trained end to end, since the last call."""
+        changed = self._unread | self.place.changes()
+        full = read_full(self._study.user_attrs) if any(trial_id is None for trial_id in changed.values()) else {}
+        self._trial_ids |= {key: trial_id for key, trial_id in changed.items() if trial_id is not None}
+        known = {key: name for name in changed if (key := name.split(" ")[0]) in self._trial_ids}
+        self._unread = {name: None for name in changed if name.split(" ")[0] not in self._trial_ids}
+        return [self._read(self._recorded(key), full) for key in known]
 
     @_whole
     def relaxations(self) -> list[JobResult]:
         """Return the results of all `relax` jobs, in the order they came in."""
-        return list(map(JobResult.model_validate, _with_prefix(_RELAX, self._study.user_attrs).values()))
+        return list(map(JobResult.model_validate, with_prefix(_RELAX, self._study.user_attrs).values()))
 
     @property
     @_whole
     def taken(self) -> Taken:
         """The seconds that the latest jobs of each kind took."""
-        taken = _SECONDS_BY_KIND.validate_python(self._study.user_attrs.get(_TAKEN, {}))
+        taken = _SECONDS_BY_KIND.validate_python(self._study.user_attrs.get(f"{self._own}{_TAKEN}", {}))
         return {int(kind) if kind.isdigit() else cast("Task", kind): seconds for kind, seconds in taken.items()}
 
     @property
     @_whole
     def history(self) -> list[tuple[float, float]]:
         """The scores of the best candidates, each with the seconds spent until it was found."""
-        best = _with_prefix(_BEST_AT, self._study.user_attrs)
+        best = with_prefix(f"{self._own}{_BEST_AT}", self._study.user_attrs)
         return sorted((_SECONDS.validate_python(seconds), float(score)) for seconds, score in best.items())
 
     def note_best(self, seconds: float, score: float) -> None:
         """Note the score of a new best candidate."""
-        self._study.set_user_attr(f"{_BEST_AT}{seconds:.3f}", score)
+        self._study.set_user_attr(f"{self._own}{_BEST_AT}{seconds:.3f}", score)
 
     @property
     @_whole
     def latencies(self) -> dict[str, Latency]:
         """The measured latencies by key."""
-        latencies = _with_prefix(_LATENCY, self._study.user_attrs)
+        latencies = with_prefix(f"{self._own}{_LATENCY}", self._study.user_attrs)
         return {key: Latency.model_validate(value) for key, value in latencies.items()}
 
     def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
         """Write measured latencies, by key."""
         for key, latency in latencies.items():
-            self._study.set_user_attr(f"{_LATENCY}{key}", latency.model_dump(mode="json"))
+            self._study.set_user_attr(f"{self._own}{_LATENCY}{key}", latency.model_dump(mode="json"))
 
     def _trials(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
-    def _create(self, candidate: Candidate, state: TrialState) -> None:
+    def _read(self, recorded: FrozenTrial, full: Mapping[str, dict[int, Outcome]]) -> Trial:
+        return read_trial(recorded, self._space, full, elsewhere=not self.place.owns(recorded))
+
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Whether nobody has a trial of this candidate; if so, it is this search's from now on."""
+        return candidate.key not in self._trial_ids and self.place.claim(candidate.key)
+
+    def _create(self, candidate: Candidate, state: TrialState) -> int:
         user_attrs = candidate.model_dump(mode="json", exclude_none=True, exclude={"constraints"})
-        self._write_new(candidate.key, state, user_attrs, candidate.constraints, {})
+        self._write_new(candidate.key, state, user_attrs | self.place.mark, candidate.constraints, {})
         # In memory, the trial that was read back need not have a copy of its own.
         self._recorded(candidate.key).user_attrs["choice"] = candidate.choice
+        return self._trial_ids[candidate.key]
 
     def _reopen(self, key: str) -> None:
         """Continue a pruned trial under a new number, as Optuna does not change finished ones."""
@@ -256,6 +263,12 @@ class Record:
     def _recorded(self, key: str) -> FrozenTrial:
         return self._storage.get_trial(self._trial_ids[key])
 
+    def _add_full(self, run: str, outcome: Outcome) -> None:
+        """Write the outcome of an end-to-end run; one that each search has for itself is written once."""
+        name = f"{FULL}{run}"
+        if self.place.claim(run) or name not in self._study.user_attrs:
+            self._study.set_user_attr(name, outcome.model_dump(mode="json"))
+
     def _add_proxy(self, key: str, outcome: Outcome, step: int) -> None:
         trial_id, known = self._trial_ids[key], self._recorded(key).user_attrs
         values = self._objective.metric_values(outcome) if outcome.status == "ok" else ()
@@ -264,22 +277,8 @@ class Record:
                 self._storage.set_trial_user_attr(trial_id, name, cost)
         if len(values) == 1:
             self._storage.set_trial_intermediate_value(trial_id, step, values[0])
-        self._storage.set_trial_user_attr(trial_id, f"{_STEP}{step}", outcome.model_dump(mode="json"))
+        self._storage.set_trial_user_attr(trial_id, f"{STEP}{step}", outcome.model_dump(mode="json"))
         if outcome.status != "ok":
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         elif step == self._top_step:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
-
-
-def _with_prefix(prefix: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the attributes whose names begin with `prefix`, by the rest of the name."""
-    return {name.removeprefix(prefix): value for name, value in attributes.items() if name.startswith(prefix)}
-
-
-def _candidate(recorded: FrozenTrial) -> Candidate:
-    """Read the candidate of a trial; raises `ValueError` if there is none, or if its names cannot name files."""
-    named = {name: recorded.user_attrs.get(name) for name in ("key", "choice", "label")}
-    try:
-        return Candidate.model_validate({**named, "constraints": recorded.constraints})
-    except ValidationError as error:
-        raise DamagedError(one_line(error, f"trial {recorded.number} of the search's record")) from None

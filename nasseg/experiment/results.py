@@ -39,6 +39,8 @@ class Results:
     ) -> None:
         self.trials: list[Trial] = []
         """All candidates with an outcome, in the order they were proposed."""
+        self.own = 0
+        """How many of them this search has tried itself."""
         self.ranked: list[Trial] = []
         """The candidates with a score that keep all limits, best first.
 
@@ -67,6 +69,7 @@ class Results:
         self.changes.append(trial)
         if trial not in self._places:
             insort(self.trials, trial, key=_number)
+            self.own += not trial.elsewhere
             if trial.candidate.label is not None:
                 insort(self._labelled, trial, key=_number)
         else:

@@ -22,6 +22,7 @@ from nasseg.network import Network
 from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.job import Candidate, Outcome, Status
+from nasseg.planning.objective import Objective
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.samplers.base import Region
 from nasseg.run_folder import LATENCY_TABLE_FILE
@@ -71,7 +72,8 @@ class Problem:
     def price_by(self, table: Path) -> None:
         """Predict latency by the table in this file from now on."""
         self.options = self.options.model_copy(update={"latency": str(table)})
-        self.__dict__.pop("pricing", None)
+        for priced in ("pricing", "objective"):
+            self.__dict__.pop(priced, None)
 
     @cached_property
     def fitting(self) -> Fitting[Any]:
@@ -94,6 +96,18 @@ class Problem:
         if self.options.objective is not None:
             return self.options.objective
         return "pareto" if self.space.dial is not None and not self.options.limits.given else "score"
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The objective, with costs relative to the target, else to the first reference's."""
+        pricing, options = self.pricing, self.options
+        costs = pricing.costs(self.architecture(next(iter(self.references.values()))))
+        return Objective(
+            aim=self.aim,
+            unit="MAdds" if pricing.table is None else "ms",
+            weight=options.cost_weight,
+            reference_cost=options.limits.latency_ms or costs.latency_ms or costs.madds,
+        )
 
     @property
     def sampler(self) -> str:
@@ -124,19 +138,24 @@ class Problem:
         weights = None if self.pretrained is None else self.pretrained.fingerprint
         return Fingerprints(train=self.train.fingerprint, val=self.val.fingerprint, weights=weights)
 
+    def differing(self, known: Fingerprints | None) -> str | None:
+        """Name a split, or the weights, that is not as the search `known` by its fingerprints began with."""
+        now, options = self.fingerprints, self.options
+        named = {
+            "train": f"split {options.train_split!r} of {options.data}",
+            "val": f"split {options.val_split!r} of {options.data}",
+            "weights": f"--weights {options.weights}",
+        }
+        differing = (what for name, what in named.items() if known and getattr(known, name) != getattr(now, name))
+        return next(differing, None)
+
     def require_unchanged(self, known: Fingerprints | None) -> None:
         """Raise `ValueError` if a split or the weights are not those that a search began with."""
-        now, options = self.fingerprints, self.options
-        for name, what in (
-            ("train", f"split {options.train_split!r} of {options.data}"),
-            ("val", f"split {options.val_split!r} of {options.data}"),
-            ("weights", f"--weights {options.weights}"),
-        ):
-            if known is not None and getattr(known, name) != getattr(now, name):
-                raise ValueError(
-                    f"{what} has changed since the search began, or is a copy whose files have other times; restore it "
-                    "as it was, or begin a new search, as scores could not be compared"
-                )
+        if (what := self.differing(known)) is not None:
+            raise ValueError(
+                f"{what} has changed since the search began, or is a copy whose files have other times; restore it "
+                "as it was, or begin a new search, as scores could not be compared"
+            )
 
     @property
     def inherits(self) -> bool:

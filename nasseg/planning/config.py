@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,19 @@ CHANGEABLE = ("budget", "finalists", "concurrency", "runner", "ray_address")
 ELSEWHERE = ("ray_address", "storage", "study")
 """The options of a search that lead to other machines, or name its record there."""
 ONLY_CHANGEABLE = "only --budget, --finalists, --concurrency, --runner and --ray-address can change"
+
+
+OF_EACH = (*CHANGEABLE, "data", "weights", "latency", "device", "gpus_per_trial", "storage", "study")
+"""The options that each search of a study has for itself; data, weights and table are to have the same content."""
+OF_MACHINE = ("concurrency", "runner", "ray_address", "latency", "device", "gpus_per_trial", "storage", "study")
+"""Those of them that are not taken from the study even where they are left out."""
+OF_PLAN = ("image_scale", "rungs", "full_steps", "finalists", "seeds", "relaxations", "relax_steps")
+"""The options that follow from the budget unless given, and are the same for all searches of a study."""
+COMPARABLE = (
+    *("image_scale", "rungs", "reduction", "full_steps", "seeds", "views", "label_stride", "candidates_per_job"),
+    *("proxy_recipe", "full_recipe", "relax_recipe", "relaxations", "relax_steps"),
+)
+"""The part of a plan by which scores can be compared."""
 
 
 class PlannerSettings(BaseModel):
@@ -86,6 +100,8 @@ class Fingerprints(BaseModel):
     train: str
     val: str
     weights: str | None = None
+    latency: str | None = None
+    """Of the latency table; searches that began before studies could be shared have none."""
 
 
 class SearchConfig(SearchOptions):
@@ -112,12 +128,7 @@ class SearchConfig(SearchOptions):
         Runs are as long as they were, so that all scores can be compared; a larger budget or more finalists buy more of
         them. Raises `ValueError` for any other change.
         """
-        given = [name for name in SearchOptions.model_fields if name in asked.model_fields_set]
-        differing = [name for name in given if getattr(asked, name) not in self._values(name)]
-        for name in differing:
-            if name not in CHANGEABLE:
-                saved = next((value for value in self._values(name) if value is not None), None)
-                raise ValueError(f"{name} is {getattr(asked, name)}, but {saved} in the search; {ONLY_CHANGEABLE}")
+        differing = self._differing(asked, CHANGEABLE, f"in the search; {ONLY_CHANGEABLE}")
         changes = {name: getattr(asked, name) for name in differing}
         plan: dict[str, Any] = {}
         if "budget" in differing:
@@ -139,6 +150,33 @@ class SearchConfig(SearchOptions):
         values = {name: getattr(self, name) for name in SearchOptions.model_fields}
         values |= {"budget": str(self.budget), "rungs": self.rungs and ",".join(map(str, self.rungs))}
         return {name: value for name, value in values.items() if value is not None and name not in ELSEWHERE}
+
+    def joined(self, asked: SearchOptions, study: str) -> SearchOptions:
+        """Return the options of another search that joins the `study` of this one.
+
+        Those that each has for itself are as asked or, if left out, as here, except for what depends on the machine.
+        Raises `ValueError` for any other that is given and differs.
+        """
+        own = {name: getattr(asked, name) for name in OF_EACH if name in asked.model_fields_set}
+        self._differing(asked, OF_EACH, f"in study {study!r}; leave it out, or name another study")
+        same = {name: getattr(self, name) for name in SearchOptions.model_fields if name not in OF_MACHINE}
+        planned = {name: getattr(self.plan, name) or None for name in OF_PLAN}
+        return SearchOptions.parse({**same, **planned, **own})
+
+    def comparable(self, first: SearchConfig) -> SearchConfig:
+        """Return the same search with the part of its plan by which scores can be compared as in the `first`."""
+        plan = self.plan.model_copy(update={name: getattr(first.plan, name) for name in COMPARABLE})
+        return self.model_copy(update={"plan": plan})
+
+    def _differing(self, asked: SearchOptions, allowed: Collection[str], where: str) -> list[str]:
+        """Return the options that are given and differ; raises `ValueError` for one that is not allowed to."""
+        given = [name for name in SearchOptions.model_fields if name in asked.model_fields_set]
+        differing = [name for name in given if getattr(asked, name) not in self._values(name)]
+        for name in differing:
+            if name not in allowed:
+                saved = next((value for value in self._values(name) if value is not None), None)
+                raise ValueError(f"{name} is {getattr(asked, name)}, but {saved} {where}")
+        return differing
 
     def _values(self, name: str) -> tuple[object, object]:
         """Return the value of an option as it was given and, if it follows from the budget unless given, as planned."""

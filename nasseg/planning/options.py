@@ -137,7 +137,8 @@ class SearchOptions(BaseModel):
         default=None,
         min_length=1,
         max_length=100,
-        description="Name of the record in --storage; the run folder's with a few letters if not given.",
+        description="Name of the record in --storage; the run folder's with a few letters if not given. A search "
+        "joins the study of this name, if there is one: both try candidates, none twice.",
     )
 
     @classmethod

@@ -251,10 +251,12 @@ class SearchReporter:
         if search.results.best is None:
             console.print("no candidate was trained; give a larger --budget")
             return
-        tried, expected = len(search.results.trials), search.plan.expected_candidates
+        tried, own, expected = len(search.results.trials), search.results.own, search.plan.expected_candidates
         used = f"{search.spent:.0%} of {search.config.budget} used"
         forecast = "" if expected is None else f", about {expected} expected; {used}"
-        console.print(summary_table(self.compared(), title=f"{tried} candidate{'s' * (tried > 1)} tried{forecast}"))
+        here = "" if own == tried else f" in the study, {own} by this search"
+        title = f"{tried} candidate{'s' * (tried > 1)} tried{here}{forecast}"
+        console.print(summary_table(self.compared(), title=title))
         if search.objective.aim == "pareto":
             console.print(front_table(self.rows))
         if search.problem.pricing.table is not None:
@@ -285,6 +287,8 @@ class SearchReporter:
         best = self.compared()[0]
         if best.label is not None:
             console.print(f"The handcrafted {best.name} remains the best{self._despite(best)}.")
+        if search.results.best.full and search.model_of(search.results.best) is None:
+            console.print("Another search of the study trained the best end to end, and has its weights.")
         console.print(f"report: {search.folder / REPORT_FILE}", soft_wrap=True)
         console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}", soft_wrap=True)
 

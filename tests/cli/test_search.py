@@ -218,7 +218,7 @@ def test_a_search_from_the_first_command_to_the_last(nasseg: Callable[..., Done]
 
 
 @pytest.mark.slow
-def test_searches_with_one_folder_name_share_a_database_but_no_study(
+def test_searches_with_one_folder_name_share_a_database_but_a_study_only_if_it_is_named(
     nasseg: Callable[..., Done], refused: Refused, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/searches.db"
@@ -229,9 +229,15 @@ def test_searches_with_one_folder_name_share_a_database_but_no_study(
     assert nasseg("search", *what, "--seed", 2, "--out", other, "--study", "mine", "--json").document["candidates"] == 3
     report = nasseg("report", one, "--space", SPACE, "--storage", url, "--json").document
     assert {**report, "elapsed_seconds": 0} == {**first.document, "elapsed_seconds": 0}
-    line = refused("search", *what, "--study", "mine", "--out", tmp_path / "third")
-    assert line == "study 'mine' belongs to another search; name another one with --study, or none"
+    line = refused("search", *what, "--seed", 3, "--study", "mine", "--out", tmp_path / "third")
+    assert line == "seed is 3, but 2 in study 'mine'; leave it out, or name another study"
     assert not (tmp_path / "third").exists()
+    joining = ("--space", SPACE, "--storage", url, "--study", "mine", "--runner", "in-process")
+    joined = nasseg("search", *joining, "--budget", "2trials", "--out", tmp_path / "third", "--json")
+    assert "joins study 'mine': 1 other search, 3 candidates so far" in joined.err
+    assert joined.document["candidates"] == 5
+    report = nasseg("report", other, "--space", SPACE, "--storage", url, "--json").document
+    assert (report["candidates"], report["best"]) == (5, joined.document["best"])
     assert "study names a record in a database; give --storage too" in refused("search", "--study", "mine")
 
 

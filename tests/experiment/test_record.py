@@ -4,7 +4,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from nasseg.experiment.claims import Claims
 from nasseg.experiment.record import Record
+from nasseg.experiment.shared import create_study, open_database
+from nasseg.planning.candidates import run_name
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.objective import Objective
 from tests.planning.made_up import Cell, CellSpace, MadeUpWorker, key_of
@@ -207,6 +210,89 @@ def test_relaxations_are_remembered_as_they_came(tmp_path: Path) -> None:
     assert (results[0].message, results[0].found) == ("loss is nan", ())
     assert open_record(tmp_path).relaxations() == record.relaxations() == results
     assert record.load() == []
+
+
+def sharing(folder: Path, *searches: str) -> list[Record]:
+    """Open one study in a database for several searches, which the first has founded."""
+    url = f"sqlite:///{folder}/search.db"
+    records = []
+    for search in searches:
+        storage = open_database(url)
+        if not records:
+            create_study(storage, "shared", MIOU, search)
+        Claims(storage.engine, searches[0], search).join()
+        records.append(Record(storage, "shared", SPACE, TOP, MIOU, search=search))
+    return records
+
+
+def told(record: Record) -> dict[str, tuple[dict[int, Outcome], dict[int, Outcome], bool]]:
+    return {trial.key: (trial.proxy, trial.full, trial.elsewhere) for trial in record.news()}
+
+
+def test_searches_of_one_study_read_what_the_others_have_written_once(tmp_path: Path) -> None:
+    one, two = sharing(tmp_path, "one", "two")
+    first, second = candidate(0, 1, 2), candidate(1, 1, 1)
+    low = run(one, "proxy", first).outcomes[0]
+    assert told(two) == {first.key: ({10: low}, {}, True)}
+    high = run(one, "proxy", first, start=10, stop=TOP).outcomes[0]
+    one.reject([candidate(3, 3, 3).model_copy(update={"constraints": {"params": 0.5}})])
+    assert two.place.claim(run_name(first.key, 1))
+    full = run(two, "full", first, stop=100, seed=1).outcomes[0]
+    assert told(two) == {first.key: ({10: low, TOP: high}, {}, True), "3-3-3": ({}, {}, True)}
+    assert told(one) == {first.key: ({10: low, TOP: high}, {1: full}, False)}
+    run(two, "proxy", second)
+    # What was written last may not have been whole, so it is read again; what is older is not.
+    assert (set(told(one)), set(told(two))) == ({first.key, second.key}, {"3-3-3"})
+    assert (set(told(one)), set(told(two))) == ({second.key}, {"3-3-3"})
+
+
+def test_a_candidate_has_one_trial_whoever_starts_or_rejects_it(tmp_path: Path) -> None:
+    one, two = sharing(tmp_path, "one", "two")
+    beyond = candidate(3, 3, 3).model_copy(update={"constraints": {"params": 0.5}})
+    for record in (one, two):
+        record.start(Job(number=1, task="prepare", candidates=(candidate(0, 0, 0),), seed=0, start_step=0, stop_step=9))
+        record.reject([beyond])
+    assert [trial.key for trial in one.load()] == ["0-0-0", "3-3-3"]
+    study = optuna.load_study(study_name="shared", storage=open_database(f"sqlite:///{tmp_path}/search.db"))
+    assert [(t.user_attrs["key"], t.user_attrs["search"]) for t in study.trials] == [("0-0-0", "one"), ("3-3-3", "one")]
+
+
+def test_a_preparation_that_each_search_has_for_itself_is_recorded_once(tmp_path: Path) -> None:
+    one, two = sharing(tmp_path, "one", "two")
+    aspp = candidate(0, 0, 0, label="aspp")
+    job = Job(number=1, task="prepare", candidates=(aspp,), seed=0, start_step=0, stop_step=100)
+    results = [MadeUpWorker().run(job)] * 2
+    other = results[0].outcomes[0].model_copy(update={"miou": 0.5})
+    assert one.place.claim(run_name(aspp.key, 0))
+    one.start(job)
+    two.add(results[0].model_copy(update={"outcomes": (other,)}))
+    assert one.load()[0].full == {0: other}, "as long as the first has none"
+    one.add(results[0])
+    two.add(results[0].model_copy(update={"outcomes": (other,)}))
+    assert two.load()[0].full == {0: results[0].outcomes[0]}
+
+
+def test_history_and_latencies_are_each_searchs_own_and_closing_leaves_others_trials_open(tmp_path: Path) -> None:
+    records = sharing(tmp_path, "one", "two")
+    for seconds, record in enumerate(records, start=1):
+        record.note_best(seconds, 0.5)
+        run(record, "proxy", candidate(0, 0, seconds))
+    assert [record.history for record in records] == [[(1, 0.5)], [(2, 0.5)]]
+    records[0].close()
+    study = optuna.load_study(study_name="shared", storage=open_database(f"sqlite:///{tmp_path}/search.db"))
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "RUNNING"]
+
+
+def test_a_search_that_was_resumed_knows_which_trials_are_its_own(tmp_path: Path) -> None:
+    one, two = sharing(tmp_path, "one", "two")
+    run(one, "proxy", candidate(0, 1, 2))
+    run(two, "proxy", candidate(1, 1, 1))
+    again = Record.open_url(f"sqlite:///{tmp_path}/search.db", "shared", SPACE, TOP, MIOU, "two")
+    assert [(trial.key, trial.elsewhere) for trial in again.load()] == [("0-1-2", True), ("1-1-1", False)]
+    assert again.place.number == 1
+    assert set(told(again)) <= {"0-1-2"}
+    assert not again.place.claim("0-1-2")
+    assert again.place.claim("1-1-1")
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
