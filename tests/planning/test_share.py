@@ -139,6 +139,14 @@ def test_searches_of_one_study_propose_differently() -> None:
     assert proposed[0] != proposed[1]
 
 
+def test_each_search_of_a_study_trains_relaxations_of_its_own() -> None:
+    seeds = []
+    for number in range(3):
+        jobs = run(make(Claimed().share(number), relaxations=2, relax_steps=10))
+        seeds.append({job.seed for job in jobs if job.task == "relax"})
+    assert seeds == [{0, 1}, {2, 3}, {4, 5}]
+
+
 class Study:
     """Searches that share a study, on a made-up clock: one tells the others what it did, some time later."""
 
