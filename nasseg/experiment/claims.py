@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from nasseg.experiment.outages import answering
+
 _TABLES = MetaData()
 _CLAIMS = Table(
     "nasseg_claims",
@@ -169,7 +171,8 @@ class Place:
 
     def claim(self, name: str) -> bool:
         """Whether what is named is this search's, from now on if nobody has claimed it (`Claims.claim`)."""
-        return self._claims is None or self._claims.claim(name)
+        with answering():
+            return self._claims is None or self._claims.claim(name)
 
     def note(self, trials: Mapping[str, int | None]) -> None:
         """Tell other searches to look at what is named (`Claims.note`)."""

@@ -17,6 +17,7 @@ from pydantic import NonNegativeFloat, TypeAdapter
 from nasseg.cost import Latency
 from nasseg.experiment.claims import Place
 from nasseg.experiment.journal import FROM_A_COPY, Journal
+from nasseg.experiment.outages import answering
 from nasseg.experiment.recorded import FULL, STEP, read_full, read_trial, with_prefix
 from nasseg.experiment.shared import create_study, open_database
 from nasseg.foreign import damaged
@@ -41,11 +42,14 @@ _SECONDS_BY_KIND = TypeAdapter(dict[str, list[NonNegativeFloat]])
 
 
 def _whole(read: Callable[[Record], T]) -> Callable[[Record], T]:
-    """Let a method raise `DamagedError`, whatever is wrong with the record, which may be someone else's."""
+    """Let a method raise `DamagedError`, whatever is wrong with the record, which may be someone else's.
+
+    A database that does not answer is another matter (`answering`).
+    """
 
     @wraps(read)
     def whole(self: Record) -> T:
-        with damaged(self.where, FROM_A_COPY):
+        with answering(), damaged(self.where, FROM_A_COPY):
             return read(self)
 
     return whole
@@ -127,15 +131,18 @@ class Record:
         """
         return cls(open_database(url), name, space, top_step, objective, search=search)
 
+    @answering()
     def start(self, job: Job) -> None:
         """Note the candidates of a job that starts."""
         started = {c.key: self._create(c, TrialState.RUNNING) for c in job.candidates if self._is_new(c)}
         self.place.note(started)
 
+    @answering()
     def reject(self, candidates: Iterable[Candidate]) -> None:
         """Note candidates that are not trained because they violate a limit."""
         self.place.note({c.key: self._create(c, TrialState.PRUNED) for c in candidates if self._is_new(c)})
 
+    @answering()
     def add(self, result: JobResult, taken: Taken | None = None) -> None:
         """Write the outcomes of a job, and what the search's jobs took, in one go."""
         job = result.job
@@ -159,6 +166,7 @@ class Record:
                 by_kind = {str(kind): list(seconds) for kind, seconds in taken.items()}
                 self._study.set_user_attr(f"{self._own}{_TAKEN}", by_kind)
 
+    @answering()
     def close(self) -> None:
         """Declare that no candidate will be promoted any more. A later result reopens its candidate."""
         with self._at_once():
@@ -202,6 +210,7 @@ class Record:
         best = with_prefix(f"{self._own}{_BEST_AT}", self._study.user_attrs)
         return sorted((_SECONDS.validate_python(seconds), float(score)) for seconds, score in best.items())
 
+    @answering()
     def note_best(self, seconds: float, score: float) -> None:
         """Note the score of a new best candidate."""
         self._study.set_user_attr(f"{self._own}{_BEST_AT}{seconds:.3f}", score)
@@ -213,6 +222,7 @@ class Record:
         latencies = with_prefix(f"{self._own}{_LATENCY}", self._study.user_attrs)
         return {key: Latency.model_validate(value) for key, value in latencies.items()}
 
+    @answering()
     def add_latencies(self, latencies: Mapping[str, Latency]) -> None:
         """Write measured latencies, by key."""
         for key, latency in latencies.items():

@@ -3,6 +3,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import text
 
 from nasseg.experiment.claims import Claims
 from nasseg.experiment.record import Record
@@ -293,6 +294,23 @@ def test_a_search_that_was_resumed_knows_which_trials_are_its_own(tmp_path: Path
     assert set(told(again)) <= {"0-1-2"}
     assert not again.place.claim("0-1-2")
     assert again.place.claim("1-1-1")
+
+
+def test_a_database_that_fails_is_said_in_a_line(tmp_path: Path) -> None:
+    (record,) = sharing(tmp_path, "one")
+    with open_database(f"sqlite:///{tmp_path}/search.db").engine.begin() as connection:
+        for table in ("nasseg_claims", "study_user_attributes"):
+            connection.execute(text(f"DROP TABLE {table}"))
+    for use in (
+        lambda: record.note_best(1.0, 0.5),
+        lambda: record.place.claim("a"),
+        record.news,
+        lambda: record.history,
+    ):
+        with pytest.raises(
+            ConnectionError, match=r"^the database failed \(.*no such table: \w+\); see to it, then go on"
+        ):
+            use()
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
