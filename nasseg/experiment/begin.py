@@ -241,8 +241,10 @@ def check_content(problem: Problem, first: SearchConfig) -> None:
         )
     table = problem.pricing.table
     if (table and table.fingerprint) != known.latency:
-        fix = "leave out --latency" if known.latency is None else "give --latency with latency.json of its first search"
-        raise ValueError(f"study {study!r} {'counts MAdds' if known.latency is None else 'has another table'}; {fix}")
+        counted, fix = "latency by another table", "give --latency with latency.json of its first search"
+        if known.latency is None:
+            counted, fix = "MAdds", "leave out --latency"
+        raise ValueError(f"study {study!r} counts {counted}; {fix}")
 
 
 def _check_relaxable(name: str, space: Space[Any]) -> None:

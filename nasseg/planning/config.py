@@ -23,8 +23,6 @@ CHANGEABLE = ("budget", "finalists", "concurrency", "runner", "ray_address")
 ELSEWHERE = ("ray_address", "storage", "study")
 """The options of a search that lead to other machines, or name its record there."""
 ONLY_CHANGEABLE = "only --budget, --finalists, --concurrency, --runner and --ray-address can change"
-
-
 OF_EACH = (*CHANGEABLE, "data", "weights", "latency", "device", "gpus_per_trial", "storage", "study")
 """The options that each search of a study has for itself; data, weights and table are to have the same content."""
 OF_MACHINE = ("concurrency", "runner", "ray_address", "latency", "device", "gpus_per_trial", "storage", "study")

@@ -117,7 +117,8 @@ def test_a_study_by_latency_asks_for_the_same_table(url: str, tmp_path: Path) ->
     by_table = by_table.model_copy(update={"latency": "/elsewhere/table.json", "fingerprints": fingerprints})
     problem = Problem(by_table.joined(options(url, device="cpu"), "mine"))
     with pytest.raises(
-        ValueError, match=r"study 'mine' has another table; give --latency with latency\.json of its first"
+        ValueError,
+        match=r"study 'mine' counts latency by another table; give --latency with latency\.json of its first",
     ):
         check_content(problem, by_table)
     check_content(
