@@ -61,16 +61,10 @@ def summary_table(rows: Sequence[Row], title: str | None = None) -> Table:
     table.add_column("network", no_wrap=True)
     predicted = any(row.predicted_latency_ms is not None for row in rows)
     fresh = any(row.fresh for row in rows)
-    for column in (
-        f"mIoU {rung_runs_of(rows)}",
-        "mIoU end to end",
-        *["fresh seeds"] * fresh,
-        "params",
-        "MAdds",
-        "latency",
-        *["predicted"] * predicted,
-    ):
+    for column in (f"mIoU {rung_runs_of(rows)}", "mIoU end to end", *["fresh seeds"] * fresh):
         table.add_column(column, justify="right", overflow="fold")
+    for column in ("params", "MAdds", "latency", *["predicted"] * predicted):
+        table.add_column(column, justify="right", no_wrap=True)  # a number stays with its unit
     for index, row in enumerate(rows):
         table.add_row(
             row.name,

@@ -43,6 +43,18 @@ def test_the_final_table_shows_all_that_counts() -> None:
     ]
 
 
+def test_numbers_stay_with_their_units_in_a_narrow_terminal() -> None:
+    aspp, best, *_ = rows()
+    long = replace(aspp, label="deeplabv3plus-scaled", fresh={1000: 0.7})
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        console.print(summary_table([replace(best, fresh={1000: 0.7}), long]))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    for cells in (("3.50 M", "1.00 G", "20.0 ms"), ("deeplabv3plus-scaled", "3.50 M", "2.00 G", "30.0 ms")):
+        assert any(all(cell in line for cell in cells) for line in lines)
+
+
 def test_what_is_unknown_is_a_dash() -> None:
     console = Console(width=120)
     with console.capture() as capture:
