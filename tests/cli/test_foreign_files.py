@@ -227,8 +227,8 @@ def test_a_run_folder_with_a_link_out_of_it_is_refused(
         ("{}", "study.journal is damaged (KeyError: 'op_code'); restore the record from a copy"),
         ('{"op_code": 4, "study_id": 0}', "study.journal is damaged (KeyError: "),
         (
-            '{"op_code": 2, "worker_id": "a", "study_id": 0, "user_attr": {"elapsed seconds": "many"}}',
-            "study.journal is damaged: is 'many', but must be a valid number",
+            '{"op_code": 2, "worker_id": "a", "study_id": 0, "user_attr": {"seconds of jobs": {"full": ["many"]}}}',
+            "study.journal is damaged: full[0] is 'many', but must be a valid number",
         ),
         (
             '{"op_code": 2, "worker_id": "a", "study_id": 0, "user_attr": {"full key seed": {}}}',
