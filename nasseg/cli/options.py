@@ -21,6 +21,10 @@ from nasseg.planning.options import SearchOptions
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
+CONNECTING = ("storage", "ray-address", "log")
+"""Options that connect to other machines or files, which no file may decide."""
+
+
 def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """Take the options in a YAML file as defaults, which the command line overrides."""
     if path is None:
@@ -61,15 +65,15 @@ def _options_of_run(command: str, values: Mapping[str, object], path: Path) -> d
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     say(f"{path}: taking this run's options as given; what was derived from them is derived anew")
-    if elsewhere := [name for name in ("storage", "ray_address", "log") if values.get(name) is not None]:
-        flags = " and ".join("--" + name.replace("_", "-") for name in elsewhere)
+    if elsewhere := [name for name in CONNECTING if values.get(name.replace("-", "_")) is not None]:
+        flags = " and ".join(f"--{name}" for name in elsewhere)
         say(f"{path}: not taking {flags}; give what another run is to use on the command line")
     return options
 
 
 def _check_trusted(given: Mapping[str, object], path: Path) -> None:
     """Raise `ValueError` for options that a file, which may be someone else's, must not decide."""
-    for name in ("storage", "ray-address", "log"):
+    for name in CONNECTING:
         if given.get(name) is not None:
             raise ValueError(f"{path}: {name} connects to another machine or file; give it with --{name}")
     out = Path(str(given.get("out", ".")))
