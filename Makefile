@@ -15,10 +15,10 @@ install: .venv/installed ## make .venv with the pinned versions
 test: lint ## lint, type check and run the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-processors: install ## run the tests as on older processors, and with two threads (four whole runs)
+test-processors: install ## run all tests as on older processors, and with two threads (four whole runs)
 	@failed=; run() { \
 		echo "== $$*"; \
-		env "$$@" $(BIN)/pytest -n $(WORKERS) --dist worksteal || failed="$$failed\n  $$*"; \
+		env NASSEG_LONG=1 "$$@" $(BIN)/pytest -n $(WORKERS) --dist worksteal || failed="$$failed\n  $$*"; \
 	}; \
 	run OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41; \
 	run OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2; \

@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") and not os.environ.get("NASSEG_LONG"):
+        pytest.skip("nearly the same as a quicker test; set NASSEG_LONG=1")
     if item.get_closest_marker("gpu"):
         import torch
 

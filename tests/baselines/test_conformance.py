@@ -76,18 +76,14 @@ LONG = (
     "efficientnet_lite1",
     "efficientnet_lite2",
     "resnet101",
-    "xception65",
+    "deeplabv3-xception65",
     "xception71",
-    "stdc2",
     "stdc2-classifier",
-    "fcn16s",
     "fcn32s",
-    "deeplabv3-resnet50",
-    "auto_deeplab-s",
     "auto_deeplab-m",
     "auto_deeplab-l",
 )
-"""Deep networks, and those that differ little from others: their tests are marked slow."""
+"""Relatives that have the operators and the parts of another one here, only more or fewer of them."""
 
 BEYOND_FLOAT16 = (
     "fcn-resnet101",
@@ -105,7 +101,7 @@ CASES = [
     pytest.param(
         BaselineCase(make, one_per_image=name.endswith("-classifier"), float16=name not in BEYOND_FLOAT16),
         id=name,
-        marks=pytest.mark.slow if name.endswith(LONG) else (),
+        marks=pytest.mark.long if name.endswith(LONG) else (),
     )
     for name, make in BASELINES.items()
 ]
