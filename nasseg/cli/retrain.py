@@ -18,6 +18,7 @@ from nasseg.cli.options import (
     SpaceOfFile,
     Weights,
     new_run_folder,
+    parse_numbers,
     parse_size,
     print_json,
     refuse_changes,
@@ -48,6 +49,10 @@ def retrain(
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
     boundary_weight: Annotated[
         float | None, typer.Option(help="Additional weight, in the loss, of pixels near another class.", min=0)
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(help="Weight of each class in the loss, like 1,1,5; balanced: rare ones count as much."),
     ] = None,
     detail_head: Annotated[
         bool | None,
@@ -107,6 +112,7 @@ def retrain(
         "learning_rate": learning_rate,
         "accumulate": accumulate,
         "boundary_weight": boundary_weight,
+        "class_weights": _class_weights(class_weights),
         "detail_head": detail_head,
         "teacher_weight": teacher_weight,
         "compile": compile,
@@ -173,6 +179,16 @@ def retrain(
         print_json({**run, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
     else:
         _conclude(training, metrics, history)
+
+
+def _class_weights(text: str | None) -> tuple[float, ...] | str | None:
+    """Parse `balanced` or a number for each class."""
+    if text is None or text == "balanced":
+        return text
+    try:
+        return parse_numbers(text)
+    except ValueError:
+        raise ValueError(f"class_weights is {text!r}, but must be balanced or numbers like 1,1,5") from None
 
 
 def _check_log(saved: str | None, given: str | None) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from nasseg import plugins
 from nasseg.data import Batch, Pace, drawn_splits, evaluation_batches, open_dataset
-from nasseg.data.checking import Show, review, silent
+from nasseg.data.checking import Show, review, silent, survey
 from nasseg.data.decoded import decoded
 from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
@@ -82,9 +82,10 @@ class Retraining:
     ) -> Retraining:
         """Resolve the options against the architecture's file, check them, and make the run folder.
 
-        Options that are `None` come from the file's provenance; weights `none` means random ones. `space` is the file's
-        search space as the user names it, which one that is not registered needs (`plugins.space`). `show` takes the
-        progress of reading the data. Raises `ValueError` for anything that could not work later.
+        Options that are `None` come from the file's provenance; weights `none` means random ones. In the `changes` to
+        the recipe, `class_weights` may be `balanced` (`Survey.balanced_weights` of the training split). `space` is the
+        file's search space as the user names it, which one that is not registered needs (`plugins.space`). `show` takes
+        the progress of reading the data. Raises `ValueError` for anything that could not work later.
         """
         check_new(folder)
         architecture = plugins.architecture(arch, named_by_user=space)
@@ -101,6 +102,9 @@ class Retraining:
         train_split, val_split = drawn_splits(
             train_split or (own.train_split if own else "train"), val_split or (own.val_split if own else "val")
         )
+        train = dataset.split(train_split)
+        if changes.get("class_weights") == "balanced":
+            changes = {**changes, "class_weights": survey(train, show).balanced_weights()}
         on = choose_device(device)
         threads = max(1, threads_for(on) // workers)
         config = RetrainConfig(
@@ -108,7 +112,7 @@ class Retraining:
             train_split=train_split,
             val_split=val_split,
             weights=None if weights == "none" else weights,
-            recipe=fitting_recipe(recipe, architecture.name, dataset.split(train_split), changes),
+            recipe=fitting_recipe(recipe, architecture.name, train, changes),
             device=device,
             seed=seed,
             workers=workers,

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from nasseg.data import evaluation_batches, open_dataset
+from nasseg.data.checking import survey
 from nasseg.report.retrain import RetrainReporter
 from nasseg.train.evaluate import evaluate
 from nasseg.train.model import load_model
@@ -191,6 +192,19 @@ def test_options_of_the_recipe(nasseg: Run, refused: Refused, arch: Path, tmp_pa
     assert (recipe["optimizer"], recipe["steps"], recipe["batch_size"]) == ("adamw", 3, 2)
     assert (recipe["boundary_weight"], recipe["detail_head"]) == (2.0, True)
     assert "boundary-weight" in refused("retrain", arch, "--data", DATA, "--boundary-weight", -1)
+
+
+def test_classes_are_weighed(nasseg: Run, refused: Refused, arch: Path, tmp_path: Path) -> None:
+    retrain = ("retrain", arch, "--data", DATA, *SHORT)
+    assert nasseg(*retrain, "--class-weights", "balanced", "--out", tmp_path / "run").code == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert tuple(config["recipe"]["class_weights"]) == survey(open_dataset(DATA).split("train")).balanced_weights()
+    config = tmp_path / "run" / "config.yaml"
+    assert nasseg("retrain", arch, "--config", config, "--out", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / "config.yaml").read_text() == config.read_text()
+    assert "class_weights is 'rare', but must be balanced or numbers" in refused(*retrain, "--class-weights", "rare")
+    assert "class_weights are 2, but the data has 13 classes" in refused(*retrain, "--class-weights", "1,2")
+    assert "do not apply to loss 'ohem'" in refused(*retrain, "--recipe", "stdc", "--class-weights", "balanced")
 
 
 def test_folders_and_resuming(refused: Refused, arch: Path, tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ class Survey:
         known = self.pixels[: len(self.classes)]
         return dict(zip(self.classes, (known / max(1, known.sum())).tolist(), strict=True))
 
+    def balanced_weights(self) -> tuple[float, ...]:
+        """Weigh each class by the median class's pixels over its own, rounded; 1 for a class that does not occur.
+
+        Source: median frequency balancing, SegNet (arXiv 1511.00561), here with all images instead of those that show
+        the class.
+        """
+        pixels = self.pixels[: len(self.classes)]
+        median = float(np.median(pixels[pixels > 0])) if pixels.any() else 1.0
+        return tuple(float(f"{median / count:.4g}") if count else 1.0 for count in pixels)
+
 
 def survey(split: Split, show: Show = silent) -> Survey:
     """Read every sample of a split, and note those that cannot be used instead of ending at the first."""

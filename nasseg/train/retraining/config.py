@@ -21,6 +21,7 @@ RECIPE_OPTIONS = (
     "crop",
     "learning_rate",
     "boundary_weight",
+    "class_weights",
     "detail_head",
     "accumulate",
     "compile",
@@ -85,6 +86,8 @@ class RetrainConfig(BaseModel):
             "recipe": name,
         }
         values |= {**different, "crop": "{}x{}".format(*self.recipe.crop)}
+        if self.recipe.class_weights is not None:
+            values["class_weights"] = ",".join(f"{weight:g}" for weight in self.recipe.class_weights)
         return {option: value for option, value in values.items() if value is not None}
 
     def check_batch(self) -> None:
@@ -137,6 +140,11 @@ def fitting_recipe(name: str, architecture: str, train: Split, changes: Mapping[
         made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
     except ValidationError as error:
         raise ValueError(one_line(error, "recipe")) from None
+    if made.class_weights is not None and len(made.class_weights) != len(train.classes):
+        raise ValueError(
+            f"class_weights are {len(made.class_weights)}, but the data has {len(train.classes)} classes; give a "
+            "number for each, or balanced"
+        )
     if "crop" in changes:
         return made
     fitting = (-(-height // 32) * 32, -(-width // 32) * 32)

@@ -243,3 +243,11 @@ def test_a_drawn_split_is_looked_at(tmp_path: Path) -> None:
     assert review(dataset, "train@-25%", "train@25%") == []
     with pytest.raises(DataError, match="must be a share"):
         review(dataset, "train@-25%", "train@x")
+
+
+def test_balanced_weights_make_rare_classes_count_as_much(tmp_path: Path) -> None:
+    """Of 8 columns, class 0 has 5, class 1 has 2, and 1 is ignored; class 2 does not occur."""
+    dataset = write(tmp_path, lambda i: stripes(0, 0, 0, 0, 0, 1, 1, 255))
+    seen = survey(dataset.split("train"))
+    median = (5 + 2) / 2
+    assert seen.balanced_weights() == (median / 5, median / 2, 1.0)
