@@ -117,22 +117,27 @@ def test_an_interrupted_training_says_how_it_goes_on(
     assert (run / "model.safetensors").exists()
 
 
-@pytest.mark.slow
-def test_two_workers_train_with_ray_and_say_what_went_wrong(arch: Path, tmp_path: Path) -> None:
-    def retrain(*options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nasseg", "retrain", arch, "--data", DATA, "--workers", 2, *options]
-        return subprocess.run([*map(str, command)], capture_output=True, text=True)
+def retrain_on_two_workers(*options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nasseg", "retrain", *options, "--data", DATA, "--workers", 2]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True)
 
+
+@pytest.mark.slow
+def test_two_workers_train_with_ray(arch: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = retrain(*SHORT, "--out", run, "--json")
+    done = retrain_on_two_workers(arch, *SHORT, "--out", run, "--json")
     assert done.returncode == 0, done.stderr
     assert "on 2 workers, cpu" in done.stderr
     assert "step 3: mIoU " in done.stderr
     history = json.loads((run / "validations.json").read_text())["validations"]
     assert [known["step"] for known in history] == [1, 2, 3]
     assert json.loads(done.stdout)["miou"] == history[-1]["miou"]
+
+
+@pytest.mark.long
+def test_two_workers_say_what_went_wrong(arch: Path, tmp_path: Path) -> None:
     diverging = ("--learning-rate", 1e30, "--batch-size", 2, "--steps", 20, "--out", tmp_path / "bad")
-    done = retrain(*diverging)
+    done = retrain_on_two_workers(arch, *diverging)
     assert done.returncode == 2
     assert "the loss is not finite" in done.stderr
 
