@@ -19,10 +19,12 @@ so it runs in any number of processes, at any time, and on other machines: WORK 
 `page` prints, band by band, the gain of the space (the median of the random points minus the best handcrafted head) and
 that of the search (found minus the median of the random points). The winner's curse is in the search's own report. With
 two seeds of each random point it also tells whether there is a spread: the deviation between points beside that
-between seeds.
+between seeds. With a search's `trials.csv` as `--trials`, it tells how the search's scores at each rung rank the
+networks of the band that it tried beside their means here, of those with several seeds.
 """
 
 import argparse
+import csv
 import json
 import random
 import statistics
@@ -47,6 +49,7 @@ from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 from nasseg.planning.plan import search_crop
 from nasseg.plugins import space as find_space
+from nasseg.rank_correlation import kendall, spearman
 from nasseg.report.figures.figure import new_figure, save
 from nasseg.train.evaluate import evaluate
 from nasseg.train.fit import fit, seeded_network
@@ -83,6 +86,7 @@ def main():
     latency_parser.add_argument("--minutes", type=float, default=1.0)
     page_parser = commands.add_parser("page")
     page_parser.add_argument("--picture", type=Path)
+    page_parser.add_argument("--trials", action="append", default=[], metavar="BAND=FILE", type=Path)
     for command in (plan_parser, train_parser, latency_parser):
         command.add_argument("--data", required=True)
     for command in (plan_parser, train_parser, latency_parser, page_parser):
@@ -212,6 +216,9 @@ def page(args):
     if args.picture:
         draw(results, args.picture)
     summary = {band: of_band(band, results) for band in sorted({row["band"] for row in known["networks"].values()})}
+    for trials in args.trials:
+        band, file = str(trials).split("=", 1)
+        summary[band].setdefault("ranked", {})[file] = ranked(Path(file), [r for r in results if r["band"] == band])
     print(json.dumps({"benchmark": "equal_latency", **known["settings"], "bands": summary}))
 
 
@@ -243,6 +250,22 @@ def of_band(band, results):
         if FOUND in means:
             found |= {"search_gain": max(means[FOUND].values()) - found["random_median"]}
     print({name: round(value, 4) for name, value in found.items() if isinstance(value, float)})
+    return found
+
+
+def ranked(file, results):
+    """Print and return how the scores of a search at each rung rank the networks that have several seeds here."""
+    runs, found = {}, {}
+    for result in results:
+        runs.setdefault(result["key"], []).append(result["miou"])
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if len(runs.get(row["key"], [])) > 1]
+    for rung in (name for name in rows[0] if name.startswith("proxy_miou_step_")):
+        reached = [row for row in rows if row[rung]]
+        scores, means = [float(row[rung]) for row in reached], [statistics.mean(runs[row["key"]]) for row in reached]
+        found[rung] = {"networks": len(reached), "spearman": spearman(scores, means), "kendall": kendall(scores, means)}
+        print(f"{file} {rung}: {found[rung]}")
+    print(f"the means deviate by {statistics.stdev(statistics.mean(runs[row['key']]) for row in rows):.4f}")
     return found
 
 
