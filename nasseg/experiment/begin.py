@@ -26,7 +26,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, cores, free_memory_bytes
+from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, Speed, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
@@ -44,6 +44,9 @@ TIMED = 4
 """Networks whose training steps are timed, where they differ."""
 REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
+
+PlanFor = Callable[[SearchOptions], Plan]
+"""Makes the plan of a search, on this machine and data, with other options."""
 
 
 def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float = math.inf) -> SearchConfig:
@@ -78,8 +81,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
         watcher.say(f"memory suffices for {hardware.workers} jobs at once")
         plan_for, room = _measured(problem, hardware, relaxation, watcher)
         plan = plan_for(options)
-    if plan.expected_candidates is not None and plan.expected_candidates <= len(problem.references):
-        raise ValueError(_too_short(options, plan_for, len(problem.references)))
+    _require_candidates(options, plan_for, len(problem.references))
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     table = problem.pricing.table
     fingerprints = problem.fingerprints.model_copy(update={"latency": table and table.fingerprint})
@@ -95,9 +97,28 @@ def machines_at(ray_address: str) -> tuple[Machine, ...]:
 
 def _measured(
     problem: Problem, hardware: Hardware, relaxation: RelaxationOptions | None, watcher: Watcher
-) -> tuple[Callable[[SearchOptions], Plan], Room]:
-    """Measure what training steps take on the hardware; return what makes plans from it, and what there is room for."""
+) -> tuple[PlanFor, Room]:
+    """Measure what training steps take on the hardware; return what makes plans from it, and what there is room for.
+
+    Raises `ValueError` as soon as it is known that the budget does not suffice.
+    """
+    options, references = problem.options, len(problem.references)
     typical, train_images, val_images = _typical(problem), len(problem.train), len(problem.val)
+    made_for = partial(
+        derive_plan,
+        hardware=hardware,
+        size=problem.size,
+        train_images=train_images,
+        val_images=val_images,
+        references=references,
+    )
+
+    def check(smallest: Speed) -> None:
+        """Refuse a budget that would not suffice for the smallest images if jobs did not slow each other down."""
+        least = options.model_copy(update={"image_scale": min(options.image_scale or 1, smallest.image_scale)})
+        alone = smallest.model_copy(update={"contention": 1.0})
+        _require_candidates(least, partial(made_for, speed=alone), references, partial(made_for, speed=smallest))
+
     speed = measure_speed(
         problem.space,
         typical,
@@ -107,25 +128,17 @@ def _measured(
         problem.device,
         hardware.threads,
         relaxation,
+        check,
     )
     room = Room(hardware, speed, problem.size, train_images, val_images)
     together = int(min(hardware.workers_together, room.jobs(REHEARSAL_SCALE)))
-    if Budget.parse(problem.options.budget).trials is None and together > 1:
+    if Budget.parse(options.budget).trials is None and together > 1:
         crop = search_crop(problem.size, REHEARSAL_SCALE)
         times_longer = measure_contention(typical[0], crop, problem.device, hardware.threads, together)
         watcher.say(f"beside each other, the steps of {together} jobs take {times_longer:.2f} times as long")
         speed = speed.model_copy(update={"contention": times_longer})
         room = replace(room, speed=speed)
-    plan_for = partial(
-        derive_plan,
-        speed=speed,
-        hardware=hardware,
-        size=problem.size,
-        train_images=train_images,
-        val_images=val_images,
-        references=len(problem.references),
-    )
-    return plan_for, room
+    return partial(made_for, speed=speed), room
 
 
 def _times(room: Room, plan: Plan) -> JobTimes:
@@ -135,15 +148,23 @@ def _times(room: Room, plan: Plan) -> JobTimes:
     return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(speed.contention)
 
 
-def _too_short(options: SearchOptions, plan_for: Callable[[SearchOptions], Plan], references: int) -> str:
-    """Tell that a budget suffices for the references alone, and what would do for a few candidates."""
-    given, factor, expected = Budget.parse(options.budget), 1.0, 0
+def _require_candidates(
+    options: SearchOptions, plan_for: PlanFor, references: int, advises: PlanFor | None = None
+) -> None:
+    """Raise `ValueError` if a budget suffices for the references alone; the message says which would do for a few more.
+
+    That budget is by `advises`, if it is given, instead of `plan_for`.
+    """
+    expected = plan_for(options).expected_candidates
+    if expected is None or expected > references:
+        return
+    given, factor, enough = Budget.parse(options.budget), 1.0, options.budget
     while expected < references + FEWEST_NEW and factor < MOST_TIMES_THE_BUDGET:
         factor *= 1.1
-        enough = given.model_copy(update={"amount": float(f"{factor * given.amount:.2g}")})
-        expected = plan_for(options.model_copy(update={"budget": enough})).expected_candidates or 0
+        enough = str(given.model_copy(update={"amount": float(f"{factor * given.amount:.2g}")}))
+        expected = (advises or plan_for)(options.model_copy(update={"budget": enough})).expected_candidates or 0
     fix = f"give --budget {enough} or more" if expected >= references + FEWEST_NEW else "ask for shorter --rungs"
-    return f"budget {given} suffices for the {references} handcrafted references alone; {fix}"
+    raise ValueError(f"budget {given} suffices for the {references} handcrafted references alone; {fix}")
 
 
 def _typical(problem: Problem) -> list[Architecture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from statistics import mean
 from typing import Any
@@ -39,6 +39,7 @@ def measure_speed(
     device: torch.device,
     threads: int,
     relaxation: RelaxationOptions | None = None,
+    check: Callable[[Speed], object] = lambda speed: None,
 ) -> Speed:
     """Time training steps of networks of the space at `image_scale`; their mean counts.
 
@@ -46,16 +47,18 @@ def measure_speed(
 
     Of their memory, the largest counts.
 
-    Steps at half the scale tell what does not grow with the images. With options of a `relaxation`, time its steps too.
+    Steps at half the scale tell what does not grow with the images. They take less time, so come first, and `check` is
+    called with what they tell; it may raise. With options of a `relaxation`, time its steps too.
     """
     torch.set_num_threads(threads)
-    scales = (image_scale, image_scale / 2)
-    crops = [search_crop(size, scale) for scale in scales]
-    times, fewer = (
-        _times(space, architectures, Resized(split, scale), crop, device, relaxation)
-        for scale, crop in zip(scales, crops, strict=True)
-    )
-    pixels, few = (height * width for height, width in crops)
+
+    def timed(scale: float) -> tuple[int, dict[str, float]]:
+        height, width = crop = search_crop(size, scale)
+        return height * width, _times(space, architectures, Resized(split, scale), crop, device, relaxation)
+
+    few, fewer = timed(image_scale / 2)
+    check(Speed.model_validate({"proxy_step_seconds": None, **fewer, "image_scale": image_scale / 2}))
+    pixels, times = timed(image_scale)
     overheads = {}
     for name, seconds in times.items() if few < pixels else ():
         growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import nasseg
+import nasseg.jobs.speed
 from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.experiment.begin import check_costs, check_weights, plan_search
@@ -50,6 +51,23 @@ def test_a_budget_for_the_references_alone_is_refused_with_one_that_does() -> No
     enough = re.search(r"--budget (\S+) or more", str(error.value))
     assert enough is not None
     assert Budget.parse(enough[1]).amount > 30
+
+
+def test_a_hopeless_budget_is_refused_once_the_smallest_images_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "nasseg.experiment.begin.measure_contention", lambda *_: pytest.fail("nothing more is measured")
+    )
+    crops, time_steps = [], nasseg.jobs.speed._time_steps
+
+    def noted(architecture: Architecture, inputs: Any, labels: Any, device: torch.device) -> tuple[float, float, float]:
+        crops.append(labels)
+        return time_steps(architecture, inputs, labels, device)
+
+    monkeypatch.setattr("nasseg.jobs.speed._time_steps", noted)
+    asked = {**ASKED, "budget": "30s", "rungs": (2000, 20000), "full_steps": 2, "concurrency": 2}
+    with pytest.raises(ValueError, match="references alone"):
+        plan_search(Problem(SearchOptions(**asked)))
+    assert crops == [(32, 32), (8, 8)]  # networks, and heads on features, at the smallest scale
 
 
 class TwoBackbones(TinySpace):
