@@ -57,13 +57,13 @@ def test_a_hopeless_budget_is_refused_once_the_smallest_images_are_timed(monkeyp
     monkeypatch.setattr(
         "nasseg.experiment.begin.measure_contention", lambda *_: pytest.fail("nothing more is measured")
     )
-    crops, time_steps = [], nasseg.jobs.speed._time_steps
+    crops, rehearsal = [], nasseg.jobs.speed.rehearsal
 
-    def noted(architecture: Architecture, inputs: Any, labels: Any, device: torch.device) -> tuple[float, float, float]:
+    def noted(architecture: Architecture, inputs: Any, labels: tuple[int, int], device: torch.device) -> Any:
         crops.append(labels)
-        return time_steps(architecture, inputs, labels, device)
+        return rehearsal(architecture, inputs, labels, device)
 
-    monkeypatch.setattr("nasseg.jobs.speed._time_steps", noted)
+    monkeypatch.setattr("nasseg.jobs.speed.rehearsal", noted)
     asked = {**ASKED, "budget": "30s", "rungs": (2000, 20000), "full_steps": 2, "concurrency": 2}
     with pytest.raises(ValueError, match="references alone"):
         plan_search(Problem(SearchOptions(**asked)))
