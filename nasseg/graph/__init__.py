@@ -3,6 +3,7 @@
 from nasseg.graph.architecture import FORMAT, Architecture, ArchitectureError, Node, PublishedBackbone
 from nasseg.graph.builder import Builder
 from nasseg.graph.files import load, read_model, save, write_atomically
+from nasseg.graph.following import following
 
 __all__ = [
     "FORMAT",
@@ -11,6 +12,7 @@ __all__ = [
     "Builder",
     "Node",
     "PublishedBackbone",
+    "following",
     "load",
     "read_model",
     "save",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nasseg.graph import Architecture, Builder, Node
+from nasseg.graph import Architecture, ArchitectureError, Builder, Node, following
 from nasseg.network import Network
 from nasseg.ops import Add, Concat, Conv, Identity, Input, Op, Resize, conv1x1, logits1x1
 
@@ -159,6 +159,43 @@ def test_parts_of_a_cut_together_are_the_whole(stage: str, outputs: tuple[str, .
     assert list(together) == list(expected)
     for name, value in expected.items():
         assert torch.equal(together[name], value)
+
+
+def test_what_follows_a_known_part_is_what_its_cut_leaves() -> None:
+    for stage in ("backbone", "cell", "decoder", "backbone.low", "decoder.up"):
+        prefix, suffix = staged().cut(stage)
+        left = following(staged(), prefix)
+        assert (left.nodes, left.outputs) == (suffix.nodes, suffix.outputs)
+        assert left.training_outputs == suffix.training_outputs
+
+
+def two_stems(*inputs: str, rate: int = 1, reads: str = "b") -> Architecture:
+    """Equal convolutions `a` and `b` of the stems that are named, and a head on what it reads, at the image's size."""
+    g = Builder("two stems")
+    image = g.input()
+    for name in dict.fromkeys(inputs):
+        g.add(name, conv1x1(4), image)
+    for name, source in zip("ab", inputs, strict=True):
+        g.add(name, Conv(out_channels=4, rate=(rate, rate)), source)
+    ends = ["a", "b"] if reads == "b" else ["a", "b", reads]
+    x = g.add("head.conv", conv1x1(2), g.add("head.concat", Concat(), *ends))
+    return g.build(g.add("head.up", Resize(), x, image))
+
+
+def test_a_part_is_known_by_its_graph_and_not_by_its_names_alone() -> None:
+    whole = two_stems("stem1", "stem2")
+    one = Architecture(name="one", nodes=whole.cut("a")[0].nodes, outputs=("a",))
+    both = Architecture(name="both", nodes=whole.cut("head.concat")[0].nodes[:-1], outputs=("a", "b"))
+    assert following(whole, both).inputs == ("image", "a", "b")
+    with pytest.raises(ArchitectureError, match="two stems cannot follow both: node 'a' is another one there"):
+        following(two_stems("stem1", "stem2", rate=2), both)
+    with pytest.raises(ArchitectureError, match="cannot follow one: node 'stem2' needs more than is known"):
+        following(whole, one)
+    with pytest.raises(ArchitectureError, match=r"node 'head\.concat' needs more than is known"):
+        following(two_stems("stem1", "stem2", reads="image"), both)
+    # Each node computes what the known one does, but here one stem's weights serve both.
+    with pytest.raises(ArchitectureError, match="what leads to its outputs is shared in another way there"):
+        following(two_stems("stem1", "stem1"), both)
 
 
 def test_prefixes_of_a_stage_have_one_key_whatever_follows() -> None:
