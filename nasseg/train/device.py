@@ -12,6 +12,7 @@ from nasseg.allocator import keep_freed_memory
 from nasseg.threads import choose_threads, sharing_cores
 
 MOST_READERS = 4
+MOST_STEPS_AHEAD = 20
 
 
 def mixed_precision_dtype(device: torch.device) -> torch.dtype | None:
@@ -72,6 +73,11 @@ def readers_for(device: torch.device, threads: int, workers: int = 1) -> int:
     """How many threads prepare images ahead in each of so many workers: on the cores that do not compute, at most 4."""
     computing = threads if device.type == "cpu" else 1
     return max(0, min(MOST_READERS, (os.cpu_count() or 1) // workers - computing))
+
+
+def steps_ahead(device: torch.device) -> int:
+    """How many training steps a device may be given before their losses are read, for which the host waits."""
+    return 1 if device.type == "cpu" else MOST_STEPS_AHEAD
 
 
 def sharing(device: torch.device) -> AbstractContextManager[Callable[[], None]]:

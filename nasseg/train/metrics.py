@@ -43,27 +43,22 @@ class MetricsCounter:
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
         self._by_image: list[Tensor] = []
         self._boundary_confusion = torch.zeros(classes + 1, classes + 1, dtype=torch.int64, device=device)
+        self._least = self._greatest = torch.zeros((), dtype=torch.int64, device=device)
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
-        """Count a batch: predicted and true class indices, both (N, H, W).
-
-        Raises `ValueError` if a true class is out of range.
-        """
+        """Count a batch: predicted and true class indices, both (N, H, W). Never waits for the device."""
         valid = masks != self.ignore_index
-        truth, predicted = masks[valid], predictions[valid]
-        if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < self.classes:
-            raise ValueError(
-                f"A mask holds class {int(truth.max())}, but there are {self.classes} classes and {self.ignore_index} "
-                "is ignored: correct the mask or the list of classes"
-            )
-        confusions = _confusions(masks, predictions, valid, self.classes)
+        truth = masks.where(valid, 0)
+        least, greatest = truth.aminmax()
+        self._least, self._greatest = torch.minimum(self._least, least), torch.maximum(self._greatest, greatest)
+        confusions = _confusions(truth, predictions, valid, self.classes)
         self._confusion += confusions.sum(dim=0)
         self._by_image.append(_areas(confusions))
         if self.boundary:
             elsewhere = self.classes
-            truth = masks.where(boundary_region(masks, valid), elsewhere)[valid]
-            predicted = predictions.where(boundary_region(predictions, valid), elsewhere)[valid]
-            self._boundary_confusion += _confusion(truth, predicted, self.classes + 1)
+            truth = truth.where(boundary_region(masks, valid), elsewhere)
+            predicted = predictions.where(boundary_region(predictions, valid), elsewhere)
+            self._boundary_confusion += _confusions(truth, predicted, valid, self.classes + 1).sum(dim=0)
 
     def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
         """Replace the counts by their `total` over several counters of parts of a split; the interval is left out."""
@@ -72,7 +67,13 @@ class MetricsCounter:
         self._boundary_confusion = total(self._boundary_confusion)
 
     def compute(self) -> Metrics:
-        """Score all pixels counted so far; raises `ValueError` if there were none."""
+        """Score all pixels counted so far; raises `ValueError` if there were none, or a true class is out of range."""
+        least, greatest = int(self._least), int(self._greatest)
+        if least < 0 or greatest >= self.classes:
+            raise ValueError(
+                f"A mask holds class {least if least < 0 else greatest}, but there are {self.classes} classes and "
+                f"{self.ignore_index} is ignored: correct the mask or the list of classes"
+            )
         confusion = self._confusion.cpu()
         total = int(confusion.sum())
         if total == 0:
@@ -122,15 +123,18 @@ def _window_maximum(values: Tensor, d: int) -> Tensor:
     return F.max_pool2d(columns, (1, 2 * d + 1), stride=1, padding=(0, d))
 
 
-def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    return torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes)
+def _confusions(truth: Tensor, predicted: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """Count (true class, predicted class) of the valid pixels of each image: (N, classes, classes).
 
-
-def _confusions(masks: Tensor, predictions: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """Count (true class, predicted class) in each image: (N, classes, classes)."""
-    image = torch.arange(len(masks), device=masks.device)[:, None, None].expand_as(masks)[valid]
-    cells = (image * classes + masks[valid]) * classes + predictions[valid]
-    return torch.bincount(cells, minlength=len(masks) * classes**2).view(-1, classes, classes)
+    The others are counted in a place of their own: a GPU would have to tell how many are left without them, and so it
+    would for `bincount`.
+    """
+    image = torch.arange(len(truth), device=truth.device)[:, None, None]
+    last = len(truth) * classes**2
+    counted = valid & (truth >= 0) & (truth < classes)
+    cells = ((image * classes + truth) * classes + predicted).where(counted, last).flatten()
+    counts = torch.zeros(last + 1, dtype=torch.int64, device=truth.device)
+    return counts.scatter_add_(0, cells, torch.ones_like(cells))[:last].view(-1, classes, classes)
 
 
 def _areas(confusions: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nasseg.train.detail_head import add_detail_head
-from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, to_device
+from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, steps_ahead, to_device
 from nasseg.train.distributed.forward import Forward
 from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.distributed.layers import see_whole_batches
 from nasseg.train.losses import Loss, cross_entropy, detail_loss, distillation, ohem_cross_entropy, pixel_weights
 from nasseg.train.recipe import Recipe
+from nasseg.train.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from nasseg.data.batches import Batch
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TINY = torch.finfo(torch.float32).tiny
+MOST_BYTES_AHEAD = 512 << 20
+"""Of batches that are kept until the losses of their steps are read."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,17 @@ class Trainer:
         self._class_weights = None if weights is None else torch.tensor(weights, device=device)
         self._loss = _main_loss(recipe, self._class_weights)
         self._parts = recipe.accumulate
+        self._ahead = 1 if half or group.size > 1 else steps_ahead(device)
+        self._before = Snapshot()
 
     def run(
         self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
     ) -> TrainLog:
         """Train on `batches`, the first of which is for the current step, until `step` is `until_step`.
 
-        `on_step` takes the index of each finished step, its loss and the backbone's learning rate. It may raise to
-        stop: the trainer is then between two steps, and its state can be saved.
+        `on_step` takes the index of each finished step, its loss and the backbone's learning rate, on a GPU of several
+        steps at a time (`steps_ahead`). It may raise to stop: the trainer is then between two steps, and its state can
+        be saved.
 
         A loss or gradient that is not finite ends the run with status `nonfinite`; the weights are then those before
         that step, and the running statistics, which it may have spoilt, are reset to their averages.
@@ -118,24 +124,23 @@ class Trainer:
         """
         if until_step > self.total_steps:
             raise ValueError(f"until_step is {until_step}, but the schedule ends at total_steps = {self.total_steps}")
-        start, losses = time.perf_counter(), []
-        status: Literal["finished", "nonfinite"] = "finished"
+        start, losses, failed = time.perf_counter(), list[float](), False
+        steps = islice(batches, max(0, until_step - self.step))
         self.network.train()
         with sharing(self.device) as look:
-            for batch in islice(batches, max(0, until_step - self.step)):
-                loss = self._train_step(batch)
-                if loss is None:
-                    self._restore_running_statistics()
-                    status = "nonfinite"
-                    break
-                losses.append(loss)
-                learning_rate = self._optimizer.param_groups[0]["lr"]
-                self.step += 1
-                if on_step is not None:
-                    on_step(self.step - 1, loss, learning_rate)
+            while not failed and self.step < until_step:
+                taken, failed = self._advance(steps)
+                if not taken and not failed:
+                    raise ValueError(
+                        f"The batches ended at step {self.step}, but training continues to step {until_step}"
+                    )
+                first = self.step - len(taken)
+                for number, (loss, learning_rate) in enumerate(taken, first):
+                    losses.append(loss)
+                    if on_step is not None:
+                        on_step(number, loss, learning_rate)
                 look()
-        if status == "finished" and self.step < until_step:
-            raise ValueError(f"The batches ended at step {self.step}, but training continues to step {until_step}")
+        status: Literal["finished", "nonfinite"] = "nonfinite" if failed else "finished"
         return TrainLog(status, self.step, tuple(losses), time.perf_counter() - start)
 
     def ema_network(self) -> "Network":
@@ -162,26 +167,74 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
-    def _train_step(self, batch: "Batch") -> float | None:
-        """Take one step; returns its loss, or None, with the weights unchanged, if loss or gradient is not finite."""
+    def _advance(self, batches: "Iterator[Batch]") -> tuple[list[tuple[float, float]], bool]:
+        """Take the next steps, and tell loss and learning rate of each, and whether the one after them is not finite.
+
+        A device that runs ahead takes several before their losses are read. If one is not finite, all of them are
+        undone and taken again one by one, up to that one.
+        """
+        if self._ahead == 1 or not self._optimizer.state:
+            return self._one_by_one(islice(batches, 1))
+        start, kept, losses, rates, size = self.step, list["Batch"](), list[Tensor](), list[float](), 0
+        self._before.take(self._state)
+        for batch in islice(batches, self._ahead):
+            kept.append(batch)
+            losses.append(self._gradients(batch))
+            rates.append(self._update())
+            size += sum(tensor.nbytes for tensor in (*batch.inputs.values(), batch.masks))
+            if size > MOST_BYTES_AHEAD:
+                break
+        read = torch.stack(losses).tolist() if losses else []
+        if all(map(math.isfinite, read)):
+            return list(zip(read, rates, strict=True)), False
+        self._before.put_back()
+        self.step = start
+        return self._one_by_one(kept)
+
+    def _one_by_one(self, batches: "Iterable[Batch]") -> tuple[list[tuple[float, float]], bool]:
+        """Take steps as `_advance` tells them, each only if its loss and its gradients are finite."""
+        taken: list[tuple[float, float]] = []
+        for batch in batches:
+            loss = self._gradients(batch).item()
+            if not math.isfinite(loss):
+                self._optimizer.zero_grad()
+                self._restore_running_statistics()
+                return taken, True
+            taken.append((loss, self._update()))
+        return taken, False
+
+    def _update(self) -> float:
+        """Take the step whose gradients are there, and return its learning rate."""
         factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group, learning_rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
-        loss = self._gradients(batch)
-        self._scaler.unscale_(self._optimizer)
-        norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        # A gradient scaler skips a step whose gradients overflow and tries a smaller scale: not a failure.
-        value = (loss if self._scaler.is_enabled() else loss + 0 * norm).item()
-        if not math.isfinite(value):
-            self._optimizer.zero_grad()
-            return None
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
         self._update_average()
-        return value
+        self.step += 1
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def _state(self) -> list[Tensor]:
+        """All tensors that a step changes, besides gradients."""
+        moments = (value for state in self._optimizer.state.values() for value in state.values())
+        network = (*self._parameters, *self.network.buffers())
+        return [*network, *self._averages, *(value for value in moments if isinstance(value, Tensor))]
 
     def _gradients(self, batch: "Batch") -> Tensor:
+        """Compute the gradients of a batch, and return its loss, which is not finite if one of them is not.
+
+        A gradient scaler skips a step whose gradients overflow and tries a smaller scale, so there the loss alone
+        counts.
+        """
+        loss = self._gradients_in_parts(batch)
+        self._scaler.unscale_(self._optimizer)
+        if self._scaler.is_enabled():
+            return loss
+        return loss + 0 * get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _gradients_in_parts(self, batch: "Batch") -> Tensor:
         """Compute the gradients of a batch, in more parts from now on if memory does not suffice; return its loss."""
         while True:
             try:

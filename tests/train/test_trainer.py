@@ -3,13 +3,16 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
+from nasseg.train.metrics import MetricsCounter
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer
 
@@ -206,6 +209,102 @@ def test_a_gradient_that_is_not_finite_stops_training() -> None:
     before = copy.deepcopy(dict(run.network.named_parameters()))
     assert run.run(batches(), until_step=1).status == "nonfinite"
     assert_equal(dict(run.network.named_parameters()), before)
+
+
+# --- a device that runs ahead ----------------------------------------------------------------------------------------
+
+
+def ahead(monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE, steps: int = 4) -> Trainer:
+    with monkeypatch.context() as patch:
+        patch.setattr("nasseg.train.trainer.steps_ahead", lambda device: steps)
+        return trainer(recipe)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, ADAMW], ids=["sgd", "adamw"])
+def test_losses_that_are_read_later_change_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[tuple[int, float, float]]] = [[], []]
+    runs = [trainer(recipe), ahead(monkeypatch, recipe)]
+    logs = [run.run(batches(), 10, lambda *step, to=to: to.append(step)) for run, to in zip(runs, seen, strict=True)]
+    assert logs[0].losses == logs[1].losses
+    assert seen[0] == seen[1]
+    assert_equal(runs[1].state_dict(), runs[0].state_dict())
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_a_loss_that_is_not_finite_is_undone_with_all_after_it(wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is among the steps that are taken at once."""
+    run, healthy = ahead(monkeypatch), trainer()
+    spoilt = list(islice(batches(), 8))
+    image = torch.full_like(spoilt[3 + wrong].inputs["image"], math.nan)
+    spoilt[3 + wrong] = Batch({"image": image}, spoilt[3 + wrong].masks)
+    log = run.run(spoilt, until_step=8)
+    healthy.run(batches(), until_step=3 + wrong)
+    assert (log.status, log.step, run.step, len(log.losses)) == ("nonfinite", *[3 + wrong] * 3)
+    found, expected = run.state_dict(), healthy.state_dict()
+    assert_equal(dict(run.network.named_parameters()), dict(healthy.network.named_parameters()))
+    assert_equal(found["average"], expected["average"])
+    assert_equal(found["optimizer"]["state"], expected["optimizer"]["state"])
+    assert all(buffer.isfinite().all() for buffer in run.network.buffers())
+
+
+def test_batches_that_end_among_steps_that_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ahead(monkeypatch)
+    with pytest.raises(ValueError, match="The batches ended at step 3, but training continues to step 5"):
+        run.run(list(islice(batches(), 3)), until_step=5)
+    run.run(batches(start_step=3), until_step=10)
+    unbroken = trainer()
+    unbroken.run(batches(), until_step=10)
+    assert_equal(run.state_dict(), unbroken.state_dict())
+
+
+def test_batches_that_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`on_step` is called once for each reading, so it tells how many steps were taken at once."""
+    monkeypatch.setattr("nasseg.train.trainer.MOST_BYTES_AHEAD", 2 * next(batches()).inputs["image"].nbytes)
+    run, steps = ahead(monkeypatch, steps=20), list[int]()
+    run.run(batches(), 7, lambda *_: steps.append(run.step))
+    assert steps == [1, 3, 3, 5, 5, 7, 7]
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a GPU would be waited for: single values that are read, and shapes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        indexed = packet is torch.ops.aten.index and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.count += indexed or packet in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.bincount,
+            torch.ops.aten.masked_select,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "ohem", "boundary_weight": 5.0}, {"class_weights": (1.0, 2.0, 0.5)}])
+def test_nothing_is_waited_for_between_two_readings(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, counted = Recipe.model_validate(RECIPE.model_dump() | changes), list[int]()
+    for run in (trainer(recipe), ahead(monkeypatch, recipe, steps=9)):
+        steps = list(islice(batches(), 10))
+        run.run(steps[:1], until_step=1)
+        with Waits() as waits:
+            run.run(steps[1:], until_step=10)
+        counted.append(waits.count)
+    assert counted == [9, 0], "the losses of the second are read together, as a list"
+
+
+def test_nothing_is_waited_for_while_pixels_are_counted() -> None:
+    counter = MetricsCounter(3, IGNORED, torch.device("cpu"), boundary=True)
+    masks = torch.stack([batch.masks[0] for batch in islice(batches(), 3)])
+    with Waits() as waits:
+        counter.update(masks.clamp(max=2), masks)
+    assert waits.count == 0
+    assert counter.compute().miou == 1
 
 
 def test_on_step_may_stop_between_two_steps() -> None:
