@@ -49,7 +49,7 @@ from scipy.io import savemat
 from nasseg.cli.main import main as nasseg
 from nasseg.cost.calibration import Calibration, PredictionError
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, operators_of
-from nasseg.data import CacheWriter, FeatureCache, open_dataset
+from nasseg.data import Block, FeatureCache, open_dataset
 from nasseg.data.folder import FolderDataset, read_image
 from nasseg.data.formats.matlab import read_segmentation
 from nasseg.errors import LONGEST, one_line, shortened
@@ -251,10 +251,10 @@ def make_corpus(folder: Path) -> None:
     Image.effect_noise((64, 48), 50).convert("RGB").save(folder / "photograph.jpg")
     savemat(folder / "mask.mat", {"GTcls": {"Segmentation": np.zeros((7, 9), np.uint8), "CategoriesPresent": 1}})
 
-    def fill(writer: CacheWriter) -> None:
-        writer.add({"backbone.conv": torch.zeros(3, 2, 4, 8)}, torch.zeros(3, 8, 16))
+    def compute(block: Block) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        return {"backbone.conv": torch.zeros(3, 2, 4, 8)}, torch.zeros(3, 8, 16)
 
-    FeatureCache.open_or_build(folder / "features", {"seed": 0}, fill)
+    FeatureCache.open_or_fill(folder / "features", {"seed": 0}, 1, 3, 3, compute)
 
 
 def _write_table(path: Path, network: Architecture) -> None:

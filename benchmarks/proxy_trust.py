@@ -101,12 +101,11 @@ class Study:
 
     def features(self, head, cut, part):
         key = {"head": head, "cut": cut, "part": part}
-        return FeatureCache.open_or_build(
-            Path(self.args.work) / "features", key, lambda writer: self.write(writer, head, cut, part)
-        )
+        split, views = (self.train, self.args.views) if part == "train" else (self.val, 1)
+        folder, compute = Path(self.args.work) / "features", self.computing(head, cut, part)
+        return FeatureCache.open_or_fill(folder, key, views, len(split), 8, compute)
 
-    @torch.inference_mode()
-    def write(self, writer, head, cut, part):
+    def computing(self, head, cut, part):
         prefix, _ = self.architecture(head).cut(cut)
         network = seeded_network(prefix, 0).eval()
         weights = torch.load(self.weights_file(head), weights_only=True, map_location="cpu")
@@ -114,17 +113,22 @@ class Study:
         network.to(self.device, memory_format=torch.channels_last)
         recipe = self.recipe(1, 1.0)
         augment = Augment(crop=recipe.crop, scale=recipe.scale, flip=True, colour=recipe.colour)
-        split, views = (self.train, self.args.views) if part == "train" else (self.val, 1)
-        for view, start in itertools.product(range(views), range(0, len(split), 8)):
-            samples = [split[i] for i in range(start, min(start + 8, len(split)))]
+        split = self.train if part == "train" else self.val
+
+        @torch.inference_mode()
+        def compute(block):
+            samples = [split[i] for i in range(block.start, block.stop)]
             images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
             if part == "train":
-                pixels, truth = augment(images, masks, seeded(0, view, start), self.ignore_index, device=self.device)
+                generator = seeded(0, block.view, block.start)
+                pixels, truth = augment(images, masks, generator, self.ignore_index, device=self.device)
             else:
                 pixels, truth = normalise(torch.stack(images).to(self.device)), torch.stack(masks).long()
             middle = LABEL_STRIDE // 2
             features = network.outputs({"image": pixels.contiguous(memory_format=torch.channels_last)})
-            writer.add(features, truth[:, middle::LABEL_STRIDE, middle::LABEL_STRIDE], view)
+            return features, truth[:, middle::LABEL_STRIDE, middle::LABEL_STRIDE]
+
+        return compute
 
     def proxy(self, kind, name, seed, lengths):
         """Train the part after the cut on stored features; returns [(mIoU, seconds)] after each of `lengths` steps."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from nasseg import plugins
 from nasseg.data.augment import Augment, denormalise, normalise
 from nasseg.data.batches import Batch, Pace, evaluation_batches, training_batches
-from nasseg.data.cache import CacheWriter, FeatureCache
+from nasseg.data.cache import Block, FeatureCache
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.drawn import drawn_splits
 from nasseg.data.folder import FolderDataset, OfficialDataset
@@ -43,7 +43,7 @@ __all__ = [
     "ENTRY_POINTS",
     "Augment",
     "Batch",
-    "CacheWriter",
+    "Block",
     "DataError",
     "Dataset",
     "FeatureCache",

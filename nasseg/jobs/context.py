@@ -238,13 +238,21 @@ class Context:
         """Build the network of a candidate."""
         return self.problem.architecture(self.problem.space.parse(candidate.choice))
 
-    def outcome(self, candidate: Candidate, status: Status, step: int, metrics: Metrics | None = None) -> Outcome:
-        """Make the outcome of a run that reached `step`, with the candidate's costs."""
+    def outcome(
+        self,
+        candidate: Candidate,
+        status: Status,
+        step: int,
+        metrics: Metrics | None = None,
+        message: str | None = None,
+    ) -> Outcome:
+        """Make the outcome of a run that reached `step`, with the candidate's costs; a failure has a `message`."""
         return Outcome(
             key=candidate.key,
             status=status,
             step=step,
             miou=metrics.miou if metrics else None,
             class_iou=metrics.class_iou if metrics else (),
+            message=message,
             **self.problem.pricing.costs(self.architecture(candidate)).model_dump(),
         )

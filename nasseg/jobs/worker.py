@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from nasseg.jobs.relax import train_relaxation
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Job, JobResult
 from nasseg.run_folder import CHECKPOINTS_FOLDER
-from nasseg.train.fit import Stopped
 
 
 class Worker:
@@ -51,13 +49,16 @@ class Worker:
         if job.task == "relax":
             found = tuple(choice.model_dump(mode="json") for choice in train_relaxation(self.context, job))
             return JobResult(job=job, outcomes=(), found=found, seconds=time.perf_counter() - start)
+        storing = self._store() if job.task == "proxy" else 0.0
         if job.task == "proxy":
             outcomes = self.proxy.train(job)
         else:
             outcomes = (train_end_to_end(self.context, job.candidates[0], job.seed),)
-        trained = time.perf_counter()
-        if job.task == "prepare" and outcomes[0].status == "ok" and self.proxy.features is not None:
-            with suppress(Stopped):  # the first proxy stores what is missing
-                self.proxy.features.store()
-        end = time.perf_counter()
-        return JobResult(job=job, outcomes=outcomes, seconds=end - start, storing_seconds=end - trained)
+        return JobResult(job=job, outcomes=outcomes, seconds=time.perf_counter() - start, storing_seconds=storing)
+
+    def _store(self) -> float:
+        """Store the features that are missing, with the machine's other workers; returns the seconds that it took."""
+        start = time.perf_counter()
+        if self.proxy.features is not None and self.proxy.features.store():
+            self.context.require_unchanged()
+        return time.perf_counter() - start

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nasseg.data import CacheWriter, DataError, FeatureCache, FolderDataset
+from nasseg.data import Block, DataError, FeatureCache, FolderDataset
 from nasseg.data.folder import read_image
 from nasseg.foreign import MAX_IMAGE_PIXELS
 
@@ -81,15 +81,17 @@ def test_names_that_would_steer_a_terminal_are_refused(folder: Path) -> None:
         FolderDataset(folder)
 
 
-@pytest.mark.parametrize("change", [{"samples": 10**12}, {"shapes": {}}, {"shapes": {"a": ["x"]}}, {"views": -1}, {}])
+@pytest.mark.parametrize(
+    "change", [{"samples": 10**12}, {"blocks": 2}, {"shapes": {}}, {"shapes": {"a": ["x"]}}, {"views": -1}, {}]
+)
 def test_a_damaged_index_of_features_is_told(tmp_path: Path, change: dict[str, object]) -> None:
     import torch
 
-    def fill(writer: CacheWriter) -> None:
-        writer.add({"x": torch.zeros(3, 2, 4, 8)}, torch.zeros(3, 8, 16))
+    def compute(block: Block) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        return {"x": torch.zeros(3, 2, 4, 8)}, torch.zeros(3, 8, 16)
 
-    cache = FeatureCache.open_or_build(tmp_path, {"seed": 0}, fill)
+    cache = FeatureCache.open_or_fill(tmp_path, {"seed": 0}, 1, 3, 3, compute)
     index = cache.folder / "index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), **change}) if change else "{")
     with pytest.raises(ValueError, match=rf"^{cache.folder} is damaged.*; remove it, and the features are"):
-        FeatureCache.open_or_build(tmp_path, {"seed": 0}, fill)
+        FeatureCache.open_or_fill(tmp_path, {"seed": 0}, 1, 3, 3, compute)

@@ -7,6 +7,7 @@ import torch
 
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
+from nasseg.graph import Architecture, Node
 from nasseg.jobs.runners.dispatch import run_guarded
 from nasseg.jobs.worker import Worker
 from nasseg.ops import Conv
@@ -46,10 +47,14 @@ def weights(folder: Path, key: str, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder after the first job."""
+    """A run folder with the trained reference and its features."""
     folder = tmp_path_factory.mktemp("prepared")
-    (outcome,) = Worker.open(tiny_config(), folder).run(job("prepare", PLAIN)).outcomes
-    assert outcome.status == "ok"
+    worker = Worker.open(tiny_config(), folder)
+    result = worker.run(job("prepare", PLAIN))
+    assert (result.outcomes[0].status, result.storing_seconds) == ("ok", 0)
+    assert not (folder / "features").exists(), "whoever needs features computes them"
+    assert worker.proxy.features is not None
+    assert worker.proxy.features.store()
     return folder
 
 
@@ -59,7 +64,7 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "run"))
 
 
-def test_the_first_job_trains_the_reference_and_stores_its_features(folder: Path) -> None:
+def test_features_are_those_of_the_trained_reference(folder: Path) -> None:
     worker = Worker.open(tiny_config(), folder)
     network, provenance = load_model(trained_model(worker.context.folder, PLAIN.key, 0))
     assert network.architecture.choice == PLAIN.choice
@@ -85,6 +90,70 @@ def test_the_first_job_trains_the_reference_and_stores_its_features(folder: Path
 def test_features_are_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nasseg.jobs.features.place", None)
     assert proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)[0].status == "ok"
+
+
+def test_a_run_that_needs_features_stores_them_and_says_what_that_took(folder: Path) -> None:
+    known = proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
+    shutil.rmtree(folder / "features")
+    worker = Worker.open(tiny_config(), folder)
+    first, second = (worker.run(job("proxy", OTHER, stop=2)) for _ in range(2))
+    assert first.outcomes == second.outcomes == known
+    assert 0 < first.storing_seconds < first.seconds
+    assert second.storing_seconds < min(first.storing_seconds, 0.01)
+
+
+def test_images_that_change_while_features_are_stored_end_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder / "features")
+    worker = Worker.open(tiny_config(), folder)
+
+    def changed() -> None:
+        raise ValueError("has changed")
+
+    monkeypatch.setattr(worker.context, "require_unchanged", changed)
+    with pytest.raises(ValueError, match="has changed"):
+        worker.run(job("proxy", OTHER, stop=2))
+
+
+def test_features_that_stay_on_the_device_give_the_same_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2)
+    monkeypatch.setattr("nasseg.jobs.features.fits_on", lambda device, feature_bytes: feature_bytes < 1 << 20)
+    assert proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2) == known
+
+
+def test_a_device_that_is_given_several_steps_at_once_gives_the_same_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=6)
+    for module in ("nasseg.jobs.proxy", "nasseg.train.trainer"):
+        monkeypatch.setattr(f"{module}.steps_ahead", lambda device: 4)
+    assert proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=6) == known
+
+
+@pytest.mark.parametrize("deeper", [False, True], ids=["another stride", "another backbone with the same channels"])
+def test_a_network_whose_nodes_are_not_the_stored_ones_fails_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, deeper: bool
+) -> None:
+    """Cut by the name of its stage alone, it was trained on features that are not its own."""
+    (alone,) = proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
+    built = TinySpace.architecture
+
+    def other(self: TinySpace, choice: Head, classes: int) -> Architecture:
+        architecture = built(self, choice, classes)
+        if choice.kernel != 5:
+            return architecture
+        body = architecture["backbone.body"]
+        op = Conv(out_channels=12, stride=4, kernel=5) if deeper else Conv(out_channels=12, stride=8)
+        nodes = (
+            node if node != body else Node(name=body.name, op=op, inputs=body.inputs) for node in architecture.nodes
+        )
+        return architecture.replace(nodes=tuple(nodes))
+
+    monkeypatch.setattr(TinySpace, "architecture", other)
+    bad, good = proxy(Worker.open(tiny_config(), folder), candidate(Head(kernel=5, channels=16)), OTHER, stop=2)
+    assert (bad.status, bad.miou, good) == ("failed", None, alone)
+    assert bad.message == "tiny cannot follow tiny up to backbone: node 'backbone.body' is another one there"
 
 
 def test_a_network_trained_end_to_end_is_kept_with_its_score(folder: Path) -> None:
@@ -269,5 +338,5 @@ def test_features_that_the_disk_has_no_room_for_are_not_begun(folder: Path, monk
     monkeypatch.setattr("nasseg.run_folder.free_disk_bytes", lambda folder: 1000)
     with pytest.raises(OSError, match="No space left on device for") as error:
         proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
-    assert error.value.filename == str(folder)
-    assert [path.name for path in (folder / "features").iterdir() if path.suffix != ".lock"] == []
+    assert error.value.filename == str(folder / "features")
+    assert not list(folder.glob("features/*/*.bin"))
