@@ -30,7 +30,7 @@ def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outco
         device=context.problem.device,
         seed=seed,
         checkpoint=checkpoint,
-        on_step=lambda *_: context.raise_if_stopped(),
+        on_pause=lambda trainer: context.raise_if_stopped(),
     )
     if log.status == "nonfinite":
         checkpoint.unlink(missing_ok=True)

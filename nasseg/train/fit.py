@@ -12,6 +12,7 @@ from nasseg.data import Pace, Split, training_batches
 from nasseg.graph import Architecture
 from nasseg.network import Network
 from nasseg.train.checkpoint import restore, save_checkpoint
+from nasseg.train.device import sharing, steps_ahead
 from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.recipe import Recipe
 from nasseg.train.trainer import Trainer, TrainLog
@@ -70,20 +71,43 @@ class Fitting:
         )
         self._checkpoint, self._saved = checkpoint if group.rank == 0 else None, time.monotonic()
 
-    def run(self, until_step: int, on_step: OnStep | None = None) -> TrainLog:
+    def run(self, until_step: int, on_step: OnStep) -> TrainLog:
         """Train until `step` is `until_step`. `on_step` may raise `Stopped`; the state is then saved."""
 
         def after_step(step: int, loss: float, learning_rate: float) -> None:
-            if on_step is not None:
-                on_step(self.trainer, loss, learning_rate)
-            if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
-                self.save()
+            on_step(self.trainer, loss, learning_rate)
+            self._save_in_time()
 
         try:
             return self.trainer.run(self._batches, until_step, after_step)
         except Stopped:
             self.save()
             raise
+
+    def run_ahead(self, until_step: int, on_pause: Callable[[Trainer], object]) -> TrainLog:
+        """Train likewise, but ahead of the losses that are read; `on_pause` is called where the device was waited for.
+
+        It may raise `Stopped`, too.
+        """
+        trainer, start, losses = self.trainer, time.perf_counter(), list[float]()
+        at_once = steps_ahead(trainer.device)
+        log = TrainLog("finished", trainer.step, (), 0.0)
+        with sharing(trainer.device) as look:
+            while log.status == "finished" and trainer.step < until_step:
+                log = trainer.run(self._batches, min(until_step, trainer.step + at_once))
+                losses += log.losses
+                look()
+                try:
+                    on_pause(trainer)
+                except Stopped:
+                    self.save()
+                    raise
+                self._save_in_time()
+        return TrainLog(log.status, log.step, tuple(losses), time.perf_counter() - start)
+
+    def _save_in_time(self) -> None:
+        if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Save the state, if there is a file for it."""
@@ -100,9 +124,9 @@ def fit(
     device: torch.device,
     seed: int,
     checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
+    on_pause: Callable[[Trainer], object] = lambda trainer: None,
 ) -> tuple[Trainer, TrainLog]:
-    """Train `network` on `split` for `recipe.steps` steps, as a `Fitting` does."""
+    """Train `network` on `split` for `recipe.steps` steps, as `Fitting.run_ahead` does."""
     fitting = Fitting(network, recipe, split, device=device, seed=seed, checkpoint=checkpoint)
-    log = fitting.run(recipe.steps, on_step)
+    log = fitting.run_ahead(recipe.steps, on_pause)
     return fitting.trainer, log

@@ -113,9 +113,9 @@ class Trainer:
     ) -> TrainLog:
         """Train on `batches`, the first of which is for the current step, until `step` is `until_step`.
 
-        `on_step` takes the index of each finished step, its loss and the backbone's learning rate, on a GPU of several
-        steps at a time (`steps_ahead`). It may raise to stop: the trainer is then between two steps, and its state can
-        be saved.
+        `on_step` takes the index of each finished step, its loss and the backbone's learning rate, so a GPU is waited
+        for at each step, and not only after every `steps_ahead`. It may raise to stop: the trainer is then between two
+        steps, and its state can be saved.
 
         A loss or gradient that is not finite ends the run with status `nonfinite`; the weights are then those before
         that step, and the running statistics, which it may have spoilt, are reset to their averages.
@@ -129,16 +129,14 @@ class Trainer:
         self.network.train()
         with sharing(self.device) as look:
             while not failed and self.step < until_step:
-                taken, failed = self._advance(steps)
+                taken, failed = self._advance(steps) if on_step is None else self._one_by_one(islice(steps, 1))
                 if not taken and not failed:
                     raise ValueError(
                         f"The batches ended at step {self.step}, but training continues to step {until_step}"
                     )
-                first = self.step - len(taken)
-                for number, (loss, learning_rate) in enumerate(taken, first):
-                    losses.append(loss)
-                    if on_step is not None:
-                        on_step(number, loss, learning_rate)
+                losses += taken
+                if on_step is not None and taken:
+                    on_step(self.step - 1, taken[0], self._optimizer.param_groups[0]["lr"])
                 look()
         status: Literal["finished", "nonfinite"] = "nonfinite" if failed else "finished"
         return TrainLog(status, self.step, tuple(losses), time.perf_counter() - start)
@@ -167,44 +165,45 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
-    def _advance(self, batches: "Iterator[Batch]") -> tuple[list[tuple[float, float]], bool]:
-        """Take the next steps, and tell loss and learning rate of each, and whether the one after them is not finite.
+    def _advance(self, batches: "Iterator[Batch]") -> tuple[list[float], bool]:
+        """Take the next steps; returns the loss of each, and whether the one after them is not finite.
 
         A device that runs ahead takes several before their losses are read. If one is not finite, all of them are
         undone and taken again one by one, up to that one.
         """
         if self._ahead == 1 or not self._optimizer.state:
             return self._one_by_one(islice(batches, 1))
-        start, kept, losses, rates, size = self.step, list["Batch"](), list[Tensor](), list[float](), 0
+        start, kept, losses, size = self.step, list["Batch"](), list[Tensor](), 0
         self._before.take(self._state)
         for batch in islice(batches, self._ahead):
             kept.append(batch)
             losses.append(self._gradients(batch))
-            rates.append(self._update())
+            self._update()
             size += sum(tensor.nbytes for tensor in (*batch.inputs.values(), batch.masks))
             if size > MOST_BYTES_AHEAD:
                 break
         read = torch.stack(losses).tolist() if losses else []
         if all(map(math.isfinite, read)):
-            return list(zip(read, rates, strict=True)), False
+            return read, False
         self._before.put_back()
         self.step = start
         return self._one_by_one(kept)
 
-    def _one_by_one(self, batches: "Iterable[Batch]") -> tuple[list[tuple[float, float]], bool]:
-        """Take steps as `_advance` tells them, each only if its loss and its gradients are finite."""
-        taken: list[tuple[float, float]] = []
+    def _one_by_one(self, batches: "Iterable[Batch]") -> tuple[list[float], bool]:
+        """Take steps as `_advance` does, each only if its loss and its gradients are finite."""
+        taken: list[float] = []
         for batch in batches:
             loss = self._gradients(batch).item()
             if not math.isfinite(loss):
                 self._optimizer.zero_grad()
                 self._restore_running_statistics()
                 return taken, True
-            taken.append((loss, self._update()))
+            self._update()
+            taken.append(loss)
         return taken, False
 
-    def _update(self) -> float:
-        """Take the step whose gradients are there, and return its learning rate."""
+    def _update(self) -> None:
+        """Take the step whose gradients are there."""
         factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group, learning_rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
@@ -213,7 +212,6 @@ class Trainer:
         self._optimizer.zero_grad()
         self._update_average()
         self.step += 1
-        return float(self._optimizer.param_groups[0]["lr"])
 
     @property
     def _state(self) -> list[Tensor]:

@@ -15,13 +15,13 @@ RECIPE = Recipe(steps=6, batch_size=2, crop=(32, 64), learning_rate=0.05, ema_de
 
 
 def train(cpu: torch.device, checkpoint: Path | None = None, stop_at: int | None = None) -> Trainer:
-    def on_step(trainer: Trainer, loss: float, learning_rate: float) -> None:
+    def on_pause(trainer: Trainer) -> None:
         if trainer.step == stop_at:
             raise Stopped
 
     split = open_dataset(DATA).split("train")
     network = seeded_network(small_architecture(), 1)
-    return fit(network, RECIPE, split, device=cpu, seed=2, checkpoint=checkpoint, on_step=on_step)[0]
+    return fit(network, RECIPE, split, device=cpu, seed=2, checkpoint=checkpoint, on_pause=on_pause)[0]
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
@@ -48,6 +48,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     monkeypatch.setattr(module, "SAVE_EVERY_SECONDS", -1.0)
     train(cpu, tmp_path / "checkpoint.pt")
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
+
+
+def test_a_device_that_runs_ahead_ends_with_the_same_state(cpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = train(cpu).state_dict()
+    for name in ("nasseg.train.fit", "nasseg.train.trainer"):
+        monkeypatch.setattr(f"{name}.steps_ahead", lambda device: 4)
+    torch.testing.assert_close(train(cpu).state_dict(), known, rtol=0, atol=0)
 
 
 def test_stopping_without_a_checkpoint_leaves_no_file(cpu: torch.device, tmp_path: Path) -> None:

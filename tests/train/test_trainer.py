@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.metrics import MetricsCounter
 from nasseg.train.recipe import Recipe
+from nasseg.train.snapshot import Snapshot
 from nasseg.train.trainer import Trainer
 
 from .tiny import IGNORED, Batch, TinyNetwork, batches, tiny_network
@@ -222,11 +223,9 @@ def ahead(monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE, steps: int =
 
 @pytest.mark.parametrize("recipe", [RECIPE, ADAMW], ids=["sgd", "adamw"])
 def test_losses_that_are_read_later_change_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[tuple[int, float, float]]] = [[], []]
     runs = [trainer(recipe), ahead(monkeypatch, recipe)]
-    logs = [run.run(batches(), 10, lambda *step, to=to: to.append(step)) for run, to in zip(runs, seen, strict=True)]
+    logs = [run.run(batches(), until_step=10) for run in runs]
     assert logs[0].losses == logs[1].losses
-    assert seen[0] == seen[1]
     assert_equal(runs[1].state_dict(), runs[0].state_dict())
 
 
@@ -258,11 +257,23 @@ def test_batches_that_end_among_steps_that_are_taken_at_once(monkeypatch: pytest
 
 
 def test_batches_that_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`on_step` is called once for each reading, so it tells how many steps were taken at once."""
+    """The first step, which makes the optimizer's state, is taken alone."""
     monkeypatch.setattr("nasseg.train.trainer.MOST_BYTES_AHEAD", 2 * next(batches()).inputs["image"].nbytes)
-    run, steps = ahead(monkeypatch, steps=20), list[int]()
-    run.run(batches(), 7, lambda *_: steps.append(run.step))
-    assert steps == [1, 3, 3, 5, 5, 7, 7]
+    run, begun, take = ahead(monkeypatch, steps=20), list[int](), Snapshot.take
+
+    def noted(self: Snapshot, tensors: Sequence[Tensor]) -> None:
+        begun.append(run.step)
+        take(self, tensors)
+
+    monkeypatch.setattr(Snapshot, "take", noted)
+    run.run(batches(), until_step=8)
+    assert begun == [1, 3, 5, 7]
+
+
+def test_whoever_looks_at_each_step_sees_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, steps = ahead(monkeypatch), list[tuple[int, int]]()
+    run.run(batches(), 6, lambda step, loss, learning_rate: steps.append((step, run.step)))
+    assert steps == [(step, step + 1) for step in range(6)]
 
 
 class Waits(TorchDispatchMode):
