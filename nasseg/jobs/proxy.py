@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from nasseg.data import Batch, training_batches
@@ -53,12 +53,13 @@ class Proxy:
                 restore(trainer, checkpoint, self._context.problem.device)
         batches = self._context.until_stopped(self.training_batches(job.seed, start_step))
         together = steps_ahead(self._context.problem.device)
-        alive = set(trainers)
-        for step in range(start_step, job.stop_step, together):
-            if not alive:
-                break
-            run = list(islice(batches, min(together, job.stop_step - step)))
-            alive = {key for key in alive if trainers[key].run(run, step + len(run)).status == "finished"}
+        alive = list(trainers)
+        for start in range(start_step, job.stop_step, together):
+            stop = min(start + together, job.stop_step)
+            run: Iterable[Batch] = islice(batches, stop - start)
+            if len(alive) > 1:
+                run = list(run)
+            alive = [key for key in alive if trainers[key].run(run, stop).status == "finished"]
         return tuple(self._ended(c, made[c.key], c.key in alive, job.stop_step) for c in job.candidates)
 
     def trained_part(self, architecture: Architecture) -> Architecture:
