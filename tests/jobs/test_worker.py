@@ -8,6 +8,7 @@ import torch
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
 from nasseg.graph import Architecture, Node
+from nasseg.jobs.features import fits_on
 from nasseg.jobs.runners.dispatch import run_guarded
 from nasseg.jobs.worker import Worker
 from nasseg.ops import Conv
@@ -120,6 +121,12 @@ def test_features_that_stay_on_the_device_give_the_same_scores(folder: Path, mon
     known = proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2)
     monkeypatch.setattr("nasseg.jobs.features.fits_on", lambda device, feature_bytes: feature_bytes < 1 << 20)
     assert proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2) == known
+
+
+def test_features_stay_on_a_gpu_where_they_take_a_tenth_of_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasseg.jobs.features.free_memory_bytes", lambda device: 1000)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [fits_on(gpu, 100), fits_on(gpu, 101), fits_on(cpu, 100)] == [True, False, False]
 
 
 def test_a_device_that_is_given_several_steps_at_once_gives_the_same_scores(
