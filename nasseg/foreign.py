@@ -128,7 +128,8 @@ def parse_yaml(text: bytes) -> Any:
 
 
 def _check_values(value: object) -> None:
-    waiting, count = [([value], 0)], 0
+    waiting: list[tuple[list[Any], int]] = [([value], 0)]
+    count = 0
     while waiting:
         parts, depth = waiting.pop()
         count += len(parts)
@@ -137,13 +138,16 @@ def _check_values(value: object) -> None:
         if count > MAX_VALUES:
             raise _NotReadError(f"holds over {MAX_VALUES:,} values, the most that are read")
         for one in parts:
-            if isinstance(one, dict):
+            kind = type(one)
+            if kind is str:
+                continue  # most are, and a record has millions
+            if kind is dict:
                 waiting.append((list(one.values()), depth + 1))
-            elif isinstance(one, list):
+            elif kind is list:
                 waiting.append((one, depth + 1))
-            elif isinstance(one, int) and abs(one) > MAX_INTEGER:
+            elif kind is int and abs(one) > MAX_INTEGER:
                 raise _NotReadError(_too_large(str(one)))
-            elif isinstance(one, float) and not math.isfinite(one):
+            elif kind is float and not math.isfinite(one):
                 raise _NotReadError(f"holds {one}, but numbers must be finite")
 
 
