@@ -69,10 +69,11 @@ def main():
     parser.add_argument("--slower", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--failures", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0, help="of the deviations and failures")
     args = parser.parse_args()
     rows = []
     print(
-        f"{'':30}{'tried':>7}{'plan':>7}{'final':>7}{'prepare':>9}{'proxy':>7}{'full':>7}{'idle':>7}{'end':>7}{'took':>8}"
+        f"{'':30}{'tried':>7}{'plan':>7}{'final':>7}{'prepare':>9}{'storing':>9}{'proxy':>7}{'full':>7}{'idle':>7}{'end':>7}{'took':>8}"
     )
     for data, space, budget, workers in itertools.product(args.data, args.space, args.budgets, args.workers):
         row = searched(data, space, budget, workers, args)
@@ -86,7 +87,7 @@ def main():
     print(json.dumps({"benchmark": "budget", "slower": args.slower, "noise": args.noise, "rows": rows}))
 
 
-SHARES = {"prepare": 8, "proxy": 6, "full": 6, "idle": 6, "end": 6}
+SHARES = {"prepare": 8, "storing": 8, "proxy": 6, "full": 6, "idle": 6, "end": 6}
 
 
 def searched(data, space_name, budget, workers, args):
@@ -115,15 +116,16 @@ def searched(data, space_name, budget, workers, args):
     )
     at, batch = speed.at(plan.image_scale), plan.full_recipe.batch_size
     stored = 0.0 if whole else (VIEWS * train_images + val_images) / batch
-    pace = Pace(JobTimes.of(at, val_images / batch, stored), args.slower, args.noise, args.failures)
+    times = JobTimes.of(at, val_images / batch, stored).longer(speed.contention if workers > 1 else 1.0)
+    pace = Pace(times, args.slower, args.noise, failures=args.failures)
     start = time.perf_counter()
-    found = simulate(planner, pace, workers, total, score)
+    found = simulate(planner, pace, workers, total, score, args.seed)
     all_seconds = sum(found.seconds.values())
     return {
         "tried": sum(bool(trial.proxy or trial.full) for trial in planner.trials),
         "expected": plan.expected_candidates,
         "finalists": sum(bool(trial.full) for trial in planner.trials if trial.candidate.label is None),
-        **{name: found.seconds[name] / all_seconds for name in ("prepare", "proxy", "full")},
+        **{name: found.seconds[name] / all_seconds for name in ("prepare", "storing", "proxy", "full")},
         "idle": found.idle_share,
         "end": found.end_seconds / total,
         "took": time.perf_counter() - start,

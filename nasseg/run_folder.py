@@ -184,6 +184,11 @@ def trained_model(folder: Path, key: str, seed: int) -> Path:
     return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.safetensors"
 
 
+def prepared_model(folder: Path, key: str) -> Path:
+    """Locate the model of a reference that was trained only to give features."""
+    return folder / CHECKPOINTS_FOLDER / f"{key}-prepared.safetensors"
+
+
 def unfinished_training(folder: Path, key: str, seed: int) -> Path:
     """Locate the state of a candidate's unfinished end-to-end run."""
     return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.pt"

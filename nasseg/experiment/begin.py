@@ -145,7 +145,7 @@ def _times(room: Room, plan: Plan) -> JobTimes:
     """Return what jobs take by the plan, beside each other."""
     speed, batch = room.speed_at(plan.image_scale), plan.full_recipe.batch_size
     stored_batches = (plan.views * room.train_images + room.val_images) / batch
-    return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(speed.contention)
+    return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(room.contention)
 
 
 def _require_candidates(

@@ -69,7 +69,8 @@ class Experiment:
             history=self.record.load(),
             relaxed=self.record.relaxations(),
             taken=self.record.taken,
-            share=self._share(),
+            prepared=context.prepared_model.is_file(),
+            share=Share(self.record.place.claim, self.record.place.number),
         )
         self.latencies = self.record.latencies
         """Measured latencies by key."""
@@ -193,6 +194,9 @@ class Experiment:
 
     def _take_in(self, result: JobResult) -> None:
         elapsed = self.elapsed_seconds
+        if result.job.task == "prepare" and not self.plan.compares(result.job):
+            self.record.note_taken(self.planner.clock.taken)
+            return
         self.record.add(result, self.planner.clock.taken)
         self._remove_checkpoints(result.job)
         for candidate in result.job.candidates:
@@ -266,14 +270,6 @@ class Experiment:
             return Record.open_journal(self.folder / STUDY_FILE, space, top, self.objective)
         study = self.config.study or self.folder.name
         return Record.open_url(storage, study, space, top, self.objective, self.config.search_id)
-
-    def _share(self) -> Share:
-        """Return this search's share of its study; all that it prepares lies in its folder."""
-        if self.config.storage is None:
-            return Share()
-        reference = self.problem.candidate(next(iter(self.problem.references.values())))
-        prepared = trained_model(self.folder, reference.key, 0).is_file()
-        return Share(self.record.place.claim, self.record.place.number, prepared)
 
     def _finish(self) -> None:
         """Measure latencies now that the device is idle, and save the best candidate's model.

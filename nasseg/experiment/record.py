@@ -22,8 +22,8 @@ from nasseg.experiment.recorded import FULL, STEP, read_full, read_trial, with_p
 from nasseg.experiment.shared import create_study, open_database
 from nasseg.foreign import damaged
 from nasseg.planning.candidates import Trial, run_name
-from nasseg.planning.final import Taken
-from nasseg.planning.job import Candidate, Costs, Job, JobResult, Outcome, Task
+from nasseg.planning.final.clock import Taken
+from nasseg.planning.job import Candidate, Costs, Job, JobResult, Kind, Outcome
 from nasseg.planning.objective import Objective
 from nasseg.planning.samplers.optuna import suggestions
 from nasseg.space import Space
@@ -163,8 +163,13 @@ class Record:
                 else:
                     self._add_full(run_name(candidate.key, job.seed), outcome)
             if taken is not None:
-                by_kind = {str(kind): list(seconds) for kind, seconds in taken.items()}
-                self._study.set_user_attr(f"{self._own}{_TAKEN}", by_kind)
+                self.note_taken(taken)
+
+    @answering()
+    def note_taken(self, taken: Taken) -> None:
+        """Write what the search's jobs took."""
+        by_kind = {str(kind): list(seconds) for kind, seconds in taken.items()}
+        self._study.set_user_attr(f"{self._own}{_TAKEN}", by_kind)
 
     @answering()
     def close(self) -> None:
@@ -201,7 +206,7 @@ class Record:
     def taken(self) -> Taken:
         """The seconds that the latest jobs of each kind took."""
         taken = _SECONDS_BY_KIND.validate_python(self._study.user_attrs.get(f"{self._own}{_TAKEN}", {}))
-        return {int(kind) if kind.isdigit() else cast("Task", kind): seconds for kind, seconds in taken.items()}
+        return {int(kind) if kind.isdigit() else cast("Kind", kind): seconds for kind, seconds in taken.items()}
 
     @property
     @_whole
@@ -248,7 +253,8 @@ class Record:
     def _reopen(self, key: str) -> None:
         """Continue a pruned trial under a new number, as Optuna does not change finished ones."""
         old = self._recorded(key)
-        self._write_new(key, TrialState.RUNNING, old.user_attrs, old.constraints, old.intermediate_values)
+        attributes = {name: _as_json(value) for name, value in old.user_attrs.items()}
+        self._write_new(key, TrialState.RUNNING, attributes, old.constraints, old.intermediate_values)
 
     def _write_new(
         self,
@@ -288,7 +294,12 @@ class Record:
         if len(values) == 1:
             self._storage.set_trial_intermediate_value(trial_id, step, values[0])
         self._storage.set_trial_user_attr(trial_id, f"{STEP}{step}", outcome.model_dump(mode="json"))
+        self._recorded(key).user_attrs[f"{STEP}{step}"] = outcome  # in memory once, as the choice
         if outcome.status != "ok":
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         elif step == self._top_step:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+
+
+def _as_json(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, Outcome) else value

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nasseg.errors import one_line
 from nasseg.foreign import DamagedError
-from nasseg.planning.candidates import Trial
+from nasseg.planning.candidates import Trial, read_from
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.space import Space
 
@@ -37,14 +37,11 @@ def read_trial(
 ) -> Trial:
     """Read a candidate with its outcomes, of which the end-to-end ones are in `full` by key."""
     candidate = _candidate(recorded)
-    steps = with_prefix(STEP, recorded.user_attrs)
-    return Trial(
-        candidate,
-        space.canonical(space.parse(candidate.choice)),
-        proxy={int(step): Outcome.model_validate(steps[step]) for step in sorted(steps, key=int)},
-        full=full.get(candidate.key, {}),
-        elsewhere=elsewhere,
-    )
+    steps = sorted(with_prefix(STEP, recorded.user_attrs), key=int)
+    proxy = {int(step): Outcome.model_validate(recorded.user_attrs[f"{STEP}{step}"]) for step in steps}
+    # In memory, the trial that was read need not have copies of its own.
+    recorded.user_attrs.update({f"{STEP}{step}": proxy[int(step)] for step in steps}, choice=candidate.choice)
+    return Trial(candidate, read_from(space), proxy=proxy, full=full.get(candidate.key, {}), elsewhere=elsewhere)
 
 
 def _candidate(recorded: FrozenTrial) -> Candidate:

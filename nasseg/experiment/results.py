@@ -11,6 +11,7 @@ from nasseg.cost import Latency
 from nasseg.experiment.trust import Gain, Trust, measure_gain, measure_trust
 from nasseg.pareto import non_dominated
 from nasseg.planning.candidates import Standing, Trial, TrialStatus, furthest_first
+from nasseg.planning.final.estimate import estimated_scores
 from nasseg.planning.objective import Objective
 
 
@@ -44,8 +45,7 @@ class Results:
         self.ranked: list[Trial] = []
         """The candidates with a score that keep all limits, best first.
 
-        Those trained end to end come first, then those of higher rungs. A search that ends with fewer seeds of its
-        references than of its finalists still compares them by their means.
+        Those trained end to end come first, by `estimated_scores`, then those of higher rungs.
         """
         self.changes: list[Trial] = []
         """The candidates in the order in which their outcomes were taken in, one for each time."""
@@ -58,6 +58,8 @@ class Results:
         self._front: list[Trial] | None = []
         self._labelled: list[Trial] = []
         self._end_to_end: list[Trial] = []
+        self._ended: dict[Trial, None] = {}
+        """Those with a deciding run, feasible or not, in the order in which they had one."""
         self._first_at: dict[int, Trial] = {}
         self._furthest: Standing | None = None
         for trial in trials:
@@ -112,6 +114,13 @@ class Results:
         """The best candidate's score."""
         return None if self.best is None else self.score(self.best)
 
+    @property
+    def overruled(self) -> Trial | None:
+        """The candidate whose end-to-end runs have a higher mean score than the best's, if there is one."""
+        ended = [trial for trial in self._ended if trial.candidate.feasible]
+        highest = max(ended, key=lambda trial: (self.score(trial) or 0.0, -trial.number), default=None)
+        return None if highest is self.best else highest
+
     def score(self, trial: Trial) -> float | None:
         """Average a candidate's scores over its decisive outcomes; `None` if it has none yet."""
         return trial.mean_of(self._objective.score_of)
@@ -145,23 +154,38 @@ class Results:
         return measure_gain(found, baseline, dict.fromkeys([*self._end_to_end, *self._labelled]))
 
     def _rank(self, trial: Trial) -> None:
-        """Move a trial to its place in the ranking, and to the front if it belongs there."""
+        """Move a trial to its place in the ranking, and to the front if it belongs there.
+
+        An end-to-end run tells of the others that have some, too.
+        """
         highest = self._standing(self.ranked[0]) if self.ranked else None
-        was, standing, score = self._places.get(trial), trial.standing, self.score(trial)
+        was = self._places.get(trial)
+        scores: dict[Trial, float | None] = {trial: self.score(trial)}
+        if trial.standing is not None and trial.standing.end_to_end:
+            self._ended[trial] = None
+            scores |= estimated_scores(self._ended, self._rungs[-1], self._objective.score_of)
+        for changed, score in scores.items():
+            self._place_at(changed, score)
+        now = self._places[trial]
+        was_there = was is not None and was.standing == highest
+        if was_there or (self.ranked and self._standing(self.ranked[0]) != highest) or self._measured:
+            self._front = None
+        elif now is not None and now.standing == highest and self._front is not None:
+            self._front = self._unbeaten(sorted([*self._front, trial], key=self._place))
+
+    def _place_at(self, trial: Trial, score: float | None) -> None:
+        was, standing = self._places.get(trial), trial.standing
         if was is not None:
             place = bisect_left(self.ranked, was, key=self._place)
             del self.ranked[self.ranked.index(trial, place)]
         self._places[trial] = None
-        if standing is None or score is None or not trial.candidate.feasible:
-            return
-        now = _Place((-standing.end_to_end, -standing.step), -score, trial.number)
-        self._places[trial] = now
-        insort(self.ranked, trial, key=self._place)
-        was_there = was is not None and was.standing == highest
-        if was_there or self._standing(self.ranked[0]) != highest or (self._by_measurement and self.latencies):
-            self._front = None
-        elif now.standing == highest and self._front is not None:
-            self._front = self._unbeaten(sorted([*self._front, trial], key=self._place))
+        if standing is not None and score is not None and trial.candidate.feasible:
+            self._places[trial] = _Place((-standing.end_to_end, -standing.step), -score, trial.number)
+            insort(self.ranked, trial, key=self._place)
+
+    @property
+    def _measured(self) -> bool:
+        return self._by_measurement and bool(self.latencies)
 
     def _lead(self, trial: Trial) -> None:
         """Note how far a trial has come, and whether it is the first there."""

@@ -25,7 +25,7 @@ from nasseg.planning.job import Candidate, Outcome, Status
 from nasseg.planning.objective import Objective
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.planning.samplers.base import Region
-from nasseg.run_folder import LATENCY_TABLE_FILE
+from nasseg.run_folder import LATENCY_TABLE_FILE, prepared_model, trained_model
 from nasseg.space import Choice
 from nasseg.train.fit import Stopped, seeded_network
 from nasseg.train.metrics import Metrics
@@ -209,6 +209,14 @@ class Context:
         table = folder / LATENCY_TABLE_FILE
         options = config.model_copy(update={"latency": str(table) if table.exists() else None})
         return cls(Problem(options), config.plan, folder, config.fingerprints)
+
+    @property
+    def prepared_model(self) -> Path:
+        """Where the model of the first reference is, or will be, that gives the features which candidates may share."""
+        key = self.problem.candidate(next(iter(self.problem.references.values()))).key
+        return (
+            trained_model(self.folder, key, 0) if self.plan.prepare_steps is None else prepared_model(self.folder, key)
+        )
 
     def require_unchanged(self) -> None:
         """Raise `ValueError` if the data or the weights are not those that the search began with."""

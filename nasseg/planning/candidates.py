@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from nasseg.foreign import damaged
 from nasseg.planning.job import Candidate, Costs, Outcome
 from nasseg.run_folder import file_name
-from nasseg.space import Choice
+from nasseg.space import Choice, Space
 
 
 class Standing(NamedTuple):
@@ -37,10 +39,12 @@ class Trial:
     rungs below that, the lowest first. It is `final` once no rung is left for it: at the top rung, or without values,
     because it failed or, at level 0, because it violates a limit and is not trained. One that another search of the
     study has claimed is trained `elsewhere`.
+
+    `point` is its choice or, as a search has many and looks at few, what reads it from the candidate.
     """
 
     candidate: Candidate
-    choice: Choice
+    point: Choice | Callable[[Candidate], Choice]
     number: int = 0
     proxy: dict[int, Outcome] = field(default_factory=dict)
     full: dict[int, Outcome] = field(default_factory=dict)
@@ -49,6 +53,11 @@ class Trial:
     below: tuple[tuple[float, ...], ...] = ()
     final: bool = False
     elsewhere: bool = False
+
+    @property
+    def choice(self) -> Choice:
+        """The candidate's point of the space; raises `ValueError` if it comes from a file and is none."""
+        return self.point if isinstance(self.point, Choice) else self.point(self.candidate)
 
     @property
     def key(self) -> str:
@@ -130,13 +139,11 @@ class Share:
     """A search's share of a study that others may search, too; by default it has all.
 
     `claim` tells whether something is this search's, which from then on it is unless it was another's: a candidate by
-    its key, an end-to-end run by its `run_name`. `number` is the search's place among those of the study. `prepared` is
-    whether the stored features are in this search's reach, which the trials on record tell if it is `None`.
+    its key, an end-to-end run by its `run_name`. `number` is the search's place among those of the study.
     """
 
     claim: Callable[[str], bool] = lambda name: True
     number: int = 0
-    prepared: bool | None = None
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -153,18 +160,52 @@ def furthest_first(references: Iterable[Trial], score: Callable[[Outcome], float
     return sorted(references, key=standing, reverse=True)
 
 
-MOST_DESCRIBED = 4096
-"""Choices whose candidates are kept in memory; a proposal may look at a few hundred."""
+MOST_DESCRIBED, MOST_READ = 4096, 1024
+"""Choices whose candidates, and candidates whose choices are kept in memory; a proposal may look at a few hundred."""
 BEST_SHOWN, LATEST_SHOWN = 256, 256
 """Trials that samplers see at most: the best, the latest, and as many of the latest rejected ones."""
 
 
-class Candidates:
-    """All candidates of a search by key, in the order they were proposed, and those that violate a limit."""
+def read_from(space: Space[Any]) -> Callable[[Candidate], Choice]:
+    """Return what reads a candidate's choice, in its canonical form; it raises a `DamagedError` for none of the space.
 
-    def __init__(self, describe: Callable[[Choice], Candidate]) -> None:
+    A candidate may come from a record that is someone else's.
+    """
+
+    def read(candidate: Candidate) -> Choice:
+        with damaged(f"candidate {candidate.label or candidate.key}", "restore the search's record from a copy"):
+            choice: Choice = space.canonical(space.parse(candidate.choice))
+            return choice
+
+    return read
+
+
+class Readings:
+    """A function that reads choices, which remembers the latest."""
+
+    def __init__(self, read: Callable[[Candidate], Choice]) -> None:
+        self._read = read
+        self._latest: OrderedDict[str, Choice] = OrderedDict()
+
+    def __call__(self, candidate: Candidate) -> Choice:
+        """Read the choice of a candidate."""
+        choice = self._latest.pop(candidate.key, None) or self._read(candidate)
+        self._latest[candidate.key] = choice
+        if len(self._latest) > MOST_READ:
+            self._latest.popitem(last=False)
+        return choice
+
+
+class Candidates:
+    """All candidates of a search by key, in the order they were proposed, and those that violate a limit.
+
+    `describe` makes the candidate of a choice, `read` reads the choice of a candidate.
+    """
+
+    def __init__(self, describe: Callable[[Choice], Candidate], read: Callable[[Candidate], Choice]) -> None:
         self.describe: Callable[[Choice], Candidate] = lru_cache(MOST_DESCRIBED)(describe)
         """The candidate of a choice."""
+        self._read = Readings(read)
         self._by_key: dict[str, Trial] = {}
         self._rejected_keys: set[str] = set()
         self.trials: list[Trial] = []
@@ -189,11 +230,10 @@ class Candidates:
         """Check that the choice keeps all limits and is not known yet."""
         return self.is_feasible(choice) and self.describe(choice).key not in self._by_key
 
-    def add(self, choice: Choice, candidate: Candidate | None = None, *, elsewhere: bool = False) -> Trial:
-        """Return the trial of a choice, a new one if its network is not known yet."""
-        candidate = candidate or self.describe(choice)
+    def add(self, candidate: Candidate, *, elsewhere: bool = False) -> Trial:
+        """Return the trial of a candidate, a new one if its network is not known yet."""
         if candidate.key not in self._by_key:
-            self._by_key[candidate.key] = Trial(candidate, choice, len(self.trials), elsewhere=elsewhere)
+            self._by_key[candidate.key] = Trial(candidate, self._read, len(self.trials), elsewhere=elsewhere)
             self.trials.append(self._by_key[candidate.key])
             self.own += not elsewhere
         return self._by_key[candidate.key]
@@ -205,32 +245,31 @@ class Candidates:
 
     def add_reference(self, label: str, choice: Choice) -> Trial:
         """Return the trial of a handcrafted point, labelled with its name."""
-        return self.add(choice, self.describe(choice).model_copy(update={"label": file_name(label)}))
+        return self.add(self.describe(choice).model_copy(update={"label": file_name(label)}))
 
-    def reject(self, choice: Choice, candidate: Candidate | None = None) -> None:
-        """Note a choice that violates a limit."""
-        candidate = candidate or self.describe(choice)
+    def reject(self, candidate: Candidate) -> None:
+        """Note a candidate that violates a limit."""
         if candidate.key not in self._rejected_keys:
             self._rejected_keys.add(candidate.key)
-            self.rejected.append(Trial(candidate, choice, final=True))
+            self.rejected.append(Trial(candidate, self._read, final=True))
 
     def recall(self, told: Trial) -> Trial | None:
         """Return the trial of a candidate on record, a new one if need be; `None` if it was rejected."""
         if told.candidate.feasible or told.candidate.label is not None:
-            return self.add(told.choice, told.candidate, elsewhere=told.elsewhere)
-        self.reject(told.choice, told.candidate)
+            return self.add(told.candidate, elsewhere=told.elsewhere)
+        self.reject(told.candidate)
         return None
 
-    def shown(self, best_first: Iterable[int]) -> list[Trial]:
+    def shown(self, best_first: Iterable[Trial]) -> list[Trial]:
         """Return what samplers see: the rejected trials and then the others, each in their order.
 
-        Of many, these are the first `BEST_SHOWN` of the numbers in `best_first`, the latest `LATEST_SHOWN` that have a
-        result, and all that were started after these, so that a proposal takes no longer in a long search.
+        Of many, these are the first `BEST_SHOWN` in `best_first`, the latest `LATEST_SHOWN` that have a result, and all
+        that were started after these, so that a proposal takes no longer in a long search.
         """
         latest, seen = len(self.trials), 0
         while latest > 0 and seen < LATEST_SHOWN:
             latest -= 1
             seen += self.trials[latest].level > 0
         best = islice(best_first, BEST_SHOWN) if latest else ()
-        earlier = sorted(number for number in best if number < latest)
+        earlier = sorted(trial.number for trial in best if trial.number < latest)
         return [*self.rejected[-LATEST_SHOWN:], *(self.trials[number] for number in earlier), *self.trials[latest:]]

@@ -12,6 +12,7 @@ from typing_extensions import Self
 from nasseg import plugins
 from nasseg.database import given_again
 from nasseg.planning.budget import Budget
+from nasseg.planning.job import Job
 from nasseg.planning.machine import Hardware, JobTimes, cores
 from nasseg.planning.options import Aim, SearchOptions
 from nasseg.run_folder import CONFIG_FILE, load_config, save_config
@@ -30,8 +31,8 @@ OF_MACHINE = ("concurrency", "runner", "ray_address", "latency", "device", "gpus
 OF_PLAN = ("image_scale", "rungs", "full_steps", "finalists", "seeds", "relaxations", "relax_steps")
 """The options that follow from the budget unless given, and are the same for all searches of a study."""
 COMPARABLE = (
-    *("image_scale", "rungs", "reduction", "full_steps", "seeds", "views", "label_stride", "candidates_per_job"),
-    *("proxy_recipe", "full_recipe", "relax_recipe", "relaxations", "relax_steps"),
+    *("image_scale", "rungs", "reduction", "full_steps", "prepare_steps", "seeds", "views", "label_stride"),
+    *("candidates_per_job", "proxy_recipe", "full_recipe", "relax_recipe", "relaxations", "relax_steps"),
 )
 """The part of a plan by which scores can be compared."""
 
@@ -39,9 +40,11 @@ COMPARABLE = (
 class PlannerSettings(BaseModel):
     """The part of a plan that decides what is trained next; a `Plan` adds how it is trained.
 
-    Candidates are compared by proxy at the steps `rungs`, and trained end to end for `full_steps`. `candidates` limits
-    the number of distinct ones, including the references. After `proxy_share` of the budget no new candidate is started
-    and none promoted, except the references and as many as the final needs.
+    Candidates are compared by proxy at the steps `rungs`, and trained end to end for `full_steps`. The features that
+    they may share are those of the first reference, trained for `prepare_steps`; if that is `None`, its first
+    end-to-end run gives them. `candidates` limits the number of distinct ones, including the references. After
+    `proxy_share` of the budget no new candidate is started and none promoted, except the references and as many as the
+    final needs.
 
     `relaxations` are trained for `relax_steps` each before the sampler is asked for candidates. After `relax_share` of
     the budget their training stops, and what they have found so far counts.
@@ -53,6 +56,7 @@ class PlannerSettings(BaseModel):
 
     rungs: tuple[int, ...] = Field(min_length=1, max_length=20)
     full_steps: int = Field(gt=0)
+    prepare_steps: int | None = Field(default=None, gt=0)
     reduction: int = Field(default=3, ge=2)
     candidates: int | None = Field(default=None, gt=0)
     finalists: int = Field(default=3, ge=0, le=10_000)
@@ -69,6 +73,10 @@ class PlannerSettings(BaseModel):
         if self.rungs[0] <= 0 or any(low >= high for low, high in zip(self.rungs, self.rungs[1:], strict=False)):
             raise ValueError(f"rungs are {self.rungs}; must be rising steps above 0, like (200, 600, 1800)")
         return self
+
+    def compares(self, job: Job) -> bool:
+        """Whether a job is one of the end-to-end runs that the final compares."""
+        return job.task == "full" or (job.task == "prepare" and self.prepare_steps is None)
 
 
 class Plan(PlannerSettings):

@@ -168,14 +168,14 @@ class Ladder:
         """Order candidates that did not fail: those at higher rungs first, then the better."""
         return -trial.level, self._rungs[trial.level - 1].position(trial.number) if trial.level else 0
 
-    def best_first(self) -> Iterator[int]:
+    def best_first(self) -> Iterator[Trial]:
         """Yield all candidates that finished a rung, those of the highest first and the best of each first."""
         seen: set[int] = set()
         for rung in reversed(self._rungs):
             for number in rung.ranking():
                 if number not in seen:
                     seen.add(number)
-                    yield number
+                    yield self._trials[number]
 
     def _first_of(self, groups: Iterable[list[int]]) -> list[Trial]:
         return [self._trials[number] for number in next(filter(None, groups), [])]

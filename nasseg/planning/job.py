@@ -11,7 +11,8 @@ from nasseg.run_folder import FileName
 
 Task = Literal["prepare", "relax", "proxy", "full"]
 Status = Literal["ok", "nonfinite", "failed"]
-Kind = Task | int
+Kind = Task | Literal["store"] | int
+"""Of work that takes about as long each time: a job's task or the rung that it reaches, or storing features."""
 
 
 class _Data(BaseModel):

@@ -125,6 +125,15 @@ class Hardware(BaseModel):
             return self.workers
         return max(1, min(self.workers, max(machine.cores for machine in self.cluster) // self.threads))
 
+    @property
+    def workers_of_a_machine(self) -> int:
+        """The workers that a machine has at least, which store features together."""
+        if not self.cluster:
+            return self.workers
+        share = self.gpus_per_trial
+        fewest = min(int(m.gpus / share) if share else m.cores // self.threads for m in self.cluster)
+        return max(1, min(self.workers, fewest))
+
     def with_jobs_together(self, jobs: int) -> Hardware:
         """Return the same hardware with so many workers that share a GPU, or else the cores of a machine."""
         workers = jobs * (self.gpus or len(self.cluster) or 1)
@@ -208,7 +217,7 @@ class JobTimes(BaseModel):
     scoring_seconds: float
     relax_step_seconds: float = 0.0
     storing_seconds: float = 0.0
-    """Storing the features that all trials share."""
+    """Storing the features that all trials share, by one worker; those of a machine do it together."""
 
     @classmethod
     def of(cls, speed: Speed, val_batches: float, stored_batches: float = 0.0) -> JobTimes:
@@ -227,15 +236,14 @@ class JobTimes(BaseModel):
         return JobTimes(**{name: factor * seconds for name, seconds in self})
 
     def seconds(self, job: Job) -> float:
-        """Return what a job takes from its first step to its last."""
+        """Return what a job takes from its first step to its last, without storing features."""
         steps = job.stop_step - job.start_step
         if job.task == "relax":
             return steps * self.relax_step_seconds + PROXY_OVERHEAD_SECONDS
         if job.task == "proxy":
             each = steps * self.trial_step_seconds + self.trial_scoring_seconds
             return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
-        storing = self.storing_seconds * (job.task == "prepare")
-        return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS + storing
+        return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS
 
 
 def batch_size(device: torch.device) -> int:
@@ -252,6 +260,11 @@ class Room:
     size: tuple[int, int]
     train_images: int
     val_images: int
+
+    @property
+    def contention(self) -> float:
+        """How many times longer a step takes as jobs run: one job alone is what was timed."""
+        return self.speed.contention if self.hardware.workers > 1 else 1.0
 
     def speed_at(self, image_scale: float) -> Speed:
         """The speed at a scale; images that memory does not keep are read for every step."""

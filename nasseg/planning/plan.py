@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-
-import torch
+from dataclasses import dataclass, replace
 
 from nasseg.data.resized import scaled
-from nasseg.planning.budget import Budget
+from nasseg.planning.case import STARTING_SECONDS, Case
 from nasseg.planning.config import Plan
-from nasseg.planning.final import FINAL_REFERENCES, LEAST_PROXY_SHARE, SPARE_SHARE, rounds_of
+from nasseg.planning.final.runs import FINAL_REFERENCES, LEAST_PROXY_SHARE, rounds_of
+from nasseg.planning.final.timeline import Timeline
 from nasseg.planning.halving import mean_work
-from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Room, Speed, batch_size
+from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
@@ -27,9 +25,6 @@ VIEWS = 4
 """Augmented copies of each image whose features are cached, fewer where the disk does not hold them."""
 IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
-USABLE_SHARE, STARTING_SECONDS = 0.95, 20
-"""A plan may spend this share of the time, less the seconds that workers take to start."""
-
 FULL_SHARE = 0.5
 """Share of the time for training end to end: first the handcrafted reference, later the finalists."""
 MOST_RUN_SHARE = 0.125
@@ -38,10 +33,14 @@ FEWEST_FULL_STEPS = 120
 """Of end-to-end runs; images are scaled down, within `IMAGE_SCALES`, until the time suffices for these."""
 SHORTEST_STEPS = 10
 """Of any run, however short the time."""
-MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
-"""No run is longer than both of these."""
+MOST_WAITING_SHARE, MOST_WAITING_SHARE_OF_HOURS = 0.02, 0.01
+"""Share of all workers' time, in shorter budgets and from an hour on, to wait for features that are prepared apart."""
+FEWEST_PREPARE_STEPS = 120
+"""Features of backbones trained for so long rank cells (docs/results/proxy.md); of shorter ones, nobody knows."""
 
 FEWEST_CANDIDATES = 48
+GROWTH = 0.14
+"""Candidates grow with this power of the workers at least, by shorter rungs or smaller images."""
 FEWEST_PER_REFERENCE = 2
 """Where trials train whole networks, images are scaled down until so many candidates a reference can be tried."""
 FIRST_RUNG_STEPS, WHOLE_FIRST_RUNG_STEPS = (20, 300), (120, 300)
@@ -60,66 +59,6 @@ TRIALS_SMALL_SIDE_PIXELS = 200
 
 
 @dataclass(frozen=True)
-class _Case:
-    """The inputs of a plan: the options, the machine, and the amount of data."""
-
-    options: SearchOptions
-    speed: Speed
-    hardware: Hardware
-    size: tuple[int, int]
-    train_images: int
-    val_images: int
-    references: int
-
-    @cached_property
-    def budget(self) -> Budget:
-        return Budget.parse(self.options.budget)
-
-    @cached_property
-    def seconds(self) -> float:
-        """Total wall clock; infinite for a budget of trials."""
-        return self.budget.wall_seconds(self.hardware.cores, self.hardware.gpus)
-
-    @property
-    def hours(self) -> float:
-        return self.seconds / 3600
-
-    @property
-    def usable_seconds(self) -> float:
-        return max(1.0, USABLE_SHARE * self.seconds - STARTING_SECONDS)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.hardware.device)
-
-    @property
-    def batch_size(self) -> int:
-        return batch_size(self.device)
-
-    @property
-    def val_batches(self) -> float:
-        return self.val_images / self.batch_size
-
-    @cached_property
-    def room(self) -> Room:
-        return Room(self.hardware, self.speed, self.size, self.train_images, self.val_images)
-
-    @property
-    def most_steps(self) -> int:
-        return max(MOST_STEPS_OF_FEW_IMAGES, MOST_EPOCHS * self.train_images // self.batch_size)
-
-    @property
-    def fewest_candidates(self) -> int:
-        """Candidates for which images are scaled down."""
-        whole = self.speed.proxy_step_seconds is None and self.options.strategy == "trials"
-        return FEWEST_PER_REFERENCE * self.references if whole else 0
-
-    @property
-    def rungs(self) -> int:
-        return 2 if self.hours < 1 or math.isinf(self.hours) else 3
-
-
-@dataclass(frozen=True)
 class _Final:
     """The end-to-end runs; `rounds` is how many follow each other, in units of a run alone on the machine."""
 
@@ -135,11 +74,17 @@ class _Lengths:
     image_scale: float
     views: int
     full_steps: int
+    prepare_steps: int | None
     rungs: tuple[int, ...]
     relax_steps: int
     proxy_share: float
     relax_share: float
-    expected_candidates: int | None = None
+    timely_candidates: int = 0
+    late_candidates: int = 0
+
+    @property
+    def candidates(self) -> int:
+        return self.timely_candidates + self.late_candidates
 
 
 def derive_plan(
@@ -162,7 +107,7 @@ def derive_plan(
     In a search by gradient, `RELAX_SHARE` of the rest goes into relaxations, as many as can be trained at once (at
     least two from an hour on), and what remains into proxies of the choices found and their neighbours.
     """
-    case = _Case(options, speed, hardware, size, train_images, val_images, references)
+    case = Case(options, speed, hardware, size, train_images, val_images, references)
     final, relaxations = _plan_final(case), _count_relaxations(case)
     lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case, final, relaxations)
     crop = search_crop(size, lengths.image_scale)
@@ -170,8 +115,9 @@ def derive_plan(
         image_scale=lengths.image_scale,
         rungs=lengths.rungs,
         full_steps=lengths.full_steps,
+        prepare_steps=lengths.prepare_steps,
         candidates=case.budget.trials,
-        expected_candidates=lengths.expected_candidates,
+        expected_candidates=None if math.isinf(case.seconds) else lengths.candidates,
         finalists=final.finalists,
         seeds=final.seeds,
         proxy_share=lengths.proxy_share,
@@ -196,7 +142,7 @@ def search_crop(size: tuple[int, int], image_scale: float) -> tuple[int, int]:
     return max(32, height // 16 * 16), max(32, width // 16 * 16)
 
 
-def _relax_recipe_for(case: _Case, crop: tuple[int, int], steps: int) -> RelaxationRecipe:
+def _relax_recipe_for(case: Case, crop: tuple[int, int], steps: int) -> RelaxationRecipe:
     """Derive the recipe of a plan's relaxations, with the networks' augmentation."""
     augmentation = short(steps=1, crop=crop, batch_size=1).model_dump(include={"scale", "flip", "colour"})
     options = relaxation_options(case.options, case.device)
@@ -205,7 +151,7 @@ def _relax_recipe_for(case: _Case, crop: tuple[int, int], steps: int) -> Relaxat
     )
 
 
-def _plan_final(case: _Case) -> _Final:
+def _plan_final(case: Case) -> _Final:
     if case.hours < 1 or math.isinf(case.hours):
         finalists, seeds = 2, 2
     elif case.hours < 10:
@@ -215,10 +161,10 @@ def _plan_final(case: _Case) -> _Final:
     finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
     contenders = finalists + min(FINAL_REFERENCES, case.references)
     side_by_side = rounds_of(contenders * seeds, case.hardware.workers)
-    return _Final(finalists, seeds, case.speed.contention * side_by_side)
+    return _Final(finalists, seeds, case.room.contention * side_by_side)
 
 
-def _count_relaxations(case: _Case) -> int:
+def _count_relaxations(case: Case) -> int:
     if case.options.strategy != "gradient":
         return 0
     trials = case.budget.trials
@@ -228,7 +174,7 @@ def _count_relaxations(case: _Case) -> int:
     return case.options.relaxations or min(max(fewest, case.hardware.workers), MOST_RELAXATIONS, allowed)
 
 
-def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
+def _lengths_of_trials(case: Case, relaxations: int) -> _Lengths:
     full_steps = case.options.full_steps or TRIALS_FULL_STEPS
     scale = case.options.image_scale or (1.0 if min(case.size) <= TRIALS_SMALL_SIDE_PIXELS else 0.5)
     case.room.require(scale)
@@ -236,6 +182,7 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
         image_scale=scale,
         views=case.room.views(scale, VIEWS),
         full_steps=full_steps,
+        prepare_steps=None,
         rungs=_rungs(case, TRIALS_FIRST_RUNG_STEPS, full_steps),
         relax_steps=(case.options.relax_steps or TRIALS_RELAX_STEPS) if relaxations else 0,
         proxy_share=1.0,
@@ -243,73 +190,123 @@ def _lengths_of_trials(case: _Case, relaxations: int) -> _Lengths:
     )
 
 
-def _fit(case: _Case, final: _Final, relaxations: int) -> _Lengths:
+def _fit(case: Case, final: _Final, relaxations: int) -> _Lengths:
     """Fit all runs into the time, at the largest image scale that leaves enough steps and candidates.
 
-    Scales for which memory or disk do not suffice are left out; raises `ValueError` if none is left.
+    Scales for which memory or disk do not suffice are left out; raises `ValueError` if none is left. A plan is compared
+    with that for the power of two below its workers, so that more workers never try fewer candidates: images of the
+    next scale cost so much more that one worker more does not pay for them.
     """
-    given = case.options.image_scale
+    given, workers = case.options.image_scale, case.hardware.workers
+    timely = total = 0.0
+    if workers > 1:
+        fewer = 1 << ((workers - 1).bit_length() - 1)
+        smaller = replace(case, hardware=case.hardware.model_copy(update={"workers": fewer}))
+        less, growth = _fit(smaller, _plan_final(smaller), _count_relaxations(smaller)), (workers / fewer) ** GROWTH
+        timely, total = growth * less.timely_candidates, growth * less.candidates
     if given is not None:
         case.room.require(given)
-        return _fit_at(given, case, final, relaxations)
+        return _fit_at(given, case, final, relaxations, timely)
     case.room.require(IMAGE_SCALES[-1])
+    whole = case.speed.proxy_step_seconds is None and case.options.strategy == "trials"
+    enough = max(FEWEST_PER_REFERENCE * case.references, total) if whole else 0
     for scale in (scale for scale in IMAGE_SCALES if case.room.lack(scale) is None):
-        lengths = _fit_at(scale, case, final, relaxations)
-        long_enough = _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS
-        if long_enough and (lengths.expected_candidates or 0) >= case.fewest_candidates:
+        lengths = _fit_at(scale, case, final, relaxations, timely)
+        if _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS and lengths.candidates >= enough:
             break
     return lengths
 
 
-def _fit_at(scale: float, case: _Case, final: _Final, relaxations: int) -> _Lengths:
+def _fit_at(scale: float, case: Case, final: _Final, relaxations: int, fewest: float) -> _Lengths:
     speed, views = case.room.speed_at(scale), case.room.views(scale, VIEWS)
     full_steps = case.options.full_steps or max(
-        SHORTEST_STEPS, min(case.most_steps, _affordable_full_steps(case, final, scale))
+        SHORTEST_STEPS, min(case.most_steps, int(_affordable_full_steps(case, final, scale)))
     )
-    full_seconds = full_steps * speed.full_step_seconds + speed.scoring_seconds(case.val_batches)
-    features_seconds = 0.0
-    if speed.proxy_step_seconds is not None:
-        features_seconds = (views * case.train_images + case.val_images) / case.batch_size * speed.forward_seconds
-    # Each worker reads all images once; the rest of what memory does not keep is in the steps.
-    reading_seconds = (case.train_images + case.val_images) / case.batch_size * speed.reading_seconds
-    before_seconds = features_seconds + reading_seconds
-    rest_seconds = max(1.0, case.usable_seconds - final.rounds * full_seconds - before_seconds)
-    # While the first reference is trained, other workers train the other references and seeds.
-    after_proxies_seconds = (final.rounds - speed.contention) * full_seconds
+    prepare_steps = _prepare_steps(case, final, speed, full_steps)
+    timeline = _timeline(case, final, speed, full_steps, prepare_steps, views)
+    trials_seconds = timeline.candidate_seconds / case.hardware.workers
     relax_steps, relax_share = 0, 1.0
     if relaxations:
         step_seconds = _relax_step_seconds(case, speed, relaxations)
-        affordable = int(max(SHORTEST_STEPS, min(case.most_steps, RELAX_SHARE * rest_seconds / step_seconds)))
+        affordable = int(max(SHORTEST_STEPS, min(case.most_steps, RELAX_SHARE * trials_seconds / step_seconds)))
         relax_steps = case.options.relax_steps or affordable
-        rest_seconds = max(1.0, rest_seconds - relax_steps * step_seconds)
-        relax_share = max(LEAST_RELAX_SHARE, _share_before(case, after_proxies_seconds + rest_seconds))
-    rungs = _rungs(case, _first_rung_steps(case, speed, rest_seconds), int(full_steps))
+        trials_seconds = max(1.0, trials_seconds - relax_steps * step_seconds)
+        relax_share = max(LEAST_RELAX_SHARE, round((timeline.final_from - trials_seconds) / case.seconds, 3))
+    candidates = max(FEWEST_CANDIDATES, fewest)
+    rungs = _rungs(case, _first_rung_steps(case, speed, trials_seconds, candidates), full_steps)
+    timely = _timely_candidates(case, speed, rungs, trials_seconds)
+    late = _late_candidates(case, speed, rungs[0], timeline.late_seconds) if timely > case.references else 0
     return _Lengths(
         image_scale=scale,
         views=views,
-        full_steps=int(full_steps),
+        full_steps=full_steps,
+        prepare_steps=prepare_steps,
         rungs=rungs,
         relax_steps=relax_steps,
-        proxy_share=max(LEAST_PROXY_SHARE, _share_before(case, after_proxies_seconds)),
+        proxy_share=max(LEAST_PROXY_SHARE, round(timeline.final_from / case.seconds, 3)),
         relax_share=relax_share,
-        expected_candidates=_expected_candidates(case, speed, rungs, rest_seconds),
+        timely_candidates=timely,
+        late_candidates=late,
     )
 
 
-def _affordable_full_steps(case: _Case, final: _Final, image_scale: float) -> float:
+def _run_seconds(case: Case, speed: Speed, steps: int) -> float:
+    """Estimate an end-to-end run of so many steps beside other jobs."""
+    alone = steps * speed.full_step_seconds + speed.scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
+    return case.room.contention * alone
+
+
+def _prepare_steps(case: Case, final: _Final, speed: Speed, full_steps: int) -> int | None:
+    """Choose for how long the first reference is trained before its features are stored; `None`: like a finalist.
+
+    While it is, workers that train no other reference's seeds wait. Where that is long, for lack of
+    `FEWEST_PREPARE_STEPS`, they train fresh seeds (`Final`).
+    """
+    waiting = case.hardware.workers - 1 - min(FINAL_REFERENCES, case.references) * final.seeds
+    if speed.proxy_step_seconds is None or waiting <= 0:
+        return None
+    share = MOST_WAITING_SHARE if case.hours < 1 else MOST_WAITING_SHARE_OF_HOURS
+    seconds = share * case.seconds * case.hardware.workers / waiting
+    steps = int((seconds - _run_seconds(case, speed, 0)) / case.room.contention / speed.full_step_seconds)
+    return steps if FEWEST_PREPARE_STEPS <= steps < full_steps else None
+
+
+def _timeline(
+    case: Case, final: _Final, speed: Speed, full_steps: int, prepare_steps: int | None, views: int
+) -> Timeline:
+    stored_batches = (views * case.train_images + case.val_images) / case.batch_size
+    storing_seconds = stored_batches * speed.forward_seconds / case.hardware.workers_of_a_machine
+    # Each worker reads all images once; the rest of what memory does not keep is in the steps.
+    reading_seconds = (case.train_images + case.val_images) / case.batch_size * speed.reading_seconds
+    return Timeline(
+        total_seconds=case.seconds,
+        workers=case.hardware.workers,
+        starting_seconds=STARTING_SECONDS + reading_seconds,
+        run_seconds=_run_seconds(case, speed, full_steps),
+        references=min(FINAL_REFERENCES, case.references),
+        finalists=final.finalists,
+        seeds=final.seeds,
+        needs_features=speed.proxy_step_seconds is not None,
+        preparing_seconds=_run_seconds(case, speed, prepare_steps or full_steps),
+        apart=prepare_steps is not None,
+        storing_seconds=case.room.contention * storing_seconds,
+    )
+
+
+def _affordable_full_steps(case: Case, final: _Final, image_scale: float) -> float:
     speed = case.room.speed_at(image_scale)
-    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / speed.contention)
+    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / case.room.contention)
     seconds = share * case.usable_seconds - speed.scoring_seconds(case.val_batches)
     return seconds / speed.full_step_seconds
 
 
-def _relax_step_seconds(case: _Case, speed: Speed, relaxations: int) -> float:
+def _relax_step_seconds(case: Case, speed: Speed, relaxations: int) -> float:
     """Estimate a step of all relaxations, side by side; a step without an architecture update takes half as long."""
     mean_seconds = speed.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
-    return speed.contention * math.ceil(relaxations / case.hardware.workers) * mean_seconds
+    return case.room.contention * math.ceil(relaxations / case.hardware.workers) * mean_seconds
 
 
-def _rungs(case: _Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
+def _rungs(case: Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
     """Choose the rungs, of whole networks none longer than the final's runs, of which they are the beginnings."""
     rungs = [first_steps * REDUCTION**rung for rung in range(case.rungs)]
     if case.speed.proxy_step_seconds is None:
@@ -317,28 +314,30 @@ def _rungs(case: _Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
     return case.options.rungs or tuple(rungs)
 
 
-def _first_rung_steps(case: _Case, speed: Speed, trials_seconds: float) -> int:
-    """Choose the first rung so that `FEWEST_CANDIDATES` can be tried, including their later rungs."""
+def _first_rung_steps(case: Case, speed: Speed, trials_seconds: float, candidates: float) -> int:
+    """Choose the first rung so that so many candidates can be tried, including their later rungs."""
     scoring_seconds = speed.trial_scoring_seconds(case.val_batches)
     steps_each, scorings = mean_work([REDUCTION**rung for rung in range(case.rungs)], REDUCTION)
-    candidates_each = FEWEST_CANDIDATES / case.hardware.workers
-    candidate_seconds = trials_seconds / speed.contention / candidates_each - PROXY_OVERHEAD_SECONDS
+    candidates_each = candidates / case.hardware.workers
+    candidate_seconds = trials_seconds / case.room.contention / candidates_each - PROXY_OVERHEAD_SECONDS
     steps = int((candidate_seconds - scorings * scoring_seconds) / (steps_each * speed.trial_step_seconds))
     fewest, most = WHOLE_FIRST_RUNG_STEPS if speed.proxy_step_seconds is None else FIRST_RUNG_STEPS
     return min(max(steps, fewest), most)
 
 
-def _expected_candidates(case: _Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> int:
+def _timely_candidates(case: Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> int:
     """Estimate how many candidates can be tried, with the references, of which few are all trained to the top rung."""
     scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
     steps, scorings = mean_work(rungs, REDUCTION)
     reference_seconds = rungs[-1] * speed.trial_step_seconds + len(rungs) * scoring_seconds
     candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
     settled = case.references if case.references <= FINAL_REFERENCES else 0
-    for_others = trials_seconds * case.hardware.workers / speed.contention - settled * reference_seconds
+    for_others = trials_seconds * case.hardware.workers / case.room.contention - settled * reference_seconds
     return settled + max(0, int(for_others / candidate_seconds))
 
 
-def _share_before(case: _Case, seconds: float) -> float:
-    """Compute the share of the budget after which `seconds` and `SPARE_SHARE` are left."""
-    return round(1 - SPARE_SHARE - seconds / case.seconds, 3)
+def _late_candidates(case: Case, speed: Speed, first_steps: int, late_seconds: float) -> int:
+    """Estimate how many reach the first rung where a worker's time is too short for an end-to-end run."""
+    scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
+    each_seconds = case.room.contention * (first_steps * speed.trial_step_seconds + scoring_seconds)
+    return case.hardware.workers * int(late_seconds / each_seconds)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Share, Trial, run_name
+from nasseg.planning.candidates import Candidates, Share, Trial, read_from, run_name
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final import FINAL_REFERENCES, Clock, Contenders, Final, Taken
+from nasseg.planning.final.clock import Clock, Taken
+from nasseg.planning.final.runs import FINAL_REFERENCES, Contenders, Final
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Ladder
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
@@ -35,13 +36,13 @@ class Planner:
 
     `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
     candidates are promoted by their front (`Rung`). The best `score` wins. Given recorded trials as `history`, results
-    of relaxations as `relaxed` and what jobs took (`Clock.taken`), it goes on as if it had handed out those jobs.
+    of relaxations as `relaxed`, what jobs took (`Clock.taken`) and whether the reference that gives the features is
+    `prepared`, it goes on as if it had handed out those jobs.
 
     With a `share` of a study it knows the candidates of the study's other searches, of which `learn` tells more, and
     neither proposes nor promotes them. It starts only what it has claimed, but always prepares the first reference.
 
-    For a budget of `total_seconds`, both shares in the `settings` are estimates: they shrink or grow with the measured
-    time of end-to-end runs, so that the final fits (`Final`).
+    For a budget of `total_seconds`, both shares in the `settings` are estimates, until runs were measured (`Final`).
     """
 
     def __init__(
@@ -59,15 +60,19 @@ class Planner:
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
         taken: Taken | None = None,
+        prepared: bool = False,
         share: Share | None = None,
     ) -> None:
         self.settings = settings
         self.clock = Clock(total_seconds, taken)
-        self._final = Final(settings, self.clock, space.shared_stage is not None, score)
+        self._needs_features = space.shared_stage is not None
+        self._final = Final(settings, self.clock, self._needs_features, score)
         self._share = share = share or Share()
-        self._has_features = share.prepared
+        self.prepared = prepared or not self._needs_features
+        """Whether proxies need not wait for the first reference."""
+        self._features_due = not self.prepared
         self._space, self._seed = space, seed
-        self._candidates = Candidates(describe)
+        self._candidates = Candidates(describe, read_from(space))
         fitting = Fitting(space, self._candidates.constraints, scales)
         self._ladder = Ladder(settings, self._candidates.trials, values)
         stream = f"{seed} of search {share.number}" if share.number else seed
@@ -103,16 +108,19 @@ class Planner:
         Raises `RuntimeError` if all relaxations failed.
         """
         self.clock.set(spent)
-        planned = self.clock.by_plan(spent, self.settings.proxy_share, starts_at := self._final_starts_at())
+        contenders = self._contenders
+        starts_at = self._final.starts_at(contenders.most, contenders.all(), contenders.missing)
+        planned = self.clock.by_plan(spent, self.settings.proxy_share, starts_at)
         for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
-            if self._prepared:
+            if self.prepared:
                 # Once there are finalists, no new contenders join, however fast the final turns out to be.
                 fits = self.clock.fits(self.settings.rungs[0], starts_at) and planned < self.settings.proxy_share
-                self._proxies_open = fits and (self._proxies_open or not self._contenders.finalists())
-                job = self._relax_job(planned) or self._proxy_job() or self._full_job()
+                self._proxies_open = fits and (self._proxies_open or not contenders.finalists())
+                contenders.in_haste |= not (fits or contenders.finalists()) and self._final.is_pressed
+                job = self._relax_job(planned) or self._proxy_job() or self._full_job() or self._late_job()
             elif any(job.task == "prepare" for job in self.in_flight):
                 job = self._relax_job(planned) or self._full_job()
         self._idle = job is None
@@ -120,7 +128,7 @@ class Planner:
             self._in_flight[job.number] = job
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
-            elif job.task != "relax":
+            elif self.settings.compares(job):
                 self._final.start(self._candidates[job.candidates[0].key], job.seed)
         return job
 
@@ -133,18 +141,17 @@ class Planner:
         self._idle = False
         if job.task == "relax":
             self._relaxing.take_in(result)
-        if job.task in ("relax", "proxy") and not result.is_failure:
-            self.clock.note(job.kind, result.seconds)
+        self.clock.take_in(result, is_run=self.settings.compares(job))
         for outcome in result.outcomes:
             trial = self._candidates[outcome.key]
             if job.task == "proxy":
                 self._proxies_in_flight.discard(outcome.key)
                 self._ladder.finish(trial, outcome, job.stop_step)
-            else:
+            elif self.settings.compares(job):
                 trial.full.setdefault(job.seed, outcome)
-                self._final.end(trial, result)
-            if job.task == "prepare" and self._has_features is not None:
-                self._has_features = outcome.status == "ok"
+                self._final.end(trial, job.seed)
+            if job.task == "prepare":
+                self.prepared = self.prepared or outcome.status == "ok"
 
     def learn(self, news: Iterable[Trial]) -> list[Trial]:
         """Take in what other searches of the study have done; returns the candidates that changed by that."""
@@ -219,27 +226,16 @@ class Planner:
         }
         return going_on | {(trial.key, steps[trial.level - 1]) for trial in waiting}
 
-    @property
-    def _prepared(self) -> bool:
-        if self._space.shared_stage is None:
-            return True
-        if self._has_features is not None:
-            return self._has_features
-        return (outcome := self._references[0].full.get(0)) is not None and outcome.status == "ok"
-
-    def _final_starts_at(self) -> float:
-        contenders = self._contenders
-        return self._final.starts_at(contenders.most, contenders.all(), climbing=contenders.missing > 0)
-
     def _prepare_job(self) -> Job | None:
         """Hand out the first reference's training; if all need the features that it gives, each search has its own."""
-        reference = self._references[0]
-        for_itself = self._space.shared_stage is not None and self._has_features is not None
-        if self._in_flight or (self._has_features if for_itself else not self._final.is_open(reference, 0)):
+        reference, needed = self._references[0], self._needs_features
+        if self._in_flight or not (self._features_due if needed else self._final.is_open(reference, 0)):
             return None
-        if not self._claims_run(reference, 0) and not for_itself:
+        self._features_due = False
+        steps = self.settings.prepare_steps if needed else None
+        if steps is None and not self._claims_run(reference, 0) and not needed:
             return None
-        return self._job("prepare", [reference], stop_step=self.settings.full_steps)
+        return self._job("prepare", [reference], stop_step=steps or self.settings.full_steps)
 
     def _relax_job(self, spent: float) -> Job | None:
         if (part := self._relaxing.next_part(spent)) is None:
@@ -253,7 +249,7 @@ class Planner:
             choice = self._proposals.found_by_relaxation(self._space.parse(found), result.job.seed)
             if not self._candidates.is_feasible(choice):
                 continue
-            trial = self._candidates.add(choice)
+            trial = self._candidates.add(self._candidates.describe(choice))
             if trial in self._settled:
                 self._proposals.repeats += 1
             else:
@@ -261,8 +257,8 @@ class Planner:
                 if trial.level == 0 and not trial.elsewhere:
                     self._waiting_to_start.append(trial)
 
-    def _proxy_job(self) -> Job | None:
-        while group := self._next_group():
+    def _proxy_job(self, next_group: Callable[[], list[Trial]] | None = None) -> Job | None:
+        while group := (next_group or self._next_group)():
             level = group[0].level
             group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
             for trial in group:
@@ -278,13 +274,18 @@ class Planner:
         return None
 
     def _next_group(self) -> list[Trial]:
-        group = self._settled_to_train()
+        if self._contenders.in_haste:
+            return []
+        busy = self._proxies_in_flight
+        group = [trial for trial in self._settled if not (trial.final or trial.elsewhere or trial.key in busy)]
         if not group and self._proxies_open and self._relaxing.is_over:
-            group = self._ladder.promotable() or self._to_start()
-        if not group and (not self._proxies_open or not self._proxies_in_flight):
+            group = self._ladder.promotable()
+            ends = bool(group) and self.clock.fits(self.settings.rungs[group[0].level], self.clock.total_seconds)
+            group = group if ends else self._to_start()
+        if not group and not (self._proxies_open and self._proxies_in_flight) and not self._final.is_pressed:
             # Beyond the halving, so that the final is full even if few were tried.
-            new_in_flight = self._proxies_in_flight.difference(trial.key for trial in self._references)
-            group = self._ladder.waiting(self._contenders.missing - len(new_in_flight))
+            new = len(busy.difference(trial.key for trial in self._references))
+            group = self._ladder.waiting(self._contenders.missing - new)
         return group
 
     def _full_job(self) -> Job | None:
@@ -292,14 +293,22 @@ class Planner:
 
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
-        waits = self._proxies_open or self._final.waits_for(self.settings.rungs)
-        finding = not (self._prepared and self._relaxing.is_over) or bool(waits and self._proxies_in_flight)
+        in_haste = self._contenders.in_haste
+        waits = not in_haste and (self._proxies_open or self._final.waits_for(self.settings.rungs))
+        finding = not (self.prepared and self._relaxing.is_over) or bool(waits and self._proxies_in_flight)
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else self._contenders.all()
-        while run := self._final.next_run(contenders, None if finding else self._contenders.ranked(), self._references):
+        ranked = None if finding else self._contenders.ranked()
+        while run := self._final.next_run(contenders, ranked, self._references, in_haste):
             if self._claims_run(*run):
                 return self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
         return None
+
+    def _late_job(self) -> Job | None:
+        """Hand out new candidates where no end-to-end run can end in time: a search that goes on has them."""
+        fits = self.clock.fits(self.settings.rungs[0], self.clock.total_seconds, self.clock.concurrency)
+        is_late = fits and self._relaxing.is_over and not self._final.has_time()
+        return self._proxy_job(self._to_start) if is_late else None
 
     def _claims_run(self, trial: Trial, seed: int) -> bool:
         is_own = self._share.claim(run_name(trial.key, seed))
@@ -318,11 +327,6 @@ class Planner:
             stop_step=stop_step,
         )
 
-    def _settled_to_train(self) -> list[Trial]:
-        """Find those not yet at the top rung that are trained up to it in any case, the references first."""
-        busy = self._proxies_in_flight
-        return [trial for trial in self._settled if not (trial.final or trial.elsewhere or trial.key in busy)]
-
     def _to_start(self) -> list[Trial]:
         """Collect candidates for a job: those that an interruption left without a result, then new ones."""
         limit = self.settings.candidates
@@ -330,7 +334,7 @@ class Planner:
             choice = self._proposals.next() if limit is None or self.tried < limit else None
             if choice is None:
                 break
-            self._waiting_to_start.append(self._candidates.add(choice))
+            self._waiting_to_start.append(self._candidates.add(self._candidates.describe(choice)))
         return self._waiting_to_start
 
     def _leave(self, trial: Trial) -> None:

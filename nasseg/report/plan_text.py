@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nasseg.experiment.experiment import Experiment
-from nasseg.planning.final import FINAL_REFERENCES
+from nasseg.planning.final.runs import FINAL_REFERENCES
 
 FEWEST_CANDIDATES = 10
 """Expected candidates below which the plan warns."""

@@ -275,6 +275,11 @@ class SearchReporter:
             console.print("No time was left for fresh seeds, so the mIoU of the best is partly the luck of the choice.")
             larger = search.config.budget.times(2)
             console.print(f"go on:\n  nasseg search --resume --out {search.folder} --budget {larger}", soft_wrap=True)
+        if (overruled := search.results.overruled) is not None:
+            console.print(
+                f"{name_of(overruled.candidate)} has a higher mean score end to end, but proxies and the noise between "
+                "seeds speak for the best."
+            )
         trust = search.results.trust
         for agreement in trust.agreements:
             if agreement.spearman is not None and agreement.points >= FEWEST_RANKED:

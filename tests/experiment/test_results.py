@@ -9,6 +9,7 @@ from nasseg.cost import Latency
 from nasseg.experiment.results import Results
 from nasseg.pareto import non_dominated
 from nasseg.planning.candidates import Standing, Trial
+from nasseg.planning.final.estimate import estimated_scores
 from nasseg.planning.job import Candidate, Outcome
 from nasseg.planning.objective import Objective
 from tests.planning.made_up import Cell
@@ -149,3 +150,27 @@ def check(found: Results, trials: list[Trial]) -> None:
     mious = [trial.miou_at(there) for trial in tried if there and trial.candidate.feasible]
     highest = max((miou for miou in mious if miou is not None), default=None)
     assert (best and there and best.miou_at(there)) == highest
+
+
+def test_the_best_is_chosen_by_runs_and_proxies_together_and_who_has_the_higher_mean_is_named() -> None:
+    # The means of the last two are nearly equal, and deviate; the proxies do not.
+    trials = [made({2: 0.2, 6: p}, {0: p - 0.02, 1: p + 0.02}, key=str(p)) for p in (0.28, 0.29, 0.30, 0.31)]
+    trials += [made({2: 0.2, 6: 0.30}, {0: 0.330, 1: 0.338}, key="lucky"), made({2: 0.2, 6: 0.33}, {0: 0.33, 1: 0.336})]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    found = results(*trials)
+    scores = estimated_scores(trials, 6, OBJECTIVE.score_of)
+    assert found.ranked == sorted(trials, key=scores.__getitem__, reverse=True)
+    assert found.best is trials[-1]
+    assert found.overruled is trials[-2]
+    assert found.score(trials[-1]) == pytest.approx(0.333), "what is reported is the mean"
+    assert found.best_score == found.score(trials[-1])
+    # The same, taken in one run after the other.
+    late = [made(dict(trial.proxy), {}, key=trial.key) for trial in trials]
+    step_by_step = results(*late)
+    for seed in range(2):
+        for trial, whole in zip(late, trials, strict=True):
+            trial.number = whole.number
+            trial.full[seed] = whole.full[seed]
+            step_by_step.take_in(trial)
+    assert [trial.key for trial in step_by_step.ranked] == [trial.key for trial in found.ranked]

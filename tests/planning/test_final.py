@@ -6,7 +6,8 @@ import pytest
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final import LEAST_PROXY_SHARE, SPARE_SHARE, Clock, Final
+from nasseg.planning.final.clock import Clock
+from nasseg.planning.final.runs import LEAST_PROXY_SHARE, SPARE_SHARE, Final
 from nasseg.planning.job import Job, JobResult, Outcome, Task
 from tests.planning.made_up import Cell, candidate_of
 
@@ -29,6 +30,11 @@ def ended(trial: Trial, seed: int, seconds: float = 1.0, task: Task = "full", st
     return JobResult(job=job, outcomes=(outcome,), seconds=seconds, storing_seconds=storing)
 
 
+def row(seconds: float, rounds: int, jobs: int) -> float:
+    """What the longest of `jobs` rows of runs takes, where one run of so many seconds has ended."""
+    return rounds * seconds + max(1.0, math.sqrt(2 * math.log(jobs))) * 0.1 * seconds * math.sqrt(rounds)
+
+
 def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
     clock = Clock(100.0)
     assert clock.expected("full") == 0
@@ -36,6 +42,7 @@ def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
     assert clock.expected("full") == pytest.approx(11)
     clock.note("full", 14.0)
     assert clock.expected("full") == pytest.approx(12 + 8**0.5)
+    assert clock.expected("full", rounds=4, jobs=100) == pytest.approx(4 * 12 + 2 * math.sqrt(2 * math.log(100) * 8))
     for _ in range(20):
         clock.note("full", 3.0)
     assert clock.expected("full") == 3
@@ -45,30 +52,47 @@ def test_a_clock_expects_what_nearly_all_jobs_take() -> None:
 def test_the_final_starts_by_plan_and_then_by_what_runs_take() -> None:
     runs, clock = final()
     assert runs.starts_at(4, []) == 600
-    runs.end(TRIALS[0], ended(TRIALS[0], 0, 100.0))
+    clock.take_in(ended(TRIALS[0], 0, 100.0), is_run=True)
     TRIALS[0].full = {0: Outcome(key="0", status="ok", step=20, miou=0.5)}
     # Of the eight runs seven are left: four rounds of two, and one of fresh seeds.
-    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - 5 * 110)
+    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx((1 - SPARE_SHARE) * 1000 - row(100, 5, 2))
     for _ in range(20):
         clock.note("full", 200.0)
     rounds = int((1 - SPARE_SHARE - LEAST_PROXY_SHARE) * 1000 / 200)
     assert rounds == 3
-    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx(950 - 3 * 200)
+    assert runs.starts_at(4, TRIALS[:1]) == pytest.approx(980 - 3 * 200)
+    # As long as no finalist is found, rounds are given up, but for one.
+    for now, start in ((300, 380), (400, 580), (600, 780), (790, 780)):
+        clock.now = now
+        assert runs.starts_at(4, TRIALS[:1], missing=2) == pytest.approx(start)
     clock.now = 850
-    assert runs.starts_at(4, TRIALS[:1]) == 950, "no run would end in time, so candidates are tried to the end"
+    assert runs.starts_at(4, TRIALS[:1]) == 980, "no run would end in time, so candidates are tried to the end"
 
 
 def test_where_everything_waits_for_the_first_run_it_counts() -> None:
     runs, clock = final(shared=True, concurrency=8)
-    runs.end(TRIALS[0], ended(TRIALS[0], 0, 300.0, "prepare"))
-    assert runs.starts_at(4, []) == pytest.approx(950 - 330)
+    clock.take_in(ended(TRIALS[0], 0, 300.0, "prepare"), is_run=True)
+    assert runs.starts_at(4, []) == pytest.approx(980 - row(300, 1, 8))
     assert (clock.expected("prepare"), clock.expected("full")) == (330, 330)
-    stored, clock = final(shared=True, concurrency=8)
-    stored.end(TRIALS[0], ended(TRIALS[0], 0, 300.0, "prepare", storing=200.0))
-    assert (clock.expected("prepare"), clock.expected("full")) == pytest.approx((330, 110))
-    endless, _ = final(total=math.inf)
-    endless.end(TRIALS[0], ended(TRIALS[0], 0, 300.0))
+    # Storing is no part of what a job takes, but of what passes before candidates.
+    early, clock = final(shared=True, concurrency=4)
+    clock.take_in(ended(TRIALS[0], 0, 110.0), is_run=True)
+    assert early.starts_at(4, []) == pytest.approx(980 - row(110, 3, 4))
+    clock.take_in(ended(TRIALS[0], 0, 400.0, "proxy", storing=390.0), is_run=False)
+    assert (clock.expected(20), clock.expected("store")) == pytest.approx((11, 429))
+    assert early.starts_at(4, []) == pytest.approx(980 - row(110, 2, 4))
+    endless, clock = final(total=math.inf)
+    clock.take_in(ended(TRIALS[0], 0, 300.0), is_run=True)
     assert endless.starts_at(4, []) == math.inf
+
+
+def test_a_shorter_run_tells_what_one_of_the_final_takes() -> None:
+    runs, clock = final(shared=True, prepare_steps=5)
+    clock.take_in(ended(TRIALS[0], 0, 10.0, "prepare"), is_run=False)
+    assert (clock.expected("prepare"), clock.expected("full")) == (11, 0)
+    assert runs.starts_at(4, []) == pytest.approx(980 - 5 * 4 * 11)
+    clock.take_in(ended(TRIALS[0], 1, 30.0), is_run=True)
+    assert runs.starts_at(4, []) == pytest.approx(980 - row(30, 5, 2))
 
 
 def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() -> None:
@@ -91,10 +115,13 @@ def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() ->
 def test_no_run_starts_that_cannot_end_in_time() -> None:
     runs, clock = final()
     clock.note("full", 100.0)
-    clock.now = 890.0
+    clock.now = 1000 - row(100, 1, 2) - 0.1
     assert runs.next_run(TRIALS, None, []) == (TRIALS[0], 0)
-    clock.now = 890.1
+    clock.now += 0.2
     assert runs.next_run(TRIALS, None, []) is None
+    assert runs.next_run(TRIALS, None, [], in_haste=True) == (TRIALS[0], 0), "nearly all end in time"
+    clock.now = 890.1
+    assert runs.next_run(TRIALS, None, [], in_haste=True) is None
 
 
 def trained(*mious: float) -> list[Trial]:
@@ -116,13 +143,13 @@ def test_without_a_clock_the_winner_and_the_baseline_get_one_fresh_seed_each() -
     del best.full[1]
     runs.start(best, 1)
     assert runs.next_run(trials, trials[:2], trials[2:]) is None, "the winner is not known yet"
-    runs.end(best, ended(best, 1))
+    runs.end(best, 1)
     finish(best, 1, 0.7)
     for expected in ((baseline, FIRST_FRESH_SEED), (best, FIRST_FRESH_SEED)):
         assert runs.next_run(trials, trials[:2], trials[2:]) == expected
         runs.start(*expected)
     assert runs.next_run(trials, trials[:2], trials[2:]) is None
-    runs.end(best, ended(best, FIRST_FRESH_SEED))
+    runs.end(best, FIRST_FRESH_SEED)
     finish(best, FIRST_FRESH_SEED, 0.0)
     assert best.miou == pytest.approx(0.7), "a fresh seed decides nothing"
     assert not better.fresh
@@ -133,9 +160,9 @@ def test_the_last_round_is_for_fresh_seeds() -> None:
     found, baseline = trials = trained(0.6, 0.5)
     runs, clock = final(total=1000.0, concurrency=2)
     clock.note("full", 100.0)
-    clock.now = 780.0
+    clock.now = 1000 - row(100, 2, 2) - 0.1
     assert runs.next_run(trials, [found], [baseline]) == (found, 2), "a round of fresh seeds can still follow"
-    clock.now = 781.0
+    clock.now += 0.2
     order = []
     while (run := runs.next_run(trials, [found], [baseline])) is not None:
         order.append((run[0].number, run[1] - FIRST_FRESH_SEED))
@@ -143,9 +170,32 @@ def test_the_last_round_is_for_fresh_seeds() -> None:
     assert order == [(number, seed) for seed in range(6) for number in (1, 0)]
     alone, clock = final(total=1000.0, concurrency=1)
     clock.note("full", 100.0)
-    clock.now = 671.0
+    clock.now = 1000 - row(100, 3, 1) + 0.1
     run = alone.next_run(trials, [found], [baseline])
     assert run == (baseline, FIRST_FRESH_SEED), "one worker trains them one after the other"
+
+
+def test_a_second_seed_leaves_time_for_the_fresh_ones() -> None:
+    found, baseline = trials = trained(0.6, 0.5)
+    runs, clock = final(total=1000.0, concurrency=2)
+    clock.note("full", 100.0)
+    clock.now = 850.0
+    del found.full[1]
+    assert runs.next_run(trials, [found], [baseline]) == (baseline, FIRST_FRESH_SEED)
+    found.full.clear()
+    assert runs.next_run(trials, [found], [baseline]) == (found, 0), "but each has one"
+
+
+def test_who_would_wait_long_trains_fresh_seeds_of_the_references() -> None:
+    runs, clock = final(shared=True, concurrency=8)
+    references = trained(0.6, 0.5)
+    assert runs.next_run(references, None, references) == (references[0], FIRST_FRESH_SEED)
+    clock.note("full", 100.0)
+    assert runs.next_run(references, None, references) is None, "the first has ended, so the features come soon"
+    shorter, _ = final(shared=True, concurrency=8, prepare_steps=10)
+    assert shorter.next_run(references, None, references) is None
+    endless, _ = final(math.inf, shared=True, concurrency=8)
+    assert endless.next_run(references, None, references) is None
 
 
 def test_who_wins_late_gets_a_fresh_seed_too() -> None:
@@ -174,8 +224,13 @@ def test_the_way_to_the_top_rung_takes_its_time_before() -> None:
     settings = PlannerSettings(rungs=(10, 30, 90), full_steps=20, proxy_share=0.6, finalists=2, seeds=2, concurrency=8)
     runs = Final(settings, clock, False, score)
     clock.note("full", 100.0)
-    assert runs.starts_at(4, []) == pytest.approx(950 - 2 * 110)
+    start = 980 - row(100, 2, 8)
+    assert runs.starts_at(4, []) == pytest.approx(start)
     clock.note(10, 10.0)
-    assert runs.starts_at(4, [], climbing=True) == pytest.approx(730 - 11 * (20 + 60) / 10)
+    assert runs.starts_at(4, [], missing=1) == pytest.approx(start - 11 * (20 + 60) / 10)
     clock.note(90, 40.0)
-    assert runs.starts_at(4, [], climbing=True) == pytest.approx(730 - 22 - 44)
+    assert runs.starts_at(4, [], missing=1) == pytest.approx(start - 22 - 44)
+    clock.now = 1000 - 66 - row(100, 1, 8) - 0.1
+    assert not runs.is_pressed
+    clock.now += 0.2
+    assert runs.is_pressed

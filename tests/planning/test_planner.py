@@ -56,6 +56,8 @@ def make(
     scales: bool = True,
     **options: Any,
 ) -> Planner:
+    first = next(iter(space.references().values()))
+    known = {trial.choice: trial.full.get(0) for trial in history}.get(space.canonical(first))
     return Planner(
         space,
         SAMPLERS[sampler](region_of(space, lambda choice: describe(choice).constraints)),
@@ -68,6 +70,7 @@ def make(
         score=miou,
         history=history,
         relaxed=relaxed,
+        prepared=known is not None and known.status == "ok",
     )
 
 

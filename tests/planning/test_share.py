@@ -26,11 +26,13 @@ class WholeSpace(CellSpace):
 class Claimed(dict[str, int]):
     """What is claimed, by name, with the number of the search that has it."""
 
-    def share(self, number: int, prepared: bool | None = None) -> Share:
-        return Share(lambda name: self.setdefault(name, number) == number, number, prepared)
+    def share(self, number: int) -> Share:
+        return Share(lambda name: self.setdefault(name, number) == number, number)
 
 
-def make(share: Share | None = None, space: CellSpace | None = None, **options: object) -> Planner:
+def make(
+    share: Share | None = None, space: CellSpace | None = None, prepared: bool = False, **options: object
+) -> Planner:
     space = space or CellSpace()
     return Planner(
         space,
@@ -39,6 +41,7 @@ def make(share: Share | None = None, space: CellSpace | None = None, **options: 
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
         score=lambda outcome: outcome.miou or 0.0,
+        prepared=prepared,
         share=share,
     )
 
@@ -116,14 +119,14 @@ def test_what_is_learnt_twice_changes_nothing() -> None:
 @pytest.mark.parametrize("space", [CellSpace(), WholeSpace()], ids=["features", "whole"])
 def test_each_search_prepares_the_features_but_nobody_repeats_a_reference_that_gives_none(space: CellSpace) -> None:
     claimed = Claimed()
-    planners = [make(claimed.share(number, prepared=False), space) for number in range(2)]
+    planners = [make(claimed.share(number), space) for number in range(2)]
     first = [planner.next_job(0) for planner in planners]
     tasks = [(job.task, job.candidates[0].key) for job in first if job is not None]
     assert tasks == [("prepare", "0-0-0"), ("prepare" if space.shared_stage else "proxy", "0-0-0")]
 
 
 def test_a_search_that_has_the_features_prepares_nothing() -> None:
-    planner = make(Claimed().share(0, prepared=True))
+    planner = make(Claimed().share(0), prepared=True)
     planner.learn([scored(0, 0, 0, miou=[], full={0: 0.5})])
     assert all(job.task != "prepare" for job in run(planner))
 
@@ -195,7 +198,7 @@ class Study:
 def searched(searches: int, delay: float, end: Callable[[int, float], bool] = lambda number, clock: False) -> Study:
     claimed, rng = Claimed(), Random(0)
     space = CellSpace(branches=4, operators=6)
-    planners = [make(claimed.share(number, prepared=False), space, candidates=15) for number in range(searches)]
+    planners = [make(claimed.share(number), space, candidates=15) for number in range(searches)]
     study = Study(planners, claimed, delay, lambda job: (job.stop_step - job.start_step) * rng.uniform(0.5, 2))
     study.run(end)
     return study

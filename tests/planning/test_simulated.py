@@ -47,7 +47,11 @@ def searched(
         values=lambda outcome: (outcome.miou or 0.0,),
         score=lambda outcome: outcome.miou or 0.0,
     )
-    pace = Pace(JobTimes.of(speed.at(plan.image_scale), 8), slower, noise, **{"failures": 0.01, **trouble})
+    stored_batches = (4 * 256 + 64) / 8 if speed.proxy_step_seconds else 0.0
+    times = JobTimes.of(speed.at(plan.image_scale), 8, stored_batches)
+    if workers > 1:
+        times = times.longer(speed.contention)
+    pace = Pace(times, slower, noise, **{"failures": 0.01, **trouble})
     found = simulate(planner, pace, workers, total, score)
     assert plan.expected_candidates is not None
     return found, planner, plan.expected_candidates
@@ -76,10 +80,11 @@ def test_a_search_ends_in_time_with_what_was_forecast(speed: Speed, budget: str,
         pytest.skip("23,000 candidates: benchmarks/budget.py has this one")
     simulated, planner, expected = searched(budget, workers, speed)
     total = Budget.parse(budget).wall_seconds(workers, 0)
-    assert 0.9 < simulated.end_seconds / total < 1.04
-    assert simulated.idle_share < (0.1 if speed is WHOLE else 0.2)
+    assert 0.9 < simulated.end_seconds / total < 1.02
+    # Runs of whole networks take an eighth of ten minutes each, and nothing shorter fills what they leave.
+    assert simulated.idle_share < (0.09 if speed is WHOLE else 0.055 if budget == "10min" else 0.026)
     tried = sum(bool(trial.proxy) for trial in planner.trials)
-    assert tried > 0.75 * expected
+    assert 0.8 * expected < tried < 1.15 * expected
     # The final has what was planned: finalists and references, with all seeds.
     trained = [trial for trial in planner.trials if set(range(planner.settings.seeds)) <= set(trial.full)]
     assert len(trained) >= planner.settings.finalists
@@ -93,12 +98,35 @@ def test_a_search_ends_in_time_with_what_was_forecast(speed: Speed, budget: str,
 
 
 @pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])
-def test_more_workers_try_more_candidates(speed: Speed) -> None:
+def test_twice_the_workers_try_more_candidates(speed: Speed) -> None:
     tried = []
-    for workers in (4, 16, 64):
+    for workers in (1, 2, 4, 8, 16, 32):
         _, planner, _ = searched("10min", workers, speed)
         tried.append(sum(bool(trial.proxy) for trial in planner.trials))
-    assert all(more > 1.5 * fewer for fewer, more in pairwise(tried))
+    assert all(more > fewer for fewer, more in pairwise(tried))
+
+
+def test_workers_that_would_wait_long_for_features_train_fresh_seeds_of_the_references() -> None:
+    _, planner, _ = searched("10min", 16, FEATURES)
+    assert planner.settings.prepare_steps is None
+    references = [trial for trial in planner.trials if trial.candidate.label is not None]
+    assert [len(trial.fresh) >= 6 for trial in references] == [True, True]
+    found, planner, _ = searched("8h", 16, FEATURES)
+    steps = planner.settings.prepare_steps
+    assert steps is not None
+    first, second = (trial for trial in planner.trials if trial.candidate.label is not None)
+    # The run that gave the features is none of the final's.
+    assert set(first.deciding) >= {0, 1}
+    assert found.seconds["prepare"] == pytest.approx(1.15 * (steps * 1.6 + 8 * 0.4), rel=0.3)
+    assert min(len(first.fresh), len(second.fresh)) == 0
+
+
+def test_features_are_stored_by_all_workers_of_a_machine() -> None:
+    found, _, _ = searched("10min", 8, FEATURES, noise=0, failures=0)
+    alone, _, _ = searched("10min", 8, FEATURES, noise=0, failures=0, machines=8)
+    each = 1.15 * (4 * 256 + 64) / 8 * 0.1
+    assert found.seconds["storing"] == pytest.approx(each, rel=0.3)
+    assert alone.seconds["storing"] == pytest.approx(8 * found.seconds["storing"], rel=1e-3)
 
 
 @pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])
@@ -106,8 +134,8 @@ def test_more_workers_try_more_candidates(speed: Speed) -> None:
 def test_where_all_takes_longer_than_timed_the_budget_holds(speed: Speed, workers: int) -> None:
     found, planner, _ = searched("1h", workers, speed, slower=3.5)
     # One run takes 40 % of the time there, and may take a quarter more than the first one did.
-    assert 0.75 < found.end_seconds / 3600 < 1.1
-    assert sum(bool(trial.proxy) for trial in planner.trials if trial.candidate.label is None) > 0
+    assert 0.9 < found.end_seconds / 3600 < 1.02
+    assert any(trial.full for trial in planner.trials if trial.candidate.label is None)
 
 
 def test_the_same_seed_is_the_same_search() -> None:
@@ -142,7 +170,8 @@ def test_broken_devices_are_kept_out_and_cost_no_candidate(speed: Speed, broken:
     assert failed(planner) == 0
     assert simulated.end_seconds < 1.04 * 3600
     assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected * (8 - broken) / 8
-    finalists = [trial for trial in planner.trials if trial.candidate.label is None and set(trial.deciding) >= {0, 1}]
+    # Where few devices are left, their second seeds make way for the fresh ones.
+    finalists = [trial for trial in planner.trials if trial.candidate.label is None and 0 in trial.deciding]
     assert len(finalists) >= planner.settings.finalists
 
 
@@ -156,7 +185,7 @@ def test_where_every_device_is_broken_the_search_ends_at_once_with_the_reason(wo
 @pytest.mark.parametrize("workers", [1, 8])
 def test_jobs_that_hang_are_tried_again_and_the_budget_holds(speed: Speed, workers: int) -> None:
     simulated, planner, expected = searched("8h", workers, speed, failures=0.0, hangs=0.01)
-    assert simulated.end_seconds < 1.05 * 8 * 3600
+    assert simulated.end_seconds <= 1.25 * 8 * 3600
     assert failed(planner) <= 2
     assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected
 

@@ -56,6 +56,8 @@ class Delivery:
         self.planner, self.failures = planner, Failures()
         self._on_start, self._on_result, self._spent, self._times = on_start, on_result, spent, times
         self._to_try_again: list[JobResult] = []
+        self._devices: dict[int, str] = {}
+        self._with_features: set[str] = set()
         self._failed_in_a_row = 0
         self._any_scored = False
         self._latest_failure: str | None = None
@@ -69,16 +71,21 @@ class Delivery:
                 self.settle(result)
             elif self.failures.may_try_again(result.job, device):
                 self._to_try_again.remove(result)
+                self._devices[result.job.number] = device
                 return result.job
         job = self.planner.next_job(spent)
         if job is not None:
+            self._devices[job.number] = device
             self._on_start(job)
         return job
 
     def deliver(self, result: JobResult, device: str = HERE) -> None:
         """Take a result from a device; raises `RuntimeError` if nothing succeeds any more."""
         job, clock = result.job, self.planner.clock
+        self._devices.pop(job.number, None)
         if not result.is_failure:
+            if job.task == "proxy":
+                self._with_features.add(device)
             self.failures.succeed(job, device)
             self.settle(result)
             return
@@ -99,9 +106,14 @@ class Delivery:
             self._check(result)
 
     def limit_seconds(self, job: Job) -> float:
-        """Return the time after which a job counts as hung; infinite as long as nobody knows what it should take."""
+        """Return the time after which a job counts as hung; infinite as long as nobody knows what it should take.
+
+        The first short run on a device may have to store features before.
+        """
         clock = self.planner.clock
         expected = max(clock.expected(job.kind), self._times.seconds(job) if self._times else 0.0)
+        if self._times and job.task == "proxy" and self._devices.get(job.number) not in self._with_features:
+            expected += self._times.storing_seconds
         overtime = max(LIMIT_SECONDS, OVERTIME_SHARE * clock.total_seconds)
         left = clock.total_seconds * max(0.0, 1 - self._spent()) if math.isfinite(clock.total_seconds) else math.inf
         return min(LIMIT_SLACK * expected + LIMIT_SECONDS if expected else math.inf, left + overtime)

@@ -7,7 +7,7 @@ from itertools import takewhile
 from random import Random
 from typing import Any
 
-from nasseg.planning.candidates import Candidates
+from nasseg.planning.candidates import Candidates, Trial
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.limits import descend, excess
 from nasseg.planning.samplers.base import Sampler
@@ -32,9 +32,9 @@ class Proposals:
         sampler: Sampler,
         candidates: Candidates,
         seed: int | str,
-        best_first: Callable[[], Iterable[int]],
+        best_first: Callable[[], Iterable[Trial]],
     ) -> None:
-        """Take the sampler, and a function that returns the numbers of the trials with results from the best."""
+        """Take the sampler, and a function that returns the trials with results, the best first."""
         self._fitting, self._space = fitting, fitting.space
         self._sampler, self._candidates, self._seed = sampler, candidates, seed
         self._best_first = best_first
@@ -90,7 +90,7 @@ class Proposals:
         if fitted.in_band:
             return choice
         if not candidates.is_feasible(choice):
-            candidates.reject(choice)
+            candidates.reject(candidates.describe(choice))
         return None if self._fitting.by_dial else self._toward_limits(choice, rng, done=candidates.is_open)
 
     def _toward_limits(self, choice: Choice, rng: Random, done: Callable[[Choice], bool]) -> Choice:

@@ -1,0 +1,81 @@
+"""What a plan is made for: the options of a search, the machine, and the amount of data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from nasseg.planning.budget import Budget
+from nasseg.planning.machine import Hardware, Room, Speed, batch_size
+from nasseg.planning.options import SearchOptions
+
+USABLE_SHARE, STARTING_SECONDS = 0.95, 20
+"""A plan may spend this share of the time, less the seconds that workers take to start."""
+MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
+"""No run is longer than both of these."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The inputs of a plan: the options, the machine, and the amount of data."""
+
+    options: SearchOptions
+    speed: Speed
+    hardware: Hardware
+    size: tuple[int, int]
+    train_images: int
+    val_images: int
+    references: int
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget."""
+        return Budget.parse(self.options.budget)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Total wall clock; infinite for a budget of trials."""
+        return self.budget.wall_seconds(self.hardware.cores, self.hardware.gpus)
+
+    @property
+    def hours(self) -> float:
+        """Total wall clock in hours."""
+        return self.seconds / 3600
+
+    @property
+    def usable_seconds(self) -> float:
+        """What a plan may spend."""
+        return max(1.0, USABLE_SHARE * self.seconds - STARTING_SECONDS)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all jobs."""
+        return torch.device(self.hardware.device)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+        return batch_size(self.device)
+
+    @property
+    def val_batches(self) -> float:
+        """Batches of the validation split."""
+        return self.val_images / self.batch_size
+
+    @cached_property
+    def room(self) -> Room:
+        """What memory and disk suffice for, and how fast it is."""
+        return Room(self.hardware, self.speed, self.size, self.train_images, self.val_images)
+
+    @property
+    def most_steps(self) -> int:
+        """Of an end-to-end run."""
+        return max(MOST_STEPS_OF_FEW_IMAGES, MOST_EPOCHS * self.train_images // self.batch_size)
+
+    @property
+    def rungs(self) -> int:
+        """How many rungs there are."""
+        return 2 if self.hours < 1 or math.isinf(self.hours) else 3

@@ -1,0 +1,1 @@
+"""The end of a search: its clock, the end-to-end runs, and who wins."""

@@ -1,0 +1,87 @@
+"""The time of a search, and what its jobs take."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from nasseg.planning.job import JobResult, Kind
+
+LATEST = 20
+"""Jobs of a kind by which the next ones are expected to take their time."""
+DEVIATION_SHARE = 0.1
+"""Of what a job takes, by which others of its kind deviate, as long as one alone has ended."""
+LEAST_STORING_SECONDS = 1.0
+"""To see that all features are there takes less."""
+
+Taken = Mapping[Kind, Sequence[float]]
+"""The seconds that the latest jobs of each kind took."""
+
+
+class Clock:
+    """The time of a search, and how long jobs of each kind are expected to take by those that ended."""
+
+    def __init__(self, total_seconds: float, taken: Taken | None = None) -> None:
+        self.total_seconds = total_seconds
+        self.now = 0.0
+        self.concurrency = 1
+        """How many jobs run at once now: as planned, fewer where devices are kept out, more where a cluster grew."""
+        self._taken: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+        for kind, seconds in (taken or {}).items():
+            self._taken[kind].extend(seconds)
+
+    @property
+    def taken(self) -> Taken:
+        """The seconds that the latest jobs of each kind took."""
+        return {kind: list(seconds) for kind, seconds in self._taken.items() if seconds}
+
+    def set(self, spent: float) -> None:
+        """Set the time by the share of the budget that is spent."""
+        if not math.isinf(self.total_seconds):
+            self.now = spent * self.total_seconds
+
+    def by_plan(self, spent: float, proxy_share: float, starts_at: float) -> float:
+        """Rescale the `spent` share so that a final that starts at that second, not after the `proxy_share`, fits."""
+        return (
+            spent if math.isinf(self.total_seconds) else spent * proxy_share * self.total_seconds / max(1e-9, starts_at)
+        )
+
+    def fits(self, kind: Kind, end: float, jobs: int = 1) -> bool:
+        """Whether a job of a kind that starts now ends by then, even the longest of so many."""
+        return self.now + self.expected(kind, jobs=jobs) <= end
+
+    def take_in(self, result: JobResult, is_run: bool) -> None:
+        """Note what a job took, unless it failed; `is_run` tells that it is an end-to-end run like the final's."""
+        job, seconds = result.job, result.seconds - result.storing_seconds
+        if result.is_failure or (is_run and result.outcomes[0].status != "ok"):
+            return
+        self.note(job.kind, seconds)
+        if is_run and job.task != "full":
+            self.note("full", seconds)
+        if result.storing_seconds >= LEAST_STORING_SECONDS:
+            self.note("store", result.storing_seconds)
+
+    def note(self, kind: Kind, seconds: float) -> None:
+        """Note what a piece of work took."""
+        self._taken[kind].append(seconds)
+
+    def expected(self, kind: Kind, rounds: int = 1, jobs: int = 1) -> float:
+        """Return what nearly all jobs of a kind take, by the latest of them; 0 as long as none has ended.
+
+        If so many `jobs` run at once, again and again, the last ends after so many `rounds` as `longest` says.
+        """
+        latest = self._taken[kind]
+        if not latest:
+            return 0.0
+        deviation = stdev(latest) if len(latest) > 1 else DEVIATION_SHARE * latest[0]
+        return longest(fmean(latest), deviation, rounds, jobs)
+
+
+def longest(mean: float, deviation: float, rounds: int, jobs: int) -> float:
+    """Return what `rounds` jobs after each other take, in the longest of `jobs` such rows; one deviation more at least.
+
+    The longest of n normal times is about √(2 ln n) deviations above their mean.
+    """
+    return rounds * mean + max(1.0, math.sqrt(2 * math.log(jobs))) * deviation * math.sqrt(rounds)

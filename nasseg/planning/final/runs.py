@@ -1,0 +1,255 @@
+"""The end of a search: when candidates make way for end-to-end runs, and which of these come next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, product
+
+from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
+from nasseg.planning.config import PlannerSettings
+from nasseg.planning.final.clock import Clock
+from nasseg.planning.final.estimate import estimated_scores
+from nasseg.planning.halving import Ladder
+from nasseg.planning.job import Kind, Outcome
+
+FINAL_REFERENCES = 2
+"""References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
+LEAST_PROXY_SHARE = 0.3
+"""Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
+SPARE_SHARE = 0.02
+"""Share of the budget left for what a plan does not foresee."""
+WAITED_SHARE = 0.1
+"""Of an end-to-end run, that workers may idle until the contenders are known."""
+MOST_SEEDS = 3
+"""Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
+
+
+def fresh_rounds(concurrency: int) -> int:
+    """Return how many runs follow each other until the winner and the baseline have a fresh seed."""
+    return math.ceil(2 / concurrency)
+
+
+def rounds_of(runs: int, concurrency: int) -> int:
+    """Return how many end-to-end runs follow each other in a final: so many, then the fresh seeds."""
+    return math.ceil(runs / concurrency) + fresh_rounds(concurrency)
+
+
+def rounds_in(total_seconds: float, before_seconds: float, run_seconds: float, runs: int, concurrency: int) -> int:
+    """Return how many rounds a final of so many runs has if `LEAST_PROXY_SHARE` is left for candidates, at least one.
+
+    No candidate can be trained in the seconds before.
+    """
+    most_seconds = (1 - SPARE_SHARE - LEAST_PROXY_SHARE) * total_seconds - before_seconds
+    return min(rounds_of(max(0, runs), concurrency), max(1, int(most_seconds / run_seconds)))
+
+
+class Contenders:
+    """Those that the final compares: the best candidates of the top rung, and the best of the references."""
+
+    def __init__(self, settings: PlannerSettings, ladder: Ladder, references: Sequence[Trial]) -> None:
+        self._most, self._ladder, self._references = settings.finalists, ladder, references
+        self.in_haste = False
+        """Whether there is no time for any to climb to the top rung."""
+
+    @property
+    def most(self) -> int:
+        """How many there are at most."""
+        return self._most + min(FINAL_REFERENCES, len(self._references))
+
+    @property
+    def missing(self) -> int:
+        """How many finalists there are yet to find."""
+        return self._most - len(self.finalists())
+
+    def ranked(self) -> Iterator[Trial]:
+        """Yield the candidates of the top rung, best first, without the references; in haste, those below too."""
+        ranked = self._ladder.best_first() if self.in_haste else self._ladder.ranked()
+        return (trial for trial in ranked if trial not in self._references and not trial.failed)
+
+    def finalists(self) -> list[Trial]:
+        """Return the best of these."""
+        return list(islice(self.ranked(), self._most))
+
+    def all(self) -> list[Trial]:
+        """Return the finalists, then the references that did not fail or, of many, the best."""
+        trained = [trial for trial in self._references if not trial.failed]
+        if len(trained) > FINAL_REFERENCES:
+            trained = sorted(trained, key=self._ladder.place)[:FINAL_REFERENCES]
+        return [*self.finalists(), *trained]
+
+
+class Final:
+    """The end-to-end runs of a search, one seed of all contenders before the next of any.
+
+    The best of several is better by its luck, too, so the last runs are fresh seeds of the winner (`estimated_scores`)
+    and of the best reference, by `score`: from `FIRST_FRESH_SEED` on, one each for a budget of trials, else as many as
+    time allows. A worker that has nothing else to do starts them early, for those that are ahead by then.
+
+    Candidates make way when what is left is just enough for the final: by plan, until a run has ended, then by what
+    runs take. If they take so long that less than `LEAST_PROXY_SHARE` of the budget would be left for candidates, the
+    final has fewer rounds; if not even one can end in time, it has none. No run starts that cannot end in time, nor one
+    of a second seed that would leave no time for the fresh ones. Where time is left after the planned runs, more
+    candidates of the top rung are trained, then more seeds.
+    """
+
+    def __init__(
+        self, settings: PlannerSettings, clock: Clock, needs_features: bool, score: Callable[[Outcome], float]
+    ) -> None:
+        self._settings, self._clock, self._score = settings, clock, score
+        self._needs_features = needs_features
+        clock.concurrency = settings.concurrency
+        self._in_flight: set[tuple[str, int]] = set()
+        self._elsewhere: set[tuple[str, int]] = set()
+        self._estimates: tuple[frozenset[tuple[int, int]], Mapping[Trial, float]] | None = None
+
+    def starts_at(self, contenders: int, trained: Iterable[Trial], missing: int = 0) -> float:
+        """Return the second at which candidates make way for so many `contenders`, some of them `trained`.
+
+        If finalists are `missing`, others climb to the top rung before. As long as all are, rounds are given up for
+        them, but for one, and then the climb.
+        """
+        settings, total = self._settings, self._clock.total_seconds
+        if math.isinf(total):
+            return math.inf
+        clock, each = self._clock, self._takes()
+        if not each:
+            return settings.proxy_share * total
+        waits = self._needs_features or clock.concurrency == 1
+        before = clock.expected("prepare") + clock.expected("store") if waits else 0.0
+        done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
+        rounds = rounds_in(total, before, each, contenders * settings.seeds - done, clock.concurrency)
+        climb = self._climb if missing else 0.0
+        starts = [
+            (1 - SPARE_SHARE) * total - self._takes(left, clock.concurrency) - climb for left in range(rounds, 0, -1)
+        ]
+        start = starts[0]
+        if settings.finalists and missing == settings.finalists:
+            earliest = clock.now + clock.expected(settings.rungs[0])
+            start = next((start for start in starts if start > earliest), starts[-1] + climb)
+        return start if max(start, clock.now) + each <= total else (1 - SPARE_SHARE) * total
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether no run can end in time that waits until candidates have climbed to the top rung."""
+        return not self.has_time(after_seconds=self._climb)
+
+    def waits_for(self, kinds: Iterable[Kind]) -> bool:
+        """Whether the final waits for jobs of these kinds, which may find better contenders, as it starts."""
+        return max(map(self._clock.expected, kinds)) <= WAITED_SHARE * self._takes()
+
+    def start(self, trial: Trial, seed: int) -> None:
+        """Note that a run starts."""
+        self._in_flight.add((trial.key, seed))
+
+    def leave(self, trial: Trial, seed: int) -> None:
+        """Note that a run is another search's."""
+        self._elsewhere.add((trial.key, seed))
+
+    def is_open(self, trial: Trial, seed: int) -> bool:
+        """Whether a run has neither ended nor started, here or elsewhere."""
+        run = trial.key, seed
+        return seed not in trial.full and run not in self._in_flight and run not in self._elsewhere
+
+    def end(self, trial: Trial, seed: int) -> None:
+        """Note that a run ended."""
+        self._in_flight.discard((trial.key, seed))
+
+    def has_time(self, in_haste: bool = False, after_seconds: float = 0.0) -> bool:
+        """Whether a run that starts after some seconds can end in time, even if all workers start one.
+
+        In haste, nearly all that start end in time.
+        """
+        clock = self._clock
+        jobs = 1 if in_haste else clock.concurrency
+        return clock.now + after_seconds + self._takes(jobs=jobs) <= clock.total_seconds
+
+    def _takes(self, rounds: int = 1, jobs: int = 1) -> float:
+        """What runs take (`Clock.expected`), by the steps of a shorter one as long as none has ended."""
+        settings, clock = self._settings, self._clock
+        if taken := clock.expected("full", rounds, jobs):
+            return taken
+        if self._needs_features:
+            share = settings.full_steps / (settings.prepare_steps or settings.full_steps)
+            return rounds * share * clock.expected("prepare")
+        first = settings.rungs[0]
+        return rounds * settings.full_steps / first * clock.expected(first)
+
+    @property
+    def _climb(self) -> float:
+        """What the way from the first rung to the top takes, by the steps as long as no run to a rung has ended."""
+        first, *others = self._settings.rungs
+        each = self._clock.expected(first) / first
+        ways = zip((first, *others), others, strict=False)
+        return sum(self._clock.expected(stop) or each * (stop - start) for start, stop in ways)
+
+    def next_run(
+        self,
+        contenders: Sequence[Trial],
+        ranked: Iterable[Trial] | None,
+        references: Sequence[Trial],
+        in_haste: bool = False,
+    ) -> tuple[Trial, int] | None:
+        """Find the next run that can end in time (`has_time`).
+
+        `ranked` are the candidates of the top rung, best first; `None` as long as contenders are not settled.
+        """
+        clock, seeds = self._clock, range(self._settings.seeds)
+        if not self.has_time(in_haste):
+            return None
+        planned = self._first_open((trial, seed) for seed, trial in product(seeds, contenders))
+        fresh_seconds = self._takes(1 + fresh_rounds(clock.concurrency), clock.concurrency)
+        leaves_fresh = clock.now + fresh_seconds <= clock.total_seconds
+        if planned is not None and (ranked is None or planned[1] == 0 or leaves_fresh):
+            return planned
+        if ranked is None:
+            return self._early_run(contenders)
+        ranked = list(ranked)
+        if leaves_fresh and not math.isinf(clock.total_seconds):
+            more = range(len(seeds), MOST_SEEDS * len(seeds))
+            more_seeds = ((trial, seed) for seed, trial in product(more, contenders))
+            further = self._first_open(chain(product(ranked, seeds), more_seeds))
+            if further is not None:
+                return further
+        return self._fresh_run(ranked, references)
+
+    def _early_run(self, references: Sequence[Trial]) -> tuple[Trial, int] | None:
+        """Find a fresh seed of a reference for a worker that would wait for as long, as nothing else is known yet."""
+        waits_long = self._settings.prepare_steps is None and not self._takes()
+        if math.isinf(self._clock.total_seconds) or not waits_long:
+            return None
+        return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds, references))
+
+    def _fresh_run(self, ranked: Iterable[Trial], references: Iterable[Trial]) -> tuple[Trial, int] | None:
+        """Find the next fresh seed of the best of the ranked and of the baseline, of which every one has as many."""
+        if math.isinf(self._clock.total_seconds) and any(seed < FIRST_FRESH_SEED for _, seed in self._in_flight):
+            return None
+        found, references = list(filter(_ended, ranked)), list(filter(_ended, references))
+        if not found:
+            return None
+        scores = self._estimated([*found, *references])
+        best = min(found, key=lambda trial: (-scores[trial], trial.number))
+        pair = [*furthest_first(references, self._score)[:1], best]
+        return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds, pair))
+
+    def _estimated(self, ended: Sequence[Trial]) -> Mapping[Trial, float]:
+        """Return `estimated_scores`, made anew only where something has ended."""
+        known = frozenset((trial.number, len(trial.full)) for trial in ended)
+        if self._estimates is None or self._estimates[0] != known:
+            self._estimates = known, estimated_scores(ended, self._settings.rungs[-1], self._score)
+        return self._estimates[1]
+
+    @property
+    def _fresh_seeds(self) -> range:
+        most = 1
+        if not math.isinf(self._clock.total_seconds):
+            most = max(MOST_SEEDS * self._settings.seeds, self._clock.concurrency)
+        return range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + most)
+
+    def _first_open(self, runs: Iterable[tuple[Trial, int]]) -> tuple[Trial, int] | None:
+        return next((run for run in runs if self.is_open(*run)), None)
+
+
+def _ended(trial: Trial) -> bool:
+    """Whether an end-to-end run of it gave a score."""
+    return trial.standing is not None and trial.standing.end_to_end
