@@ -313,7 +313,8 @@ def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int)
     assert len(final) == 3
     trained = [trial for trial in planner.trials if {0, 1} <= set(trial.full)]
     assert final <= {trial.key for trial in trained}
-    assert sum(trial.candidate.label is not None for trial in trained) == 2
+    # Where time is short, their second seeds make way for the fresh ones.
+    assert sum(trial.candidate.label is not None and 0 in trial.full for trial in planner.trials) == 2
     assert 0.88 * total - full_seconds < clocks[-1] <= total
 
 
