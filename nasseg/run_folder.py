@@ -189,9 +189,9 @@ def prepared_model(folder: Path, key: str) -> Path:
     return folder / CHECKPOINTS_FOLDER / f"{key}-prepared.safetensors"
 
 
-def unfinished_training(folder: Path, key: str, seed: int) -> Path:
-    """Locate the state of a candidate's unfinished end-to-end run."""
-    return folder / CHECKPOINTS_FOLDER / f"{key}-full{seed}.pt"
+def unfinished_training(model: Path) -> Path:
+    """Locate the state of the unfinished end-to-end run that will leave this model."""
+    return model.with_suffix(".pt")
 
 
 def proxy_checkpoint(folder: Path, key: str, step: int) -> Path:

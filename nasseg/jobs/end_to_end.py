@@ -16,16 +16,21 @@ from nasseg.train.model import save_model
 EVALUATION_BATCH = 8
 
 
-def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outcome:
+def train_end_to_end(context: Context, candidate: Candidate, seed: int, prepares: bool = False) -> Outcome:
     """Train a candidate on images, from its checkpoint if there is one, score it and save its model.
 
+    A run that `prepares` the features of all candidates may be shorter, by the plan, and then has a model of its own.
     Raises `Stopped`, with the state in the checkpoint, if the search stops.
     """
     network = context.problem.starting_network(context.architecture(candidate), seed)
-    checkpoint = unfinished_training(context.folder, candidate.key, seed)
+    model, recipe = trained_model(context.folder, candidate.key, seed), context.plan.full_recipe
+    if prepares:
+        model = context.prepared_model
+        recipe = recipe.model_copy(update={"steps": context.plan.prepare_steps or recipe.steps})
+    checkpoint = unfinished_training(model)
     trainer, log = fit(
         network,
-        context.plan.full_recipe,
+        recipe,
         context.train,
         device=context.problem.device,
         seed=seed,
@@ -42,7 +47,7 @@ def train_end_to_end(context: Context, candidate: Candidate, seed: int) -> Outco
         save_checkpoint(checkpoint, trainer.state_dict())
         raise
     provenance = context.provenance.model_copy(update={"miou": {"search": metrics.miou}})
-    save_model(trained_model(context.folder, candidate.key, seed), averaged, provenance)
+    save_model(model, averaged, provenance)
     checkpoint.unlink(missing_ok=True)
     return context.outcome(candidate, "ok", log.step, metrics)
 

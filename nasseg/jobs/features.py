@@ -23,7 +23,7 @@ from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import EVALUATION_BATCH
 from nasseg.network import Network
 from nasseg.planning.machine import free_memory_bytes
-from nasseg.run_folder import FEATURES_FOLDER, trained_model
+from nasseg.run_folder import FEATURES_FOLDER
 from nasseg.train.checkpoint import load_safetensors
 from nasseg.train.device import autocast, place
 
@@ -119,7 +119,7 @@ class SharedFeatures:
     @property
     def trained_reference(self) -> Path:
         """The model of the first reference, whose layers give the features."""
-        return trained_model(self._context.folder, self._reference.key, 0)
+        return self._context.prepared_model
 
     @cached_property
     def prefix(self) -> tuple[Network, str]:

@@ -97,7 +97,7 @@ class RemoteWorker(Worker):
             yield relaxation_checkpoint(self._folder, job.seed)
         for candidate in job.candidates:
             if job.task != "proxy":
-                yield unfinished_training(self._folder, candidate.key, job.seed)
+                yield unfinished_training(self._model_of(job))
             elif job.start_step:
                 yield proxy_checkpoint(self._folder, candidate.key, job.start_step)
         if job.task == "proxy" and self.proxy.features is not None:
@@ -111,4 +111,10 @@ class RemoteWorker(Worker):
             if job.task == "proxy":
                 yield proxy_checkpoint(self._folder, candidate.key, job.stop_step)
             else:
-                yield trained_model(self._folder, candidate.key, job.seed)
+                yield self._model_of(job)
+
+    def _model_of(self, job: Job) -> Path:
+        """Locate the model of a job that trains a network end to end."""
+        if job.task == "prepare":
+            return self.context.prepared_model
+        return trained_model(self._folder, job.candidates[0].key, job.seed)

@@ -53,7 +53,7 @@ class Worker:
         if job.task == "proxy":
             outcomes = self.proxy.train(job)
         else:
-            outcomes = (train_end_to_end(self.context, job.candidates[0], job.seed),)
+            outcomes = (train_end_to_end(self.context, job.candidates[0], job.seed, job.task == "prepare"),)
         return JobResult(job=job, outcomes=outcomes, seconds=time.perf_counter() - start, storing_seconds=storing)
 
     def _store(self) -> float:

@@ -14,7 +14,7 @@ from nasseg.jobs.worker import Worker
 from nasseg.ops import Conv
 from nasseg.planning.config import SearchConfig
 from nasseg.planning.job import Candidate, Job, Outcome, Task
-from nasseg.run_folder import LATENCY_TABLE_FILE, trained_model
+from nasseg.run_folder import LATENCY_TABLE_FILE, prepared_model, trained_model
 from nasseg.train.checkpoint import load_checkpoint
 from nasseg.train.fit import seeded_network
 from nasseg.train.model import load_model
@@ -63,6 +63,22 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(prepared: Path, tmp_path: Path) -> Path:
     """A copy of it for one test."""
     return Path(shutil.copytree(prepared, tmp_path / "run"))
+
+
+def test_a_shorter_run_gives_the_features_and_is_none_of_the_finals(tmp_path: Path) -> None:
+    worker = Worker.open(tiny_config(prepare_steps=2), tmp_path)
+    (outcome,) = worker.run(job("prepare", PLAIN, stop=2)).outcomes
+    assert (outcome.status, outcome.step) == ("ok", 2)
+    assert not trained_model(tmp_path, PLAIN.key, 0).exists()
+    weights = worker.proxy.features.prefix[0].state_dict() if worker.proxy.features else {}
+    trained = load_model(prepared_model(tmp_path, PLAIN.key))[0].state_dict()
+    assert weights
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in weights.items())
+    (full,) = worker.run(job("full", PLAIN)).outcomes
+    assert full.step == 4
+    assert trained_model(tmp_path, PLAIN.key, 0).exists()
+    again = load_model(prepared_model(tmp_path, PLAIN.key))[0].state_dict()
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in again.items()), "the features stay as they are"
 
 
 def test_features_are_those_of_the_trained_reference(folder: Path) -> None:
