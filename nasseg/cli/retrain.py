@@ -51,8 +51,7 @@ def retrain(
         float | None, typer.Option(help="Additional weight, in the loss, of pixels near another class.", min=0)
     ] = None,
     class_weights: Annotated[
-        str | None,
-        typer.Option(help="Weight of each class in the loss, like 1,1,5; balanced: rare ones count as much."),
+        str | None, typer.Option(help="Weight of each class in the loss, like 1,1,5; balanced: rare ones count more.")
     ] = None,
     detail_head: Annotated[
         bool | None,

@@ -77,14 +77,14 @@ class Survey:
         return dict(zip(self.classes, (known / max(1, known.sum())).tolist(), strict=True))
 
     def balanced_weights(self) -> tuple[float, ...]:
-        """Weigh each class by the median class's pixels over its own, rounded; 1 for a class that does not occur.
+        """Weigh each class by √(the median class's pixels / its own), rounded; 1 for a class that does not occur.
 
-        Source: median frequency balancing, SegNet (arXiv 1511.00561), here with all images instead of those that show
-        the class.
+        Without the root this is SegNet's median frequency balancing (arXiv 1511.00561), under which frequent classes
+        lost more than rare ones gained (docs/results/export.md).
         """
         pixels = self.pixels[: len(self.classes)]
         median = float(np.median(pixels[pixels > 0])) if pixels.any() else 1.0
-        return tuple(float(f"{median / count:.4g}") if count else 1.0 for count in pixels)
+        return tuple(float(f"{(median / count) ** 0.5:.4g}") if count else 1.0 for count in pixels)
 
 
 def survey(split: Split, show: Show = silent) -> Survey:
