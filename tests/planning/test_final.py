@@ -160,8 +160,10 @@ def test_the_last_round_is_for_fresh_seeds() -> None:
     found, baseline = trials = trained(0.6, 0.5)
     runs, clock = final(total=1000.0, concurrency=2)
     clock.note("full", 100.0)
-    clock.now = 1000 - row(100, 2, 2) - 0.1
+    clock.now = 950 - row(100, 2, 2) - 0.1
     assert runs.next_run(trials, [found], [baseline]) == (found, 2), "a round of fresh seeds can still follow"
+    clock.now += 50
+    assert runs.next_run(trials, [found], [baseline]) == (baseline, FIRST_FRESH_SEED), "first, as it may take longer"
     clock.now += 0.2
     order = []
     while (run := runs.next_run(trials, [found], [baseline])) is not None:

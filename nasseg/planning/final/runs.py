@@ -21,6 +21,8 @@ SPARE_SHARE = 0.02
 """Share of the budget left for what a plan does not foresee."""
 WAITED_SHARE = 0.1
 """Of an end-to-end run, that workers may idle until the contenders are known."""
+FRESH_SPARE_SHARE = 0.05
+"""Share of the budget by which runs beyond the planned ones may take longer before they make way for fresh seeds."""
 MOST_SEEDS = 3
 """Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
 
@@ -206,6 +208,9 @@ class Final:
             return self._early_run(contenders)
         ranked = list(ranked)
         if leaves_fresh and not math.isinf(clock.total_seconds):
+            is_tight = clock.now + fresh_seconds > (1 - FRESH_SPARE_SHARE) * clock.total_seconds
+            if is_tight and (fresh := self._fresh_run(ranked, references, most=1)) is not None:
+                return fresh
             more = range(len(seeds), MOST_SEEDS * len(seeds))
             more_seeds = ((trial, seed) for seed, trial in product(more, contenders))
             further = self._first_open(chain(product(ranked, seeds), more_seeds))
@@ -220,8 +225,13 @@ class Final:
             return None
         return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds, references))
 
-    def _fresh_run(self, ranked: Iterable[Trial], references: Iterable[Trial]) -> tuple[Trial, int] | None:
-        """Find the next fresh seed of the best of the ranked and of the baseline, of which every one has as many."""
+    def _fresh_run(
+        self, ranked: Iterable[Trial], references: Iterable[Trial], most: int | None = None
+    ) -> tuple[Trial, int] | None:
+        """Find the next fresh seed of the best of the ranked and of the baseline, of which every one has as many.
+
+        They get as many as there are at `most`, if that is given.
+        """
         if math.isinf(self._clock.total_seconds) and any(seed < FIRST_FRESH_SEED for _, seed in self._in_flight):
             return None
         found, references = list(filter(_ended, ranked)), list(filter(_ended, references))
@@ -230,7 +240,7 @@ class Final:
         scores = self._estimated([*found, *references])
         best = min(found, key=lambda trial: (-scores[trial], trial.number))
         pair = [*furthest_first(references, self._score)[:1], best]
-        return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds, pair))
+        return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds[:most], pair))
 
     def _estimated(self, ended: Sequence[Trial]) -> Mapping[Trial, float]:
         """Return `estimated_scores`, made anew only where something has ended."""
