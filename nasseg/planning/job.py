@@ -37,8 +37,9 @@ class Job(_Data):
     """Train `candidates` from `start_step` to `stop_step`.
 
     - `relax`: train the space's relaxation with `seed` and decode it; has no candidates, but finds choices;
-    - `prepare`: train the handcrafted reference end to end with seed 0, and store the features that all share;
-    - `proxy`: train the candidates on those features, from their checkpoints if `start_step` is above 0;
+    - `prepare`: train the first handcrafted reference end to end with seed 0, for the features that all share;
+    - `proxy`: train the candidates on those features, which a machine's first such jobs store, from their checkpoints
+      if `start_step` is above 0;
     - `full`: train one candidate end to end with `seed`.
     """
 
