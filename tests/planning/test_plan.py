@@ -264,6 +264,17 @@ machines = st.builds(
 images = st.integers(1, 3000)
 
 
+def has_whole_final(found: Plan, speed: Speed, hardware: Hardware, minutes: float, train: int, val: int) -> bool:
+    """Whether there is time for all rounds; else the final has fewer, so that candidates have their share."""
+    at, batch = speed.at(found.image_scale), found.full_recipe.batch_size
+    run_seconds = found.full_steps * at.full_step_seconds + val / batch * at.forward_seconds
+    storing_seconds = (found.views * train + val) / batch * at.forward_seconds
+    rounds = math.ceil((found.finalists + 2) * found.seeds / hardware.workers) + 2
+    contention = 1.15 if hardware.workers > 1 else 1.0
+    needed_seconds = contention * ((1 + rounds) * run_seconds + storing_seconds)
+    return needed_seconds <= (0.95 - LEAST_PROXY_SHARE) * 60 * minutes
+
+
 @given(minutes, speeds, machines, images, images)
 def test_every_plan_is_valid_and_ends_in_time(
     amount: float, speed: Speed, hardware: Hardware, train: int, val: int
@@ -282,11 +293,7 @@ def test_every_plan_is_valid_and_ends_in_time(
     full = contention * math.ceil(trainings / hardware.workers) * full_seconds
     if found.full_steps > 10:
         assert full <= 0.5 * 60 * amount
-    storing_seconds = contention * (found.views * train + val) / batch * at.forward_seconds
-    before_seconds = contention * full_seconds + storing_seconds + LEAST_PROXY_SHARE * 60 * amount
-    # Else the final has fewer rounds, so that candidates have their share.
-    is_whole = before_seconds + full + 2 * contention * full_seconds <= 0.95 * 60 * amount
-    if is_whole and found.full_steps > 10:
+    if has_whole_final(found, speed, hardware, amount, train, val) and found.full_steps > 10:
         assert found.proxy_share * 60 * amount + full - contention * full_seconds <= 60 * amount
     assert found.prepare_steps is None or 120 <= found.prepare_steps < found.full_steps
 
@@ -295,7 +302,8 @@ def test_every_plan_is_valid_and_ends_in_time(
 def test_a_larger_budget_never_trains_for_less(amount: float, factor: float, speed: Speed) -> None:
     less, more = (plan(f"{value:.3f}min", speed=speed, **SETTLED) for value in (amount, amount * factor))
     assert more.full_steps >= less.full_steps
-    assert more.rungs[-1] >= less.rungs[-1]
+    if has_whole_final(less, speed, CPU, amount, 256, 64):
+        assert more.rungs[-1] >= less.rungs[-1]
 
 
 @given(st.floats(1, 59), st.floats(1, 59), speeds)
