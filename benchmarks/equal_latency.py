@@ -86,7 +86,7 @@ def main():
     latency_parser.add_argument("--minutes", type=float, default=1.0)
     page_parser = commands.add_parser("page")
     page_parser.add_argument("--picture", type=Path)
-    page_parser.add_argument("--trials", action="append", default=[], metavar="BAND=FILE", type=Path)
+    page_parser.add_argument("--trials", action="append", default=[], metavar="BAND=FILE")
     for command in (plan_parser, train_parser, latency_parser):
         command.add_argument("--data", required=True)
     for command in (plan_parser, train_parser, latency_parser, page_parser):
@@ -217,7 +217,7 @@ def page(args):
         draw(results, args.picture)
     summary = {band: of_band(band, results) for band in sorted({row["band"] for row in known["networks"].values()})}
     for trials in args.trials:
-        band, file = str(trials).split("=", 1)
+        band, file = trials.split("=", 1)
         summary[band].setdefault("ranked", {})[file] = ranked(Path(file), [r for r in results if r["band"] == band])
     print(json.dumps({"benchmark": "equal_latency", **known["settings"], "bands": summary}))
 

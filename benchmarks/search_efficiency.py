@@ -163,7 +163,7 @@ def page(args):
         rows[method] = {"best": best[method], "seconds": [time for time, _ in times], "missed": missed}
         at_least = f"at least {mean:.0f}, {missed} of {len(times)} did not" if missed else f"{mean:.0f}"
         print(f"| {method} | {', '.join(f'{b:.4f}' for b in best[method])} | {at_least} | {mean / paper:.2f} |")
-    print(json.dumps({"benchmark": "search_efficiency", "target": target, "methods": rows, "seconds": len(found)}))
+    print(json.dumps({"benchmark": "search_efficiency", "target": target, "methods": rows, "searches": len(found)}))
 
 
 def curve(search, typical):

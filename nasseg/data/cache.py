@@ -173,7 +173,7 @@ class _Filling:
 
     def missing(self) -> list[int]:
         """List the blocks that are not written; once there are none, their locks are removed."""
-        marks = (self.target / _WRITTEN).read_bytes() if self.target.exists() else b""
+        marks = self._marks()
         missing = [number for number in range(len(self._blocks)) if marks[number : number + 1] != _MARK]
         if not missing:
             shutil.rmtree(self._locks, ignore_errors=True)
@@ -187,10 +187,13 @@ class _Filling:
         except (Timeout, FileNotFoundError):  # where the folder of locks is gone, all blocks are written
             return False
         with lock:
-            if number not in self.missing():
+            if self._marks()[number : number + 1] == _MARK:
                 return False
             self._write(number, *compute(self._blocks[number]))
         return True
+
+    def _marks(self) -> bytes:
+        return (self.target / _WRITTEN).read_bytes() if self.target.exists() else b""
 
     def _write(self, number: int, features: Mapping[str, Tensor], masks: Tensor) -> None:
         view, start, stop = self._blocks[number]
