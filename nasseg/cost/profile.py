@@ -6,11 +6,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from nasseg.cost.backends import DTYPES, Run, choose_backend
@@ -20,16 +22,16 @@ from nasseg.cost.design import find_operators, spread
 from nasseg.cost.inference import inference_form, random_inputs
 from nasseg.cost.latency_table import Conditions, Entry, LatencyTable, Operator, dump, operators_of
 from nasseg.cost.memory import peak_memory_bytes
-from nasseg.cost.timing import StopRule, Timing, clock_for, time_interleaved
+from nasseg.cost.timing import StopRule, apart_from_pace, clock_for, time_interleaved
 from nasseg.graph import Architecture, read_model, write_atomically
 from nasseg.graph.identity import digest
 from nasseg.network import Network
 
-PARTIAL_FORMAT: Final = "nasseg.latency-partial/1"
+PARTIAL_FORMAT: Final = "nasseg.latency-partial/2"
 FEWEST_OPERATORS, MOST_OPERATORS, SECONDS_EACH = 400, 2000, 0.02
 """Of many operators, as many are measured as leave so much time for each in each pass, within these bounds."""
 PASSES = 3
-"""Passes over everything; the lowest median counts, as whatever else runs on a machine only adds time."""
+"""Passes over everything, each in an order of its own, so that a group's pace is none of its members' properties."""
 OPERATORS_TOGETHER, MEBIBYTES_TOGETHER = 24, 512
 """Operators that take turns, and the memory their inputs and outputs may hold."""
 NETWORKS_MEBIBYTES_TOGETHER = 4096
@@ -41,8 +43,20 @@ LEAST_SECONDS = 0.1
 
 T = TypeVar("T")
 
-OnProgress = Callable[[str, int, int], None]
-"""Takes what is measured (operators, networks), how many are done, and how many there are."""
+Measured = Literal["operators", "networks"]
+OnProgress = Callable[[Measured, int, int], None]
+"""Takes what is measured, how many are done, and how many there are."""
+
+
+class TimedGroup(BaseModel):
+    """What took turns: places in the list of all operators or networks, and the time of each with its interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    places: tuple[NonNegativeInt, ...]
+    median_ms: tuple[PositiveFloat, ...]
+    low_ms: tuple[PositiveFloat, ...]
+    high_ms: tuple[PositiveFloat, ...]
 
 
 class PartialProfile(BaseModel):
@@ -53,14 +67,14 @@ class PartialProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["nasseg.latency-partial/1"] = PARTIAL_FORMAT
+    format: Literal["nasseg.latency-partial/2"] = PARTIAL_FORMAT
     space: str
     conditions: Conditions
     plan: str
     most_operators: PositiveInt
     operators_found: PositiveInt
-    entries: tuple[Entry, ...] = ()
-    networks_ms: tuple[PositiveFloat, ...] = ()
+    operators: tuple[TimedGroup, ...] = ()
+    networks: tuple[TimedGroup, ...] = ()
 
 
 def profile(
@@ -97,30 +111,21 @@ def profile(
         _check_same(before, state, partial_file(out))
         state = before
 
-    def save(**grown: object) -> PartialProfile:
-        saved = state.model_copy(update=grown)
-        write_atomically(partial_file(out), dump(saved))
-        return saved
+    def measure(what: Measured, timer: _Timer[Any], seconds: float) -> None:
+        nonlocal state
+        groups: tuple[TimedGroup, ...] = getattr(state, what)
+        done = sum(len(group.places) for group in groups)
+        on_progress(what, done, timer.count)
+        for group in timer.timed(done, seconds):
+            groups = (*groups, group)
+            state = state.model_copy(update={what: groups})
+            write_atomically(partial_file(out), dump(state))
+            done += len(group.places)
+            on_progress(what, done, timer.count)
 
-    schedule = [o for seed in range(PASSES) for o in random.Random(seed).sample(operators, len(operators))]
-    groups = _operator_groups(schedule[len(state.entries) :], conditions)
-    on_progress("operators", len(state.entries), len(schedule))
-    for group, timings in _timed(groups, _prepare_operators, conditions, device, operators_seconds):
-        entries = [
-            Entry(operator=operator, median_ms=timing.median_ms, low_ms=timing.low_ms, high_ms=timing.high_ms)
-            for operator, timing in zip(group, timings, strict=True)
-        ]
-        state = save(entries=(*state.entries, *entries))
-        on_progress("operators", len(state.entries), len(schedule))
-
-    runs = [*networks] * PASSES
-    on_progress("networks", len(state.networks_ms), len(runs))
-    chunks = _network_groups(runs[len(state.networks_ms) :], len(networks), conditions, device)
-    for _, timings in _timed(chunks, _prepare_networks, conditions, device, limit_seconds * NETWORKS_SHARE):
-        state = save(networks_ms=(*state.networks_ms, *(timing.median_ms for timing in timings)))
-        on_progress("networks", len(state.networks_ms), len(runs))
-
-    table = _table(state, networks)
+    measure("operators", _of_operators(operators, conditions, device), operators_seconds)
+    measure("networks", _of_networks(networks, conditions, device), limit_seconds * NETWORKS_SHARE)
+    table = _table(state, operators, networks)
     table.save(out)
     partial_file(out).unlink()
     return table
@@ -130,9 +135,8 @@ def time_networks(
     networks: Sequence[Architecture], conditions: Conditions, device: torch.device, limit_seconds: float
 ) -> list[float]:
     """Measure the latency of whole networks in milliseconds, as `profile` does."""
-    chunks = _network_groups([*networks] * PASSES, len(networks), conditions, device)
-    timed = _timed(chunks, _prepare_networks, conditions, device, limit_seconds)
-    return _lowest([timing.median_ms for _, timings in timed for timing in timings], len(networks))
+    groups = list(_of_networks(networks, conditions, device).timed(0, limit_seconds))
+    return _apart(groups, len(networks))
 
 
 def partial_file(out: Path) -> Path:
@@ -140,22 +144,80 @@ def partial_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _timed(
-    groups: Sequence[Sequence[T]],
-    prepare: Callable[[Sequence[T], Conditions, torch.device], list[Run]],
-    conditions: Conditions,
-    device: torch.device,
-    limit_seconds: float,
-) -> Iterator[tuple[Sequence[T], list[Timing]]]:
-    """Time each group, sharing out the time evenly."""
-    clock = clock_for(device, conditions.backend, conditions.threads)
-    deadline = time.monotonic() + limit_seconds
-    for index, group in enumerate(groups):
-        with torch.inference_mode():
-            runs = {str(place): run for place, run in enumerate(prepare(group, conditions, device))}
-            seconds = max(LEAST_SECONDS, (deadline - time.monotonic()) / (len(groups) - index))
-            timings = time_interleaved(runs, device, stop=StopRule(limit_seconds=seconds), clock=clock)
-        yield group, list(timings.values())
+@dataclass(frozen=True)
+class _Timer(Generic[T]):
+    """The timing of `things` in passes, in groups that take turns and fit into memory together."""
+
+    things: Sequence[T]
+    prepare: Callable[[Sequence[T]], list[Run]]
+    mebibytes: Callable[[T], float]
+    most_together: int
+    most_mebibytes: float
+    conditions: Conditions
+    device: torch.device
+
+    @property
+    def count(self) -> int:
+        """The runs of all passes."""
+        return PASSES * len(self.things)
+
+    def timed(self, done: int, limit_seconds: float) -> Iterator[TimedGroup]:
+        """Time everything but the first `done` runs, sharing out the time evenly among groups."""
+        places = range(len(self.things))
+        groups = self._groups(
+            [p for seed in range(PASSES) for p in random.Random(seed).sample(places, len(places))][done:]
+        )
+        clock = clock_for(self.device, self.conditions.backend, self.conditions.threads)
+        deadline = time.monotonic() + limit_seconds
+        runs: dict[str, Run] = {}
+        for index, group in enumerate(groups):
+            names = [str(place) for place in group]
+            with torch.inference_mode():
+                if set(names) != set(runs):  # where all fit into memory together, every pass has the same
+                    runs = dict(zip(names, self.prepare([self.things[place] for place in group]), strict=True))
+                seconds = max(LEAST_SECONDS, (deadline - time.monotonic()) / (len(groups) - index))
+                timings = time_interleaved(runs, self.device, stop=StopRule(limit_seconds=seconds), clock=clock)
+            yield TimedGroup(
+                places=tuple(map(int, timings)),
+                median_ms=tuple(timing.median_ms for timing in timings.values()),
+                low_ms=tuple(timing.low_ms for timing in timings.values()),
+                high_ms=tuple(timing.high_ms for timing in timings.values()),
+            )
+
+    def _groups(self, places: Sequence[int]) -> list[list[int]]:
+        groups: list[list[int]] = []
+        taken = math.inf
+        for place in places:
+            needed = self.mebibytes(self.things[place])
+            if taken + needed > self.most_mebibytes or len(groups[-1]) == self.most_together or place in groups[-1]:
+                groups.append([])
+                taken = 0.0
+            groups[-1].append(place)
+            taken += needed
+        return groups
+
+
+def _of_operators(operators: Sequence[Operator], conditions: Conditions, device: torch.device) -> _Timer[Operator]:
+    def mebibytes(operator: Operator) -> float:
+        shapes = (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)
+        return sum(map(math.prod, shapes)) * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
+
+    prepare = partial(_prepare_operators, conditions=conditions, device=device)
+    return _Timer(operators, prepare, mebibytes, OPERATORS_TOGETHER, MEBIBYTES_TOGETHER, conditions, device)
+
+
+def _of_networks(
+    networks: Sequence[Architecture], conditions: Conditions, device: torch.device
+) -> _Timer[Architecture]:
+    def mebibytes(network: Architecture) -> float:
+        if device.type == "cpu":  # maps are freed after each run; on a GPU, its graph keeps them
+            needed = network.describe(conditions.size).params * DTYPES[conditions.dtype].itemsize
+        else:
+            needed = peak_memory_bytes(network, conditions.size, batch=conditions.batch, dtype=conditions.dtype)
+        return needed / 2**20
+
+    prepare = partial(_prepare_networks, conditions=conditions, device=device)
+    return _Timer(networks, prepare, mebibytes, len(networks), NETWORKS_MEBIBYTES_TOGETHER, conditions, device)
 
 
 def _prepare_operators(operators: Sequence[Operator], conditions: Conditions, device: torch.device) -> list[Run]:
@@ -187,56 +249,22 @@ def _input(shape: Shape, conditions: Conditions, device: torch.device) -> Tensor
     return value
 
 
-def _operator_groups(operators: Sequence[Operator], conditions: Conditions) -> list[list[Operator]]:
-    """Group operators, in the given order, into groups that fit into memory together."""
-
-    def mebibytes(operator: Operator) -> float:
-        shapes = (*operator.inputs, operator_cost(operator.op, operator.inputs).shape)
-        return sum(map(math.prod, shapes)) * conditions.batch * DTYPES[conditions.dtype].itemsize / 2**20
-
-    return _groups(operators, mebibytes, OPERATORS_TOGETHER, MEBIBYTES_TOGETHER)
-
-
-def _network_groups(
-    runs: Sequence[Architecture], most: int, conditions: Conditions, device: torch.device
-) -> list[list[Architecture]]:
-    """Group networks, in the given order, into groups of at most `most` that fit into memory together."""
-
-    def mebibytes(network: Architecture) -> float:
-        if device.type == "cpu":  # maps are freed after each run; on a GPU, its graph keeps them
-            needed = network.describe(conditions.size).params * DTYPES[conditions.dtype].itemsize
-        else:
-            needed = peak_memory_bytes(network, conditions.size, batch=conditions.batch, dtype=conditions.dtype)
-        return needed / 2**20
-
-    return _groups(runs, mebibytes, most, NETWORKS_MEBIBYTES_TOGETHER)
-
-
-def _groups(things: Sequence[T], mebibytes: Callable[[T], float], most: int, most_mebibytes: float) -> list[list[T]]:
-    groups: list[list[T]] = []
-    taken = math.inf
-    for thing in things:
-        needed = mebibytes(thing)
-        if taken + needed > most_mebibytes or len(groups[-1]) == most:
-            groups.append([])
-            taken = 0.0
-        groups[-1].append(thing)
-        taken += needed
-    return groups
-
-
-def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTable:
-    best: dict[Operator, Entry] = {}
-    for entry in state.entries:
-        if entry.operator not in best or entry.median_ms < best[entry.operator].median_ms:
-            best[entry.operator] = entry
+def _table(state: PartialProfile, operators: Sequence[Operator], networks: Sequence[Architecture]) -> LatencyTable:
+    tightest: dict[int, tuple[float, float]] = {}
+    for group in state.operators:
+        for place, *interval in zip(group.places, group.median_ms, group.low_ms, group.high_ms, strict=True):
+            low, high = (end / interval[0] for end in interval[1:])
+            tightest[place] = min(tightest.get(place, (0.0, math.inf)), (low, high), key=lambda ends: ends[1] - ends[0])
     plain = LatencyTable(
         space=state.space,
         conditions=state.conditions,
         operators_found=state.operators_found,
         calibration=Calibration(),
         error=PredictionError.of([1.0], [1.0]),
-        entries=tuple(best.values()),
+        entries=tuple(
+            Entry(operator=operator, median_ms=ms, low_ms=ms * tightest[place][0], high_ms=ms * tightest[place][1])
+            for place, (operator, ms) in enumerate(zip(operators, _apart(state.operators, len(operators)), strict=True))
+        ),
     )
     measured = [
         MeasuredNetwork(
@@ -244,15 +272,15 @@ def _table(state: PartialProfile, networks: Sequence[Architecture]) -> LatencyTa
             nodes=len(operators_of(network, state.conditions.size)),
             latency_ms=latency_ms,
         )
-        for network, latency_ms in zip(networks, _lowest(state.networks_ms, len(networks)), strict=True)
+        for network, latency_ms in zip(networks, _apart(state.networks, len(networks)), strict=True)
     ]
     fitted = {"calibration": Calibration.fit(measured), "error": PredictionError.cross_validated(measured)}
     return plain.model_copy(update=fitted)
 
 
-def _lowest(times_ms: Sequence[float], count: int) -> list[float]:
-    """Return the lowest time of each of `count` things, timed in the same order in every pass."""
-    return [min(times_ms[place::count]) for place in range(count)]
+def _apart(groups: Sequence[TimedGroup], count: int) -> list[float]:
+    pairs = [list(zip(group.places, group.median_ms, strict=True)) for group in groups]
+    return apart_from_pace(pairs, count)
 
 
 def _check_same(before: PartialProfile, now: PartialProfile, path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,23 @@ def test_a_disturbance_that_passes_leaves_no_trace(device: Device, tmp_path: Pat
     groups, device.groups = len(device.groups), []
     device.disturbance = lambda group: 4.0 if group < groups // 5 else 1.0
     disturbed = run(tmp_path / "disturbed.json")
-    assert {e.operator: e.median_ms for e in disturbed.entries} == {e.operator: e.median_ms for e in calm.entries}
-    assert disturbed.calibration == calm.calibration
+    for entry, calmly in zip(disturbed.entries, calm.entries, strict=True):
+        assert entry.operator == calmly.operator
+        assert entry.median_ms == pytest.approx(calmly.median_ms)
+    for unseen in samples(SPACE, 3, 5, seed="unseen"):
+        assert disturbed.latency_ms(unseen) == pytest.approx(calm.latency_ms(unseen))
+
+
+def test_every_group_may_have_a_pace_of_its_own(device: Device, tmp_path: Path) -> None:
+    calm = run(tmp_path / "calm.json")
+    device.groups, paces = [], random.Random(0)
+    device.disturbance = lambda group: paces.uniform(1, 2)
+    restless = run(tmp_path / "restless.json")
+    ratios = [e.median_ms / calmly.median_ms for e, calmly in zip(restless.entries, calm.entries, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    unseen = samples(SPACE, 3, 5, seed="unseen")
+    latencies = [restless.latency_ms(network) / true_ms(Network(network)) for network in unseen]
+    assert latencies == pytest.approx([latencies[0]] * len(latencies))
 
 
 def test_operators_take_turns_in_groups_and_all_networks_at_once(
@@ -145,8 +161,10 @@ def test_only_the_same_profile_goes_on(device: Device, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is of other operators or networks; give the same --classes and --networks"):
         profile("tiny", points_of(SPACE, 3), NETWORKS[:-1], CONDITIONS, CPU, out, resume=True)
     content = json.loads(partial_file(out).read_text())
-    partial_file(out).write_text(json.dumps({**content, "networks_ms": [-1]}))
-    with pytest.raises(ValueError, match=r"table.json.partial: networks_ms\[0\] is -1, but must be greater than 0"):
+    content["operators"][0]["median_ms"][0] = -1
+    partial_file(out).write_text(json.dumps(content))
+    expected = r"table.json.partial: operators\[0\].median_ms\[0\] is -1, but must be greater than 0"
+    with pytest.raises(ValueError, match=expected):
         run(out, resume=True)
 
 

@@ -2,13 +2,22 @@ import math
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from random import Random
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasseg.cost.timing import WARMUP_ROUNDS, StopRule, clock_for, median_interval, percentile, time_interleaved
+from nasseg.cost.timing import (
+    WARMUP_ROUNDS,
+    StopRule,
+    apart_from_pace,
+    clock_for,
+    median_interval,
+    percentile,
+    time_interleaved,
+)
 
 CPU = torch.device("cpu")
 
@@ -87,6 +96,40 @@ def test_it_gives_up_at_the_limit_and_says_so() -> None:
     timing = time_interleaved({"a": clock.run("a", 10.0, 20.0)}, CPU, stop=stop, clock=clock)["a"]
     assert timing.runs == pytest.approx(67, abs=1)
     assert not timing.settled
+
+
+def test_the_pace_of_a_round_is_no_property_of_what_runs_in_it() -> None:
+    clock, paces = Clock(), [1.0, 1.5, 2.0, 1.5, 1.0]
+    paced = [1.0] * WARMUP_ROUNDS + paces
+    own_ms = {name: 2.0 + place for place, name in enumerate("abcdefgh")}
+    runs = {name: clock.run(name, *(ms * pace for pace in paced)) for name, ms in own_ms.items()}
+    timings = time_interleaved(runs, CPU, stop=StopRule(fewest_rounds=5, most_rounds=5), clock=clock)
+    for name, timing in timings.items():
+        assert timing.median_ms == pytest.approx(1.5 * own_ms[name])
+        assert timing.high_ms - timing.low_ms == pytest.approx(0)
+        assert timing.p95_ms == pytest.approx(2 * own_ms[name])
+        assert timing.drift > 0
+
+
+def test_too_few_have_no_common_pace() -> None:
+    clock = Clock()
+    runs = {name: clock.run(name, *[2.0] * WARMUP_ROUNDS, 2.0, 4.0, 6.0) for name in "ab"}
+    timing = time_interleaved(runs, CPU, stop=StopRule(fewest_rounds=3, most_rounds=3), clock=clock)["a"]
+    assert (timing.low_ms, timing.median_ms, timing.high_ms) == pytest.approx((2, 4, 6))
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=30, max_size=60), st.integers(0, 1000))
+def test_what_was_timed_at_several_paces_is_told_apart_from_them(own_ms: list[float], seed: int) -> None:
+    rng, count, groups = Random(seed), len(own_ms), []
+    for _ in range(3):
+        order = rng.sample(range(count), count)
+        for start in range(0, count, 10):
+            pace = rng.uniform(1, 3)
+            groups.append([(place, own_ms[place] * pace) for place in order[start : start + 10]])
+    found = apart_from_pace(groups, count)
+    ratios = [ms / own for ms, own in zip(found, own_ms, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * count)
+    assert 1 <= ratios[0] <= 3
 
 
 def coverage(count: int, rank: int) -> Fraction:
