@@ -91,7 +91,7 @@ class Proxy:
         try:
             return self._trainer(candidate, job.seed)
         except ArchitectureError as error:
-            return self._context.outcome(candidate, "failed", job.start_step, message=str(error))
+            return self._context.outcome(candidate, "unfit", job.start_step, message=str(error))
 
     def _trainer(self, candidate: Candidate, seed: int) -> Trainer:
         context, recipe = self._context, self._context.plan.proxy_recipe

@@ -10,7 +10,9 @@ from typing_extensions import Self
 from nasseg.run_folder import FileName
 
 Task = Literal["prepare", "relax", "proxy", "full"]
-Status = Literal["ok", "nonfinite", "failed"]
+Status = Literal["ok", "nonfinite", "unfit", "failed"]
+"""How a run of a candidate ended: with a score; with a loss that is not finite; not at all, as it does not fit the
+stored features or the device's memory; or not at all, for whatever reason, as its job failed."""
 Kind = Task | Literal["store"] | int
 """Of work that takes about as long each time: a job's task or the rung that it reaches, or storing features."""
 

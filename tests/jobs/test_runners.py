@@ -17,16 +17,16 @@ from nasseg.planning.job import Job, JobResult
 from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, JobTimes
 from nasseg.planning.planner import Planner, PlannerSettings
 from nasseg.planning.samplers import SAMPLERS
-from tests.planning.made_up import CellSpace, MadeUpWorker, candidate_of, region_of
+from tests.planning.made_up import CellSpace, MadeUpWorker, ManyReferences, candidate_of, region_of
 
 SPACE = CellSpace(branches=3, operators=5)
 
 
-def planner() -> Planner:
+def planner(space: CellSpace = SPACE) -> Planner:
     plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
     return Planner(
-        SPACE,
-        SAMPLERS["tpe"](region_of(SPACE)),
+        space,
+        SAMPLERS["tpe"](region_of(space)),
         plan,
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
@@ -174,6 +174,36 @@ def test_a_loss_that_is_never_finite_ends_the_search_with_that_reason() -> None:
         trial.full.clear()
     with pytest.raises(RuntimeError, match=f"loss of all {len(plan.trials)} candidates {reason}"):
         delivery.end()
+
+
+class TooLarge(MadeUpWorker):
+    """Trains the candidates of some jobs; those of the others, from the `first` to the `last`, do not fit."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__()
+        self._unfit = range(first, last + 1)
+
+    def run(self, job: Job) -> JobResult:
+        result = super().run(job)
+        if job.number not in self._unfit:
+            return result
+        unfit = {"status": "unfit", "miou": None, "message": "the GPU lacks memory"}
+        return result.model_copy(update={"outcomes": tuple(o.model_copy(update=unfit) for o in result.outcomes)})
+
+
+def test_a_candidate_that_does_not_fit_is_passed_over_and_not_tried_again() -> None:
+    plan = planner()
+    results = run(plan, partial(TooLarge, first=6, last=6))
+    assert plan.done
+    assert len({job.number for job, _ in results}) == len(results)
+    (passed_over,) = (trial for trial in plan.trials if trial.status(30) == "failed")
+    assert "unfit" in {outcome.status for outcome in passed_over.proxy.values()}
+
+
+@pytest.mark.parametrize("space", [SPACE, ManyReferences(branches=3, operators=5)], ids=["features", "whole networks"])
+def test_a_device_that_is_too_small_for_all_candidates_ends_the_search(space: CellSpace) -> None:
+    with pytest.raises(RuntimeError, match="training the handcrafted reference failed: the GPU lacks memory"):
+        run(planner(space), partial(TooLarge, first=1, last=1000))
 
 
 def test_a_job_that_waits_for_ever_is_interrupted_and_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
 from nasseg.graph import Architecture, Node
+from nasseg.jobs.device_share import DeviceShare
 from nasseg.jobs.features import fits_on
 from nasseg.jobs.runners.dispatch import run_guarded
 from nasseg.jobs.worker import Worker
@@ -175,8 +178,60 @@ def test_a_network_whose_nodes_are_not_the_stored_ones_fails_alone(
 
     monkeypatch.setattr(TinySpace, "architecture", other)
     bad, good = proxy(Worker.open(tiny_config(), folder), candidate(Head(kernel=5, channels=16)), OTHER, stop=2)
-    assert (bad.status, bad.miou, good) == ("failed", None, alone)
+    assert (bad.status, bad.miou, good) == ("unfit", None, alone)
     assert bad.message == "tiny cannot follow tiny up to backbone: node 'backbone.body' is another one there"
+
+
+class Memory:
+    """A device's memory that suffices for `room` candidates at once and, beside other jobs, for none of `large`."""
+
+    def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch, *, room: int, large: str = "") -> None:
+        self.room, self.large, self.is_alone, self.runs = room, large, False, list[int]()
+        self._train = worker.proxy.train
+        monkeypatch.setattr(worker.proxy, "train", self.train)
+        monkeypatch.setattr(DeviceShare, "alone", lambda share: self.alone())
+
+    def train(self, job: Job) -> tuple[Outcome, ...]:
+        keys = [candidate.key for candidate in job.candidates]
+        self.runs.append(len(keys))
+        if len(keys) > self.room or (self.large in keys and not self.is_alone):
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+        return self._train(job)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.is_alone = True
+        yield
+        self.is_alone = False
+
+
+def test_candidates_that_do_not_fit_into_memory_together_are_trained_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = proxy(Worker.open(tiny_config(), folder), WIDE, OTHER, stop=2)
+    worker = Worker.open(tiny_config(), folder)
+    memory = Memory(worker, monkeypatch, room=1)
+    assert proxy(worker, WIDE, OTHER, stop=2) == expected
+    assert memory.runs == [2, 1, 1]
+
+
+def test_one_that_does_not_fit_beside_other_jobs_is_trained_without_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = proxy(Worker.open(tiny_config(), folder), OTHER, stop=2)
+    worker = Worker.open(tiny_config(), folder)
+    memory = Memory(worker, monkeypatch, room=1, large=OTHER.key)
+    assert proxy(worker, OTHER, stop=2) == expected
+    assert memory.runs == [1, 1]
+
+
+def test_one_that_does_not_fit_at_all_leaves_the_search_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker.open(tiny_config(), folder)
+    Memory(worker, monkeypatch, room=0)
+    result = worker.run(job("proxy", OTHER, stop=2))
+    (outcome,) = result.outcomes
+    assert (outcome.status, result.is_failure) == ("unfit", False)
+    assert outcome.message == "cpu lacks memory for it, even without other jobs: tried to allocate 9 GiB"
 
 
 def test_a_network_trained_end_to_end_is_kept_with_its_score(folder: Path) -> None:

@@ -45,6 +45,15 @@ class CellSpace(Space[Cell]):
         raise NotImplementedError
 
 
+class ManyReferences(CellSpace):
+    """Four references, more than the final trains, and whole networks as trials."""
+
+    shared_stage: ClassVar[None] = None
+
+    def references(self) -> dict[str, Cell]:
+        return {f"all{op}": Cell(branches=(op,) * self.branches) for op in (4, 1, 3, 0)}
+
+
 class ScaledCell(Choice):
     """The operator of each convolution, and the share of the channels that all have."""
 

@@ -23,6 +23,7 @@ from tests.planning.made_up import (
     Cell,
     CellSpace,
     MadeUpWorker,
+    ManyReferences,
     ScaledCell,
     ScaledSpace,
     candidate_of,
@@ -140,15 +141,6 @@ def test_only_references_are_trained_until_the_features_are_there_and_they_go_fi
     jobs = run(planner)
     assert [job.candidates[0].label for job in jobs[:2]] == ["aspp", "aspp"]
     assert {c.label for job in jobs[:6] for c in job.candidates} == {"aspp", "published"}
-
-
-class ManyReferences(CellSpace):
-    """Four references, more than the final trains, and whole networks as trials."""
-
-    shared_stage: ClassVar[None] = None
-
-    def references(self) -> dict[str, Cell]:
-        return {f"all{op}": Cell(branches=(op,) * self.branches) for op in (4, 1, 3, 0)}
 
 
 def test_many_references_race_first_and_the_best_of_them_reach_the_final() -> None:
