@@ -42,9 +42,14 @@ def autocast(device: torch.device, amp: bool) -> torch.autocast:
 
 
 def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A network's inputs, (N, C, H, W) by name, on the device in float32 and channels last."""
+    """A network's inputs, (N, C, H, W) by name, on the device, in at least single precision and channels last."""
     return {
-        name: value.to(device, torch.float32, memory_format=torch.channels_last, non_blocking=True)
+        name: value.to(
+            device,
+            torch.promote_types(value.dtype, torch.float32),
+            memory_format=torch.channels_last,
+            non_blocking=True,
+        )
         for name, value in inputs.items()
     }
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nasseg import plugins
+from nasseg.network import Network
+from nasseg.ops import conv
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.metrics import MetricsCounter
@@ -90,6 +94,36 @@ def test_a_step_by_hand() -> None:
             assert parameter.grad is not None
             parameter -= (0.1 if name.startswith("backbone.") else 0.3) * parameter.grad
     torch.testing.assert_close(network.state_dict(), by_hand.state_dict())
+
+
+def test_a_step_on_features_is_pytorchs_own_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell with atrous separable convolutions of all rates, trained on features, against PyTorch's kernels."""
+    space = plugins.space("dpc:filters=8", named_by_user="dpc")
+    cell = space.architecture(space.references()["dpc"], 3).cut("backbone")[1]
+    network = Network(cell).double()
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0
+    by_hand = copy.deepcopy(network).train()
+    generator = torch.Generator().manual_seed(0)
+    image, stored = cell.inputs
+    values = torch.randn(4, cell.channels(stored), 17, 33, generator=generator, dtype=torch.float64)
+    features = {image: torch.zeros(1, 1, 17, 33), stored: values}
+    masks = torch.randint(0, 3, (4, 17, 33), generator=generator)
+    trainer(PLAIN, network).run([Batch(features, masks)], until_step=1)
+
+    monkeypatch.setattr(conv, "convolve", stock_convolution)
+    logits = next(iter(by_hand.outputs(features).values()))
+    F.cross_entropy(logits, masks).backward()
+    with torch.no_grad():
+        for parameter in by_hand.parameters():
+            assert parameter.grad is not None
+            parameter -= 0.1 * parameter.grad
+    torch.testing.assert_close(network.state_dict(), by_hand.state_dict(), rtol=1e-9, atol=1e-9)
+
+
+def stock_convolution(layer: nn.Conv2d, image: Tensor, padding: tuple[int, int]) -> Tensor:
+    return F.conv2d(image, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
 def test_steps_of_adamw_by_hand() -> None:
