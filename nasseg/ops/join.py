@@ -10,7 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasseg.ops.base import Channels, Op, Step
-from nasseg.ops.layers import ActivationName, NormName, activation_layers, bilinear, norm_layers, sequential
+from nasseg.ops.layers import (
+    ActivationName,
+    FastDropout,
+    NormName,
+    activation_layers,
+    bilinear,
+    norm_layers,
+    sequential,
+)
 
 
 class _Elementwise(Op):
@@ -204,5 +212,5 @@ class Dropout(_Elementwise):
     probability: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def build(self, in_channels: Sequence[int]) -> nn.Module:
-        """Build PyTorch's layer."""
-        return nn.Dropout(self.probability)
+        """Build the layer."""
+        return FastDropout(self.probability)

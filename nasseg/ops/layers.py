@@ -34,6 +34,23 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class FastDropout(nn.Dropout):
+    """Dropout whose noise takes a processor a third of the time: a 64-bit random number decides on four values.
+
+    PyTorch draws a double for each, an eighth of what a dense prediction cell's training step took.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop values of (N, C, H, W); the probability is rounded to a multiple of 2⁻¹⁶."""
+        if not self.training or self.p == 0 or input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)
+        count = input.numel()
+        bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+        noise = torch.empty(count, dtype=input.dtype)
+        torch.ge(bits, round(self.p * 2**16) - 2**15, out=noise).mul_(1 / (1 - self.p))
+        return input * noise.as_strided(input.shape, torch.empty_like(input, device="meta").stride())
+
+
 def norm_layers(norm: NormName, channels: int) -> list[nn.Module]:
     """The normalisation layer as a list, empty for "none"."""
     return [] if norm == "none" else [BatchNorm(channels, eps=_EPSILON[norm])]

@@ -85,6 +85,28 @@ def test_dropout_drops_in_training_only() -> None:
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_values_and_their_gradients_alike(
+    probability: float, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(1)
+    values = torch.randn(3, 5, 37, 41, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    dropped = Dropout(probability=probability).build([5]).train()(values)
+    dropped.sum().backward()
+    assert values.grad is not None
+    kept = values.grad != 0
+    torch.testing.assert_close(dropped, torch.where(kept, values / (1 - probability), 0), rtol=1e-2, atol=1e-6)
+    assert dropped.is_contiguous(memory_format=layout)
+    expected = pytest.approx(1 - probability, abs=4 * (probability * (1 - probability) / values.numel()) ** 0.5 + 2e-5)
+    assert kept.double().mean().item() == expected
+    for neighbours in (kept[:, :, :, 1:] ^ kept[:, :, :, :-1], kept[:, 1:] ^ kept[:, :-1]):  # none depends on another
+        differing = 2 * probability * (1 - probability)
+        spread = (differing / neighbours.numel()) ** 0.5
+        assert neighbours.double().mean().item() == pytest.approx(differing, abs=6 * spread + 1e-4)
+
+
 @pytest.mark.parametrize("op", [Add(), Multiply(), Gate()])
 def test_maps_of_other_channels_are_refused(op: Add) -> None:
     with pytest.raises(ValueError, match="inputs have 3, 4 channels, but must have equal numbers"):

@@ -21,7 +21,7 @@ def see_whole_batches(network: nn.Module, group: Group) -> None:
         if isinstance(module, nn.BatchNorm2d):
             replacement: nn.Module = _batch_norm(module, group)
         elif isinstance(module, nn.Dropout):
-            replacement = DropoutOfPart(module.p, group)
+            replacement = DropoutOfPart(module, group)
         else:
             continue
         network.set_submodule(name, replacement)
@@ -82,16 +82,17 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 class DropoutOfPart(nn.Module):
     """Dropout whose noise is this process's rows of what would be drawn for the whole batch."""
 
-    def __init__(self, probability: float, group: Group) -> None:
+    def __init__(self, dropout: nn.Dropout, group: Group) -> None:
         super().__init__()
-        self._probability, self._group = probability, group
+        self._dropout, self._group = dropout, group
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop values of this process's part, (N, C, H, W)."""
         if not self.training:
             return input
         whole = torch.ones_like(torch.cat([input.detach()] * self._group.size))  # in the input's memory format
-        return input * F.dropout(whole, self._probability).chunk(self._group.size)[self._group.rank]
+        part: Tensor = input * self._dropout(whole).chunk(self._group.size)[self._group.rank]
+        return part
 
 
 def _batch_norm(module: nn.BatchNorm2d, group: Group) -> nn.Module:

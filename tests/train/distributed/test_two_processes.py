@@ -14,7 +14,7 @@ from torch import nn
 
 from nasseg.graph import Architecture, Builder, save
 from nasseg.ops import Conv, Resize, logits1x1
-from nasseg.ops.layers import BatchNorm
+from nasseg.ops.layers import BatchNorm, FastDropout
 from nasseg.train.distributed.group import Group
 from nasseg.train.distributed.layers import DropoutOfPart, see_whole_batches
 from nasseg.train.fit import Stopped
@@ -60,7 +60,7 @@ def layers(group: Group | None) -> Layers:
     """With a group, for its part of the batch; without one, for the whole."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(4, 3, 5, 6, generator=generator) * 2 + 3
-    network = nn.Sequential(BatchNorm(3), nn.ReLU(), nn.Dropout(0.25))
+    network = nn.Sequential(BatchNorm(3), nn.ReLU(), FastDropout(0.25))
     nn.init.uniform_(network[0].weight, 0.5, 1.5, generator=generator)
     if group is not None:
         see_whole_batches(network, group)
