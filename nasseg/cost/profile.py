@@ -164,9 +164,8 @@ class _Timer(Generic[T]):
     def timed(self, done: int, limit_seconds: float) -> Iterator[TimedGroup]:
         """Time everything but the first `done` runs, sharing out the time evenly among groups."""
         places = range(len(self.things))
-        groups = self._groups(
-            [p for seed in range(PASSES) for p in random.Random(seed).sample(places, len(places))][done:]
-        )
+        schedule = [place for seed in range(PASSES) for place in random.Random(seed).sample(places, len(places))]
+        groups = self._groups(schedule[done:])
         clock = clock_for(self.device, self.conditions.backend, self.conditions.threads)
         deadline = time.monotonic() + limit_seconds
         runs: dict[str, Run] = {}
@@ -174,7 +173,8 @@ class _Timer(Generic[T]):
             names = [str(place) for place in group]
             with torch.inference_mode():
                 if set(names) != set(runs):  # where all fit into memory together, every pass has the same
-                    runs = dict(zip(names, self.prepare([self.things[place] for place in group]), strict=True))
+                    runs.clear()  # before the next ones take memory
+                    runs.update(zip(names, self.prepare([self.things[place] for place in group]), strict=True))
                 seconds = max(LEAST_SECONDS, (deadline - time.monotonic()) / (len(groups) - index))
                 timings = time_interleaved(runs, self.device, stop=StopRule(limit_seconds=seconds), clock=clock)
             yield TimedGroup(

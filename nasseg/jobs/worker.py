@@ -51,6 +51,7 @@ class Worker:
 
     def _fitted(self, job: Job) -> JobResult:
         """Run the job in the memory that there is."""
+        start = time.perf_counter()
         # What a run had allocated is free once its error has been left behind.
         with suppress(torch.OutOfMemoryError), self._share.beside_others():
             return self._run(job)
@@ -66,7 +67,7 @@ class Worker:
                 raise
             message = f"{self.context.problem.device} lacks memory for it, even without other jobs: {error}"
             outcome = self.context.outcome(job.candidates[0], "unfit", job.start_step, message=message)
-            return JobResult(job=job, outcomes=(outcome,), seconds=0.0)
+            return JobResult(job=job, outcomes=(outcome,), seconds=time.perf_counter() - start)
 
     def _run(self, job: Job) -> JobResult:
         start = time.perf_counter()

@@ -120,6 +120,11 @@ class JobResult(_Data):
         return self.message is not None or any(outcome.status == "failed" for outcome in self.outcomes)
 
     @property
+    def was_trained(self) -> bool:
+        """Whether it was carried out for all its candidates: no failure, and none that does not fit."""
+        return not self.is_failure and all(outcome.status != "unfit" for outcome in self.outcomes)
+
+    @property
     def reason(self) -> str | None:
         """The message of a failure."""
         return self.message or next((outcome.message for outcome in self.outcomes if outcome.message), None)

@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from nasseg.planning.job import Candidate, Job, JobResult, Outcome
+from nasseg.planning.final.clock import Clock
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Status
 
 A, B = Candidate(key="a", choice={}), Candidate(key="b", choice={"x": 1}, label="aspp")
 
@@ -18,6 +19,21 @@ def test_outcomes_belong_to_the_jobs_candidates() -> None:
     with pytest.raises(ValidationError, match=r"outcomes are for \['b'\]; must be for the job's candidates \['a'\]"):
         JobResult(job=job, outcomes=(Outcome(key="b", status="failed", step=0),), seconds=0)
     assert [o.status for o in JobResult.failed(job, "died").outcomes] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_failure", "was_trained"),
+    [("ok", False, True), ("nonfinite", False, True), ("unfit", False, False), ("failed", True, False)],
+)
+def test_what_was_not_trained_is_a_failure_unless_it_does_not_fit(
+    status: Status, is_failure: bool, was_trained: bool
+) -> None:
+    job = Job(number=0, task="full", candidates=(A,), seed=0, start_step=0, stop_step=30)
+    result = JobResult(job=job, outcomes=(Outcome(key="a", status=status, step=0, miou=0.5),), seconds=60)
+    assert (result.is_failure, result.was_trained) == (is_failure, was_trained)
+    clock = Clock(total_seconds=600)
+    clock.take_in(result, is_run=False)
+    assert clock.expected("full") == (pytest.approx(66) if was_trained else 0)
 
 
 def test_impossible_jobs_are_refused() -> None:

@@ -127,9 +127,8 @@ class Delivery:
     def _check(self, result: JobResult) -> None:
         """Raise `RuntimeError` if this result shows that the search leads nowhere."""
         self._failed_in_a_row = self._failed_in_a_row + 1 if result.is_failure else 0
-        was_trained = not (result.is_failure or any(outcome.status == "unfit" for outcome in result.outcomes))
-        self._latest_failure = self._latest_failure if was_trained else result.reason
-        if result.job.task == "prepare" and not was_trained:
+        self._latest_failure = self._latest_failure if result.was_trained else result.reason
+        if result.job.task == "prepare" and not result.was_trained:
             raise RuntimeError(f"training the handcrafted reference failed: {result.reason}")
         if result.job.task == "prepare" and result.outcomes[0].status == "nonfinite":
             step = result.outcomes[0].step

@@ -53,9 +53,9 @@ class Clock:
         return self.now + self.expected(kind, jobs=jobs) <= end
 
     def take_in(self, result: JobResult, is_run: bool) -> None:
-        """Note what a job took, unless it failed; `is_run` tells that it is an end-to-end run like the final's."""
+        """Note what a job took if it was trained; `is_run` tells that it is an end-to-end run like the final's."""
         job, seconds = result.job, result.seconds - result.storing_seconds
-        if result.is_failure or (is_run and result.outcomes[0].status != "ok"):
+        if not result.was_trained or (is_run and result.outcomes[0].status != "ok"):
             return
         self.note(job.kind, seconds)
         if is_run and job.task != "full":
