@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,8 @@ from filelock import FileLock
 
 from nasseg.cost.design import points_of, samples
 from nasseg.cost.latency import default_dtype, device_name
-from nasseg.cost.latency_table import Conditions
-from nasseg.cost.profile import partial_file, profile
+from nasseg.cost.latency_table import Conditions, LatencyTable
+from nasseg.cost.profile import partial_file, profile, time_networks
 from nasseg.graph.identity import digest
 from nasseg.jobs.context import Problem
 from nasseg.planning.budget import Budget
@@ -25,6 +26,10 @@ NETWORKS = 30
 SHARE_OF_BUDGET = 0.1
 SHORTEST_S, LONGEST_S = 60.0, 240.0
 """Time for a profile: its share of the search's, between these."""
+PACE_NETWORKS, PACE_SECONDS = 8, 3.0
+"""Whole networks that tell, in so much time, how fast the machine is beside when its table was made."""
+CHANGED_PACE = 1.15
+"""A machine whose pace has changed by this factor is said to have changed; it does by less from minute to minute."""
 
 
 class Watcher(Protocol):
@@ -67,6 +72,12 @@ def table_of_this_machine(problem: Problem, hardware: Hardware, watcher: Watcher
                     f"latency by this machine's table of {_age_text(path)} ago, {_under(conditions)}: {path}; "
                     "remove it to measure again"
                 )
+                pace = pace_since(LatencyTable.load(path), problem)
+                if not 1 / CHANGED_PACE < pace < CHANGED_PACE:
+                    watcher.say(
+                        f"warning: networks take {pace:.2f} times as long now as when the table was made; measure "
+                        "again if that is how fast this machine will be"
+                    )
                 return path
             resume = partial_file(path).exists()
             watcher.say(
@@ -93,6 +104,13 @@ def table_of_this_machine(problem: Problem, hardware: Hardware, watcher: Watcher
             "or give a table with --latency"
         ) from None
     return path
+
+
+def pace_since(table: LatencyTable, problem: Problem) -> float:
+    """Return how many times as long networks take now as by the table: the median of a few measured in turn."""
+    networks = samples(problem.space, problem.classes, PACE_NETWORKS)
+    measured = time_networks(networks, table.conditions, problem.device, PACE_SECONDS)
+    return statistics.median(ms / table.latency_ms(network) for ms, network in zip(measured, networks, strict=True))
 
 
 def conditions_here(problem: Problem) -> Conditions:

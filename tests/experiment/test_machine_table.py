@@ -9,7 +9,7 @@ import torch
 
 from nasseg.cost import profile as engine
 from nasseg.cost.latency_table import LatencyTable
-from nasseg.cost.profile import partial_file
+from nasseg.cost.profile import PASSES, partial_file
 from nasseg.cost.timing import Timing
 from nasseg.experiment.begin import begin
 from nasseg.experiment.machine_table import SILENT, cache_folder, profile_seconds, table_of_this_machine
@@ -39,16 +39,17 @@ class Heard:
 
 
 class Clock:
-    """Stands for the timing of a group: every run takes a millisecond; stops as Ctrl-C does before the `stop_at`-th."""
+    """Stands for the timing of a group: every run takes so many `ms`; stops as Ctrl-C does before the `stop_at`-th."""
 
     def __init__(self) -> None:
-        self.groups, self.stop_at = 0, -1
+        self.groups, self.stop_at, self.ms = 0, -1, 1.0
 
     def time(self, runs: Mapping[str, object], device: torch.device, **how: Any) -> dict[str, Timing]:
         if self.groups == self.stop_at:
             raise KeyboardInterrupt
         self.groups += 1
-        one = Timing(median_ms=1, p95_ms=1, low_ms=1, high_ms=1, runs=1, calls_per_run=1, settled=True)
+        ms = self.ms
+        one = Timing(median_ms=ms, p95_ms=ms, low_ms=ms, high_ms=ms, runs=1, calls_per_run=1, settled=True)
         return dict.fromkeys(runs, one)
 
 
@@ -77,10 +78,22 @@ def test_it_is_measured_once_and_found_again(clock: Clock) -> None:
     assert (made.conditions.size, made.conditions.dtype, made.conditions.batch) == ((64, 96), "float32", 1)
     os.utime(path, (time.time() - 3 * 24 * 3600,) * 2)
     assert table(second, target_latency="20ms", seed=4) == path
-    assert clock.groups == measured
+    assert clock.groups == measured + PASSES  # a few whole networks, for the machine's pace
+    assert len(second.lines) == 1
     assert "of 3 days ago" in second.lines[0]
     assert "remove it to measure again" in second.lines[0]
     assert {file.suffix for file in path.parent.iterdir()} == {".json", ".lock"}
+
+
+@pytest.mark.parametrize(("times_longer", "warns"), [(0.5, True), (0.95, False), (1.1, False), (1.5, True)])
+def test_a_machine_that_has_become_faster_or_slower_is_said_to_be(
+    clock: Clock, times_longer: float, warns: bool
+) -> None:
+    table()
+    clock.ms, heard = times_longer, Heard()
+    table(heard)
+    warning = f"warning: networks take {times_longer:.2f} times as long now as when the table was made"
+    assert any(line.startswith(warning) for line in heard.lines) == warns
 
 
 def test_other_conditions_have_their_own(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
