@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import getpass
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,7 +34,8 @@ class DeviceShare:
         """Return the share of a device; a processor's memory is planned for, and what exceeds it is swapped."""
         if device.type != "cuda":
             return cls(None)
-        folder = Path(tempfile.gettempdir()) / f"nasseg-{getpass.getuser()}"
+        user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # in a container, an id may have no name
+        folder = Path(tempfile.gettempdir()) / f"nasseg-{user}"
         folder.mkdir(mode=0o700, exist_ok=True)
         return cls(folder / f"{torch.cuda.get_device_properties(device).uuid}.lock")
 

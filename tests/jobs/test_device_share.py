@@ -51,6 +51,28 @@ def test_one_that_wants_to_be_alone_waits_for_the_others(lock_file: Path) -> Non
     assert began.is_set()
 
 
+def test_jobs_that_come_do_not_overtake_one_that_waits_to_be_alone(lock_file: Path) -> None:
+    shares, order = [DeviceShare(lock_file) for _ in range(3)], list[str]()
+
+    def be_alone() -> None:
+        with shares[1].alone():
+            order.append("alone")
+
+    def come() -> None:
+        with shares[2].beside_others():
+            order.append("later")
+
+    waiting = [threading.Thread(target=be_alone), threading.Thread(target=come)]
+    with shares[0].beside_others():
+        for thread in waiting:
+            thread.start()
+            thread.join(BRIEF)
+        assert order == []
+    for thread in waiting:
+        thread.join(60)
+    assert order == ["alone", "later"]
+
+
 def test_a_failed_job_gives_its_share_back(lock_file: Path) -> None:
     first, second = DeviceShare(lock_file), DeviceShare(lock_file)
     with pytest.raises(torch.OutOfMemoryError), first.beside_others():
