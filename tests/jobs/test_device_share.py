@@ -1,8 +1,11 @@
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import ReadWriteLock, Timeout
 
 from nasseg.jobs.device_share import DeviceShare
 
@@ -62,15 +65,24 @@ def test_jobs_that_come_do_not_overtake_one_that_waits_to_be_alone(lock_file: Pa
         with shares[2].beside_others():
             order.append("later")
 
-    waiting = [threading.Thread(target=be_alone), threading.Thread(target=come)]
+    first, second = threading.Thread(target=be_alone), threading.Thread(target=come)
     with shares[0].beside_others():
-        for thread in waiting:
-            thread.start()
-            thread.join(BRIEF)
+        first.start()
+        wait_until_one_waits(lock_file)
+        second.start()
+        second.join(BRIEF)
         assert order == []
-    for thread in waiting:
-        thread.join(60)
+    first.join(60)
+    second.join(60)
     assert order == ["alone", "later"]
+
+
+def wait_until_one_waits(lock_file: Path) -> None:
+    lock = ReadWriteLock(lock_file, is_singleton=False)
+    with suppress(Timeout):
+        while True:
+            with lock.read_lock(timeout=0):
+                time.sleep(0.01)
 
 
 def test_a_failed_job_gives_its_share_back(lock_file: Path) -> None:
