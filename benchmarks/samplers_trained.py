@@ -154,10 +154,10 @@ class Band:
 
     def proposed(self, sampler, history, seed):
         """Return a network in the band that was not tried, from the sampler unless it repeats itself."""
-        known = {trial.choice for trial in history}
+        known = {trial.key for trial in history}
         for attempt in range(TRIES_OF_SAMPLER):
             fitted = self.fitting.fit(sampler.propose(history, Random(f"{seed}/{len(history)}/{attempt}")))
-            if fitted.in_band and fitted.choice not in known:
+            if fitted.in_band and self.built(fitted.choice).key not in known:
                 return fitted.choice
         return self.region.draw(Random(f"{seed}/{len(history)}"))
 
@@ -186,28 +186,23 @@ class Band:
 
 
 def page(args):
-    """Print, for each sampler, the best found after ever more networks, and the mean of what it proposed."""
+    """Print, for each sampler, the best found after ever more networks, the finalists' mean, and how good all were."""
     found = [json.loads(file.read_text()) for file in sorted(args.work.glob("*-*.json"))]
     heads = max(network["miou"] for network in found[0]["networks"] if network["label"])
     counts = [count for count in COUNTS if count <= len(found[0]["networks"])]
     print(f"the best handcrafted head: {heads:.4f}")
-    print(
-        f"{'':12}{'searches':>9}"
-        + "".join(f"{f'best of {count}':>24}" for count in counts)
-        + f"{'mean of the last 10':>22}"
-    )
+    heading = [*(f"best of {count}" for count in counts), "best three", "all", "last ten", "above the best head"]
+    print(f"{'':12}{'searches':>9}" + "".join(f"{name:>21}" for name in heading))
     rows = {}
     for method in (method for method in METHODS if any(search["method"] == method for search in found)):
-        scores = [
-            [network["miou"] for network in search["networks"] if not network["label"]]
-            for search in found
-            if search["method"] == method
-        ]
-        best = {count: [max(one[:count]) for one in scores] for count in counts}
-        late = [statistics.mean(one[-10:]) for one in scores]
-        rows[method] = {"best": best, "late_mean": late}
-        shown = "".join(f"{', '.join(f'{value:.4f}' for value in values):>24}" for values in best.values())
-        print(f"{method:12}{len(scores):9}{shown}{', '.join(f'{value:.3f}' for value in late):>22}")
+        rows[method] = dict.fromkeys(heading, ())
+        for search in (search for search in found if search["method"] == method):
+            scores = [network["miou"] for network in search["networks"] if not network["label"]]
+            values = [*(max(scores[:count]) for count in counts), statistics.mean(sorted(scores)[-3:])]
+            values += [statistics.mean(scores), statistics.mean(scores[-10:]), sum(score > heads for score in scores)]
+            rows[method] = {name: (*rows[method][name], value) for name, value in zip(heading, values, strict=True)}
+        shown = ["".join(f"{', '.join(f'{v:.4g}' for v in values):>21}") for values in rows[method].values()]
+        print(f"{method:12}{len(rows[method]['all']):9}{''.join(shown)}")
     print(json.dumps({"benchmark": "samplers_trained", "best_head": heads, "methods": rows}))
 
 
