@@ -138,10 +138,15 @@ def test_results_taken_in_one_by_one_are_those_of_all_at_once(
 def check(found: Results, trials: list[Trial]) -> None:
     tried = [trial for trial in trials if trial.proxy or trial.full]
     scored = [trial for trial in tried if trial.standing and trial.candidate.feasible]
-    scored.sort(key=lambda trial: (trial.standing, found.score(trial)), reverse=True)
-    furthest = [trial for trial in scored if trial.standing == scored[0].standing]
+    scored.sort(key=lambda trial: trial.standing, reverse=True)
+    estimated = estimated_scores(trials, 6, OBJECTIVE.score_of)
+    expected = {trial: estimated.get(trial, found.score(trial)) for trial in scored}
+    ranks = [(trial.standing, pytest.approx(expected[trial])) for trial in found.ranked]
+    assert ranks == sorted(((trial.standing, expected[trial]) for trial in scored), reverse=True)
+    assert set(found.ranked) == set(scored)
+    furthest = [trial for trial in found.ranked if trial.standing == scored[0].standing]
     points = [(OBJECTIVE.cost(trial.costs), trial.miou or 0.0) for trial in furthest]
-    assert (found.trials, found.ranked, found.trained_furthest) == (tried, scored, furthest)
+    assert (found.trials, found.trained_furthest) == (tried, furthest)
     assert found.front == [furthest[place] for place in non_dominated(points)]
     assert +found.counts == Counter(trial.status(6) for trial in tried)
     there, best, _ = found.leaders()
