@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from nasseg.cost.design import points_of, samples
 from nasseg.cost.latency import default_dtype, device_name
-from nasseg.cost.latency_table import Conditions, LatencyTable
+from nasseg.cost.latency_table import Conditions
 from nasseg.cost.profile import partial_file, profile, time_networks
 from nasseg.graph.identity import digest
 from nasseg.jobs.context import Problem
@@ -72,7 +72,8 @@ def table_of_this_machine(problem: Problem, hardware: Hardware, watcher: Watcher
                     f"latency by this machine's table of {_age_text(path)} ago, {_under(conditions)}: {path}; "
                     "remove it to measure again"
                 )
-                pace = pace_since(LatencyTable.load(path), problem)
+                problem.price_by(path)  # so that the table is read, and its predictions are fitted, once
+                pace = pace_since(problem)
                 if not 1 / CHANGED_PACE < pace < CHANGED_PACE:
                     watcher.say(
                         f"warning: networks take {pace:.2f} times as long now as when the table was made; measure "
@@ -106,8 +107,10 @@ def table_of_this_machine(problem: Problem, hardware: Hardware, watcher: Watcher
     return path
 
 
-def pace_since(table: LatencyTable, problem: Problem) -> float:
+def pace_since(problem: Problem) -> float:
     """Return how many times as long networks take now as by the table: the median of a few measured in turn."""
+    table = problem.pricing.table
+    assert table is not None
     networks = samples(problem.space, problem.classes, PACE_NETWORKS)
     measured = time_networks(networks, table.conditions, problem.device, PACE_SECONDS)
     return statistics.median(ms / table.latency_ms(network) for ms, network in zip(measured, networks, strict=True))

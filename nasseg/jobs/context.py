@@ -71,6 +71,8 @@ class Problem:
 
     def price_by(self, table: Path) -> None:
         """Predict latency by the table in this file from now on."""
+        if self.options.latency == str(table):
+            return
         self.options = self.options.model_copy(update={"latency": str(table)})
         for priced in ("pricing", "objective"):
             self.__dict__.pop(priced, None)
