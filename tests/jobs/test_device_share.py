@@ -1,6 +1,6 @@
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,35 +23,26 @@ def test_jobs_run_beside_each_other(lock_file: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("comes_to", ["share", "be alone"])
-def test_one_that_is_alone_keeps_others_waiting(lock_file: Path, comes_to: str) -> None:
-    first, second, began = DeviceShare(lock_file), DeviceShare(lock_file), threading.Event()
+@pytest.mark.parametrize(("held", "wanted"), [("alone", "shared"), ("alone", "alone"), ("shared", "alone")])
+def test_one_that_is_alone_or_wants_to_be_waits_and_keeps_others_waiting(
+    lock_file: Path, held: str, wanted: str
+) -> None:
+    began = threading.Event()
 
     def come() -> None:
-        with second.beside_others() if comes_to == "share" else second.alone():
+        with hold(DeviceShare(lock_file), wanted):
             began.set()
 
     coming = threading.Thread(target=come)
-    with first.alone():
+    with hold(DeviceShare(lock_file), held):
         coming.start()
         assert not began.wait(BRIEF)
     coming.join(60)
     assert began.is_set()
 
 
-def test_one_that_wants_to_be_alone_waits_for_the_others(lock_file: Path) -> None:
-    first, second, began = DeviceShare(lock_file), DeviceShare(lock_file), threading.Event()
-
-    def come() -> None:
-        with second.alone():
-            began.set()
-
-    coming = threading.Thread(target=come)
-    with first.beside_others():
-        coming.start()
-        assert not began.wait(BRIEF)
-    coming.join(60)
-    assert began.is_set()
+def hold(share: DeviceShare, way: str) -> AbstractContextManager[None]:
+    return share.alone() if way == "alone" else share.beside_others()
 
 
 def test_jobs_that_come_do_not_overtake_one_that_waits_to_be_alone(lock_file: Path) -> None:
