@@ -185,14 +185,16 @@ def test_a_poor_table_is_warned_of(latency: Path) -> None:
         def say(self, message: str) -> None:
             said.append(message)
 
-    problem = Problem(tiny_config().model_copy(update={"latency": str(latency)}))
-    problem.size, problem.classes = (64, 96), 3
-    check_costs(problem, Hearing())
+    def check() -> None:
+        problem = Problem(tiny_config().model_copy(update={"latency": str(latency)}))
+        problem.size, problem.classes = (64, 96), 3
+        check_costs(problem, Hearing())
+
+    check()
     assert said == []
     poor = {"error": PredictionError(networks=10, spearman=-0.68, mape_percent=50)}
     LatencyTable.load(latency).model_copy(update=poor).save(latency)
-    problem.price_by(latency)
-    check_costs(problem, Hearing())
+    check()
     assert said == [
         f"warning: the latency table {latency} is off by 50.0 % on average on networks that it was not fitted on, and "
         "ranks them with a Spearman correlation of -0.680 (10 networks); a table that is off by over 15 %, or ranks "
