@@ -4,9 +4,10 @@
     python benchmarks/budget.py --slower 3.5
 
 The real planner hands out jobs to workers that take as long as the speed says, `--slower` times that, with `--noise`.
-Candidates are proposed at random; what a proposal takes is not counted (`driver.py` measures it). Each line has the
-candidates tried, those that the plan expected, the share of the workers' time by kind of job, what they idled, and the
-end in per cent of the budget.
+Candidates are proposed at random; what a proposal takes is not counted (`driver.py` measures it). Each line has means
+over `--seeds` searches: the candidates that the plan expected and those tried, with the fewest and the most, the
+finalists trained and the searches without any, the share of the workers' time by kind of job, and what they idled; and
+the earliest and the latest end in per cent of the budget.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import itertools
 import json
 import random
 import time
+from statistics import mean
 
 from nasseg.jobs.runners.simulated import Pace, simulate
 from nasseg.planning.budget import Budget
@@ -69,28 +71,28 @@ def main():
     parser.add_argument("--slower", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--failures", type=float, default=0.01)
-    parser.add_argument("--seed", type=int, default=0, help="of the deviations and failures")
+    parser.add_argument("--seeds", type=int, default=8, help="searches that differ in deviations and failures")
     args = parser.parse_args()
     rows = []
-    print(
-        f"{'':30}{'tried':>7}{'plan':>7}{'final':>7}{'prepare':>9}{'storing':>9}{'proxy':>7}{'full':>7}{'idle':>7}{'end':>7}{'took':>8}"
-    )
+    heading = ("plan", "tried", "fewest", "most", "final", "none", *SHARES, "idle", "end: first", "last", "took, s")
+    print(f"{'':28}" + "".join(f"{name:>{WIDTH}}" for name in heading))
     for data, space, budget, workers in itertools.product(args.data, args.space, args.budgets, args.workers):
-        row = searched(data, space, budget, workers, args)
-        rows.append({"data": data, "space": space, "budget": budget, "workers": workers, **row})
-        print(
-            f"{data:12}{space:8}{budget:6}{workers:4}{row['tried']:7}{row['expected']:7}{row['finalists']:7}"
-            + "".join(f"{100 * row[name]:{width}.1f}%" for name, width in SHARES.items())
-            + f"{row['took']:6.1f} s",
-            flush=True,
-        )
+        searches = [searched(data, space, budget, workers, args, seed) for seed in range(args.seeds)]
+        rows.append({"data": data, "space": space, "budget": budget, "workers": workers, "searches": searches})
+        of = {name: [search[name] for search in searches] for name in searches[0]}
+        texts = [f"{of['expected'][0]}", f"{mean(of['tried']):.1f}", f"{min(of['tried'])}", f"{max(of['tried'])}"]
+        texts += [f"{mean(of['finalists']):.1f}", f"{of['finalists'].count(0)}"]
+        texts += [f"{mean(of[name]):.1%}" for name in (*SHARES, "idle")]
+        texts += [f"{min(of['end']):.1%}", f"{max(of['end']):.1%}", f"{mean(of['took']):.1f}"]
+        print(f"{data:12}{space:8}{budget:5}{workers:3}" + "".join(f"{text:>{WIDTH}}" for text in texts), flush=True)
     print(json.dumps({"benchmark": "budget", "slower": args.slower, "noise": args.noise, "rows": rows}))
 
 
-SHARES = {"prepare": 8, "storing": 8, "proxy": 6, "full": 6, "idle": 6, "end": 6}
+SHARES = ("prepare", "storing", "proxy", "full")
+WIDTH = 11
 
 
-def searched(data, space_name, budget, workers, args):
+def searched(data, space_name, budget, workers, args, seed):
     """Search once, and return what it did."""
     size, train_images, val_images, (full, proxy, forward) = DATA[data]
     whole = space_name == "whole"
@@ -119,13 +121,13 @@ def searched(data, space_name, budget, workers, args):
     times = JobTimes.of(at, val_images / batch, stored).longer(speed.contention if workers > 1 else 1.0)
     pace = Pace(times, args.slower, args.noise, failures=args.failures)
     start = time.perf_counter()
-    found = simulate(planner, pace, workers, total, score, args.seed)
+    found = simulate(planner, pace, workers, total, score, seed)
     all_seconds = sum(found.seconds.values())
     return {
         "tried": sum(bool(trial.proxy or trial.full) for trial in planner.trials),
         "expected": plan.expected_candidates,
         "finalists": sum(bool(trial.full) for trial in planner.trials if trial.candidate.label is None),
-        **{name: found.seconds[name] / all_seconds for name in ("prepare", "storing", "proxy", "full")},
+        **{name: found.seconds[name] / all_seconds for name in SHARES},
         "idle": found.idle_share,
         "end": found.end_seconds / total,
         "took": time.perf_counter() - start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -44,6 +44,10 @@ class Case:
     def hours(self) -> float:
         """Total wall clock in hours."""
         return self.seconds / 3600
+
+    def with_workers(self, workers: int) -> Case:
+        """Return the same case with so many workers."""
+        return replace(self, hardware=self.hardware.model_copy(update={"workers": workers}))
 
     @property
     def usable_seconds(self) -> float:

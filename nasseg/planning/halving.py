@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect, bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 
@@ -186,3 +186,16 @@ def mean_work(rungs: Sequence[int], reduction: int) -> tuple[float, float]:
     going_on = [reduction**-rung for rung in range(len(rungs))]
     steps = sum(share * (stop - start) for share, (start, stop) in zip(going_on, pairwise((0, *rungs)), strict=True))
     return steps, sum(going_on)
+
+
+def longest_that(suffices: Callable[[int], bool], shortest: int, longest: int, jumps: Iterable[int]) -> int:
+    """Find the longest first rung that suffices, or return the shortest.
+
+    Up to each of the `jumps`, if one suffices, so do those that are shorter, down to the jump before.
+    """
+    ends = sorted({min(max(jump, shortest - 1), longest) for jump in (shortest - 1, *jumps, longest)}, reverse=True)
+    for end, start in pairwise(ends):
+        lengths = range(start + 1, end + 1)
+        if sufficing := bisect(lengths, False, key=lambda steps: not suffices(steps)):
+            return lengths[sufficing - 1]
+    return shortest

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nasseg.data.resized import scaled
 from nasseg.planning.case import STARTING_SECONDS, Case
 from nasseg.planning.config import Plan
 from nasseg.planning.final.runs import FINAL_REFERENCES, LEAST_PROXY_SHARE, rounds_of
 from nasseg.planning.final.timeline import Timeline
-from nasseg.planning.halving import mean_work
+from nasseg.planning.halving import longest_that, mean_work
 from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
@@ -38,8 +38,8 @@ MOST_WAITING_SHARE, MOST_WAITING_SHARE_OF_HOURS = 0.02, 0.01
 FEWEST_PREPARE_STEPS = 120
 """Features of backbones trained for so long rank cells (docs/results/proxy.md); of shorter ones, nobody knows."""
 
-FEWEST_CANDIDATES = 48
-GROWTH = 0.14
+FEWEST_CANDIDATES = 45
+GROWTH = 0.5
 """Candidates grow with this power of the workers at least, by shorter rungs or smaller images."""
 FEWEST_PER_REFERENCE = 2
 """Where trials train whole networks, images are scaled down until so many candidates a reference can be tried."""
@@ -79,12 +79,13 @@ class _Lengths:
     relax_steps: int
     proxy_share: float
     relax_share: float
-    timely_candidates: int = 0
-    late_candidates: int = 0
+    timely: float = 0.0
+    """Candidates that are tried in time for the final."""
+    late: int = 0
 
     @property
-    def candidates(self) -> int:
-        return self.timely_candidates + self.late_candidates
+    def candidates(self) -> float:
+        return self.timely + self.late
 
 
 def derive_plan(
@@ -109,7 +110,7 @@ def derive_plan(
     """
     case = Case(options, speed, hardware, size, train_images, val_images, references)
     final, relaxations = _plan_final(case), _count_relaxations(case)
-    lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case, final, relaxations)
+    lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case)
     crop = search_crop(size, lengths.image_scale)
     return Plan(
         image_scale=lengths.image_scale,
@@ -117,7 +118,7 @@ def derive_plan(
         full_steps=lengths.full_steps,
         prepare_steps=lengths.prepare_steps,
         candidates=case.budget.trials,
-        expected_candidates=None if math.isinf(case.seconds) else lengths.candidates,
+        expected_candidates=None if math.isinf(case.seconds) else int(lengths.candidates),
         finalists=final.finalists,
         seeds=final.seeds,
         proxy_share=lengths.proxy_share,
@@ -190,34 +191,37 @@ def _lengths_of_trials(case: Case, relaxations: int) -> _Lengths:
     )
 
 
-def _fit(case: Case, final: _Final, relaxations: int) -> _Lengths:
+def _fit(case: Case) -> _Lengths:
     """Fit all runs into the time, at the largest image scale that leaves enough steps and candidates.
 
     Scales for which memory or disk do not suffice are left out; raises `ValueError` if none is left. A plan is compared
-    with that for the power of two below its workers, so that more workers never try fewer candidates: images of the
-    next scale cost so much more that one worker more does not pay for them.
+    with that for one worker fewer, so that more workers never try fewer candidates: images of the next scale cost so
+    much more that one worker more does not pay for them.
     """
-    given, workers = case.options.image_scale, case.hardware.workers
-    timely = total = 0.0
-    if workers > 1:
-        fewer = 1 << ((workers - 1).bit_length() - 1)
-        smaller = replace(case, hardware=case.hardware.model_copy(update={"workers": fewer}))
-        less, growth = _fit(smaller, _plan_final(smaller), _count_relaxations(smaller)), (workers / fewer) ** GROWTH
-        timely, total = growth * less.timely_candidates, growth * less.candidates
-    if given is not None:
-        case.room.require(given)
-        return _fit_at(given, case, final, relaxations, timely)
-    case.room.require(IMAGE_SCALES[-1])
+    given = case.options.image_scale
+    case.room.require(IMAGE_SCALES[-1] if given is None else given)
+    lengths = _fit_more(case.with_workers(1), 0.0, 0.0)
+    for workers in range(2, case.hardware.workers + 1):
+        growth = (workers / (workers - 1)) ** GROWTH
+        lengths = _fit_more(case.with_workers(workers), growth * lengths.timely, growth * lengths.candidates)
+    return lengths
+
+
+def _fit_more(case: Case, timely: float, total: float) -> _Lengths:
+    """Fit all runs into the time, so that at least so many candidates are tried if that is possible."""
+    if case.options.image_scale is not None:
+        return _fit_at(case.options.image_scale, case, timely, total)
     whole = case.speed.proxy_step_seconds is None and case.options.strategy == "trials"
     enough = max(FEWEST_PER_REFERENCE * case.references, total) if whole else 0
     for scale in (scale for scale in IMAGE_SCALES if case.room.lack(scale) is None):
-        lengths = _fit_at(scale, case, final, relaxations, timely)
-        if _affordable_full_steps(case, final, scale) >= FEWEST_FULL_STEPS and lengths.candidates >= enough:
+        lengths = _fit_at(scale, case, timely, total)
+        if _affordable_full_steps(case, _plan_final(case), scale) >= FEWEST_FULL_STEPS and lengths.candidates >= enough:
             break
     return lengths
 
 
-def _fit_at(scale: float, case: Case, final: _Final, relaxations: int, fewest: float) -> _Lengths:
+def _fit_at(scale: float, case: Case, fewest_timely: float, fewest: float) -> _Lengths:
+    final, relaxations = _plan_final(case), _count_relaxations(case)
     speed, views = case.room.speed_at(scale), case.room.views(scale, VIEWS)
     full_steps = case.options.full_steps or max(
         SHORTEST_STEPS, min(case.most_steps, int(_affordable_full_steps(case, final, scale)))
@@ -232,21 +236,34 @@ def _fit_at(scale: float, case: Case, final: _Final, relaxations: int, fewest: f
         relax_steps = case.options.relax_steps or affordable
         trials_seconds = max(1.0, trials_seconds - relax_steps * step_seconds)
         relax_share = max(LEAST_RELAX_SHARE, round((timeline.final_from - trials_seconds) / case.seconds, 3))
-    candidates = max(FEWEST_CANDIDATES, fewest)
-    rungs = _rungs(case, _first_rung_steps(case, speed, trials_seconds, candidates), full_steps)
-    timely = _timely_candidates(case, speed, rungs, trials_seconds)
-    late = _late_candidates(case, speed, rungs[0], timeline.late_seconds) if timely > case.references else 0
+
+    def counts(first_steps: int) -> tuple[float, int]:
+        """Estimate how many candidates are tried in time for the final, and later."""
+        rungs = _rungs(case, first_steps, full_steps)
+        timely = _timely_candidates(case, speed, rungs, trials_seconds)
+        late = _late_candidates(case, speed, rungs[0], timeline.late_seconds) if timely > case.references else 0
+        return timely, late
+
+    def suffices(first_steps: int) -> bool:
+        timely, late = counts(first_steps)
+        return timely >= max(FEWEST_CANDIDATES, fewest_timely) and timely + late >= fewest
+
+    whole = speed.proxy_step_seconds is None
+    # Beyond these, `_rungs` leaves out another rung, and candidates take less time again.
+    jumps = [full_steps // REDUCTION**rung for rung in range(case.rungs)] if whole else []
+    first_steps = longest_that(suffices, *(WHOLE_FIRST_RUNG_STEPS if whole else FIRST_RUNG_STEPS), jumps)
+    timely, late = counts(first_steps)
     return _Lengths(
         image_scale=scale,
         views=views,
         full_steps=full_steps,
         prepare_steps=prepare_steps,
-        rungs=rungs,
+        rungs=_rungs(case, first_steps, full_steps),
         relax_steps=relax_steps,
         proxy_share=max(LEAST_PROXY_SHARE, round(timeline.final_from / case.seconds, 3)),
         relax_share=relax_share,
-        timely_candidates=timely,
-        late_candidates=late,
+        timely=timely,
+        late=late,
     )
 
 
@@ -314,18 +331,7 @@ def _rungs(case: Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
     return case.options.rungs or tuple(rungs)
 
 
-def _first_rung_steps(case: Case, speed: Speed, trials_seconds: float, candidates: float) -> int:
-    """Choose the first rung so that so many candidates can be tried, including their later rungs."""
-    scoring_seconds = speed.trial_scoring_seconds(case.val_batches)
-    steps_each, scorings = mean_work([REDUCTION**rung for rung in range(case.rungs)], REDUCTION)
-    candidates_each = candidates / case.hardware.workers
-    candidate_seconds = trials_seconds / case.room.contention / candidates_each - PROXY_OVERHEAD_SECONDS
-    steps = int((candidate_seconds - scorings * scoring_seconds) / (steps_each * speed.trial_step_seconds))
-    fewest, most = WHOLE_FIRST_RUNG_STEPS if speed.proxy_step_seconds is None else FIRST_RUNG_STEPS
-    return min(max(steps, fewest), most)
-
-
-def _timely_candidates(case: Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> int:
+def _timely_candidates(case: Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> float:
     """Estimate how many candidates can be tried, with the references, of which few are all trained to the top rung."""
     scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
     steps, scorings = mean_work(rungs, REDUCTION)
@@ -333,7 +339,7 @@ def _timely_candidates(case: Case, speed: Speed, rungs: Sequence[int], trials_se
     candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
     settled = case.references if case.references <= FINAL_REFERENCES else 0
     for_others = trials_seconds * case.hardware.workers / case.room.contention - settled * reference_seconds
-    return settled + max(0, int(for_others / candidate_seconds))
+    return settled + max(0.0, for_others / candidate_seconds)
 
 
 def _late_candidates(case: Case, speed: Speed, first_steps: int, late_seconds: float) -> int:

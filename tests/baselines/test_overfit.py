@@ -39,7 +39,11 @@ def four_images() -> Batch:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "learning_rate"),
-    [("unet", 45, 0.05), ("stdc1", 60, 0.05), ("deeplabv3plus-mobilenetv2", 60, 0.05)],
+    [
+        pytest.param("unet", 45, 0.05, marks=pytest.mark.long),
+        ("stdc1", 60, 0.05),
+        ("deeplabv3plus-mobilenetv2", 60, 0.05),
+    ],
 )
 def test_four_images_are_learnt_by_heart(name: str, steps: int, learning_rate: float) -> None:
     cpu, batch = torch.device("cpu"), four_images()

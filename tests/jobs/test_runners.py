@@ -22,12 +22,13 @@ from tests.planning.made_up import CellSpace, MadeUpWorker, ManyReferences, cand
 SPACE = CellSpace(branches=3, operators=5)
 
 
-def planner(space: CellSpace = SPACE) -> Planner:
+def planner(space: CellSpace = SPACE, total_seconds: float = math.inf) -> Planner:
     plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
     return Planner(
         space,
         SAMPLERS["tpe"](region_of(space)),
         plan,
+        total_seconds=total_seconds,
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
         score=lambda outcome: outcome.miou or 0.0,
@@ -243,6 +244,23 @@ def test_what_a_job_may_take_follows_from_what_it_should_and_from_the_budget(mon
     assert limit(None) == pytest.approx(4000 + 1000)
     spent = 0.9
     assert limit(times) == pytest.approx(400 + 1000)
+
+
+@pytest.mark.parametrize(("failed_at", "asked_at", "is_tried"), [(50, 55, True), (95, 95, False), (85, 95, False)])
+def test_a_failed_job_is_tried_again_only_if_it_ends_in_time(failed_at: int, asked_at: int, is_tried: bool) -> None:
+    clock, worker, results = [0.0], MadeUpWorker(), list[JobResult]()
+    plan = planner(total_seconds=100.0)
+    delivery = Delivery(plan, lambda job: None, results.append, lambda: clock[0] / 100)
+    while (job := delivery.next_job()) is not None and not plan.clock.taken.get(job.kind):
+        clock[0] += 10
+        delivery.deliver(worker.run(job).model_copy(update={"seconds": 10.0}))
+    assert job is not None
+    known = len(results)
+    clock[0] = failed_at
+    delivery.deliver(JobResult.failed(job, "no kernel", 10.0))
+    clock[0] = asked_at
+    assert (delivery.next_job() == job) == is_tried
+    assert [result.is_failure for result in results[known:]] == [] if is_tried else [True]
 
 
 def test_what_is_no_candidates_fault_ends_the_search() -> None:

@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasseg.planning.halving import Rung
+from nasseg.planning.halving import Rung, longest_that
 
 few = st.integers(0, 4).map(float)
 pairs = st.lists(st.one_of(st.none(), st.tuples(few, few)), max_size=25)
@@ -113,3 +115,15 @@ def test_own_candidates_behind_the_share_of_all_wait_even_if_those_ahead_are_not
     rung.finish(4, (0.85,))
     rung.finish(5, None, own=False)
     assert rung.promotable(10) == [4]
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.lists(st.integers(0, 90), max_size=3), st.data())
+def test_the_longest_that_suffices_is_found_beyond_jumps(
+    shortest: int, more: int, jumps: list[int], data: st.DataObject
+) -> None:
+    longest = shortest + more
+    starts = [shortest, *sorted(jump + 1 for jump in jumps if shortest <= jump < longest), longest + 1]
+    sufficing = set[int]()
+    for start, end in pairwise(starts):
+        sufficing.update(range(start, data.draw(st.integers(start, end))) if start < end else ())
+    assert longest_that(sufficing.__contains__, shortest, longest, jumps) == max(sufficing, default=shortest)

@@ -401,14 +401,14 @@ def test_on_many_workers_nothing_is_trained_twice_and_the_budget_holds(
         assert all(trial.proxy[s].miou == true_miou(trial.candidate, s) for s in steps)
 
 
-def test_ten_thousand_jobs_on_hundreds_of_workers() -> None:
+def test_thousands_of_jobs_on_hundreds_of_workers() -> None:
     space = CellSpace(branches=5, operators=40)
-    planner = make(space, candidates=6500)
+    planner = make(space, candidates=2600)
     jobs = run_in_parallel(planner, workers=370)
-    assert len(jobs) > 9000
+    assert len(jobs) > 3600
     assert max(trainings(jobs).values()) == 1
-    assert planner.finished_at_rungs[0] == 6500
-    assert 2166 <= planner.finished_at_rungs[1] < 3300
+    assert planner.finished_at_rungs[0] == 2600
+    assert 866 <= planner.finished_at_rungs[1] < 1400
 
 
 def test_all_candidates_are_pure_data() -> None:

@@ -66,7 +66,7 @@ class Delivery:
         """Return a job for a device: one to be tried again, else the planner's next, whose start observers are told."""
         spent = self._spent()
         for result in self._to_try_again[:]:
-            if spent >= 1:
+            if not self._has_time(result.job):
                 self._to_try_again.remove(result)
                 self.settle(result)
             elif self.failures.may_try_again(result.job, device):
@@ -81,7 +81,7 @@ class Delivery:
 
     def deliver(self, result: JobResult, device: str = HERE) -> None:
         """Take a result from a device; raises `RuntimeError` if nothing succeeds any more."""
-        job, clock = result.job, self.planner.clock
+        job = result.job
         self._devices.pop(job.number, None)
         if not result.is_failure:
             if job.task == "proxy":
@@ -92,7 +92,7 @@ class Delivery:
         again = self.failures.fail(job, device)
         if device in self.failures.kept_out:
             logger.warning("%s gets no more jobs, as whatever it gets fails", device)
-        if again and self._spent() < 1 and clock.fits(job.kind, clock.total_seconds):
+        if again and self._has_time(job):
             logger.info("job %d is tried again, as it failed on %s: %s", job.number, device, result.reason)
             self._to_try_again.append(result)
         else:
@@ -123,6 +123,12 @@ class Delivery:
         self._check_divergence(1)
         if not self._any_scored and self._latest_failure is not None:
             raise RuntimeError(f"no candidate could be trained, the last failed with: {self._latest_failure}")
+
+    def _has_time(self, job: Job) -> bool:
+        """Whether a job that is tried again now ends in time."""
+        spent, clock = self._spent(), self.planner.clock
+        clock.set(spent)
+        return spent < 1 and clock.fits(job.kind, clock.total_seconds)
 
     def _check(self, result: JobResult) -> None:
         """Raise `RuntimeError` if this result shows that the search leads nowhere."""

@@ -29,13 +29,16 @@ class Clock:
         self.concurrency = 1
         """How many jobs run at once now: as planned, fewer where devices are kept out, more where a cluster grew."""
         self._taken: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
-        for kind, seconds in (taken or {}).items():
-            self._taken[kind].extend(seconds)
+        self._spread: dict[Kind, tuple[float, float]] = {}
+        """Mean and standard deviation of these, kept, as they are asked for far more often than they change."""
+        for kind, latest in (taken or {}).items():
+            for seconds in latest:
+                self.note(kind, seconds)
 
     @property
     def taken(self) -> Taken:
         """The seconds that the latest jobs of each kind took."""
-        return {kind: list(seconds) for kind, seconds in self._taken.items() if seconds}
+        return {kind: list(seconds) for kind, seconds in self._taken.items()}
 
     def set(self, spent: float) -> None:
         """Set the time by the share of the budget that is spent."""
@@ -65,18 +68,17 @@ class Clock:
 
     def note(self, kind: Kind, seconds: float) -> None:
         """Note what a piece of work took."""
-        self._taken[kind].append(seconds)
+        latest = self._taken[kind]
+        latest.append(seconds)
+        self._spread[kind] = fmean(latest), stdev(latest) if len(latest) > 1 else DEVIATION_SHARE * seconds
 
     def expected(self, kind: Kind, rounds: int = 1, jobs: int = 1) -> float:
         """Return what nearly all jobs of a kind take, by the latest of them; 0 as long as none has ended.
 
         If so many `jobs` run at once, again and again, the last ends after so many `rounds` as `longest` says.
         """
-        latest = self._taken[kind]
-        if not latest:
-            return 0.0
-        deviation = stdev(latest) if len(latest) > 1 else DEVIATION_SHARE * latest[0]
-        return longest(fmean(latest), deviation, rounds, jobs)
+        mean, deviation = self._spread.get(kind, (0.0, 0.0))
+        return longest(mean, deviation, rounds, jobs)
 
 
 def longest(mean: float, deviation: float, rounds: int, jobs: int) -> float:
