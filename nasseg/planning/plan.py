@@ -39,7 +39,7 @@ FEWEST_PREPARE_STEPS = 120
 """Features of backbones trained for so long rank cells (docs/results/proxy.md); of shorter ones, nobody knows."""
 
 FEWEST_CANDIDATES = 45
-GROWTH = 0.5
+GROWTH = 0.6
 """Candidates grow with this power of the workers at least, by shorter rungs or smaller images."""
 FEWEST_PER_REFERENCE = 2
 """Where trials train whole networks, images are scaled down until so many candidates a reference can be tried."""
@@ -305,7 +305,8 @@ def _timeline(
         seeds=final.seeds,
         needs_features=speed.proxy_step_seconds is not None,
         preparing_seconds=_run_seconds(case, speed, prepare_steps or full_steps),
-        apart=prepare_steps is not None,
+        # Of many references, the first is hardly among the best.
+        apart=prepare_steps is not None or case.references > FINAL_REFERENCES,
         storing_seconds=case.room.contention * storing_seconds,
     )
 
