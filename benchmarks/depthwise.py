@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from nasseg import plugins
 from nasseg.allocator import keep_freed_memory
 from nasseg.data import Batch
+from nasseg.ops.base import as_pair
 from nasseg.ops.conv import conv_layer
 from nasseg.train.fit import seeded_network
 from nasseg.train.recipes import short
@@ -44,6 +45,9 @@ IN_INFERENCE = [
     (576, 23, 30, 7, 1, 6),
     (256, 23, 30, 3, 1, 18),
     (136, 46, 60, 7, 1, 4),
+    (960, 12, 15, 7, 1, 2),
+    (256, 23, 30, 3, 1, (1, 6)),
+    (256, 23, 30, 3, 1, (12, 1)),
 ]
 NETWORKS = ("deeplabv3plus-mobilenetv2", "deeplabv3plus-efficientnet_lite0", "lraspp", "stdc1", "auto_deeplab-s")
 BATCH, SIZE, CLASSES = 8, (176, 240), 11
@@ -95,7 +99,7 @@ def layer_pass(layer, dtype):
 
 def module_of(layer):
     channels, _, _, kernel, stride, rate = layer
-    module = conv_layer(channels, channels, kernel, stride=stride, rate=(rate, rate), groups=channels, bias=False)
+    module = conv_layer(channels, channels, kernel, stride=stride, rate=as_pair(rate), groups=channels, bias=False)
     return module.to(memory_format=torch.channels_last)
 
 

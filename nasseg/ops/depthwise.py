@@ -16,7 +16,7 @@ def convolve(layer: nn.Conv2d, input: Tensor, padding: Pair) -> Tensor:
     """Convolve with `layer`'s weight and this padding, centred if the stride is 1.
 
     A depthwise convolution on a CPU is computed otherwise than by PyTorch, equal up to the order of summation: where it
-    trains, and in inference where its padding is large. oneDNN has fast kernels for small paddings only, for a weight's
+    trains, and in inference where its padding is wide. oneDNN has fast kernels for narrow paddings only, for a weight's
     gradient only if the kernel is three wide and not atrous, and for an input's only if it is neither atrous nor, in
     bfloat16, strided. Others take 5 to 80 times as long (`benchmarks/depthwise.py`); here they are made of what is
     fast. What is exported or compiled has PyTorch's convolution.
@@ -26,7 +26,7 @@ def convolve(layer: nn.Conv2d, input: Tensor, padding: Pair) -> Tensor:
         return _stock(layer, input, padding)
     weight = layer.weight
     if not torch.is_grad_enabled():
-        if max(layer.stride) > 1 or max(padding) <= LARGEST_FAST_PADDING:
+        if max(layer.stride) > 1 or _has_fast_kernel(padding, input.shape[-1]):
             return _stock(layer, input, padding)
         return _with_bias(_centred(input, weight, layer.dilation), layer.bias)  # type: ignore[arg-type] # a pair
     if not layer.training:
@@ -48,8 +48,15 @@ def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
     return output if bias is None else output + bias[:, None, None].to(output.dtype)
 
 
-LARGEST_FAST_PADDING = 6
-"""With more, oneDNN's forward pass takes 10 to 40 times as long."""
+WIDEST_FAST_PADDING = {"AVX512": 6, "AVX2": 4}
+"""At the left and the right, in pixels; with more, oneDNN's forward pass takes 5 to 40 times as long."""
+WIDEST_FAST_PADDING_ELSEWHERE = 3
+
+
+def _has_fast_kernel(padding: Pair, width: int) -> bool:
+    """Whether oneDNN has a fast kernel for a centred convolution of maps so wide: it takes some columns at once."""
+    columns = WIDEST_FAST_PADDING.get(torch.backends.cpu.get_cpu_capability(), WIDEST_FAST_PADDING_ELSEWHERE)
+    return padding[1] <= min(columns, width)
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
@@ -81,10 +88,10 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
 
 def _centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
-    """A convolution with stride 1, of every phase alone if the padding is large."""
+    """A convolution with stride 1, of every phase alone if the padding is wide."""
     half = weight.shape[-1] // 2
     padding = (rate[0] * half, rate[1] * half)
-    if max(padding) <= LARGEST_FAST_PADDING:
+    if _has_fast_kernel(padding, x.shape[-1]):
         return F.conv2d(x, weight, None, 1, padding, rate, x.shape[1])
     return _merged(F.conv2d(_phases(x, rate), weight, None, 1, half, 1, x.shape[1]), x.shape, rate)
 
