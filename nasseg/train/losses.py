@@ -48,7 +48,7 @@ def cross_entropy(
         raise ValueError(
             f"{len(class_weights)} class weights for a network of {logits.shape[1]} classes: give one each"
         )
-    losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none")
+    losses = _cross_entropies(logits, masks, ignore_index)
     return _weighted_mean(losses, pixel_weights(masks, ignore_index, class_weights, boundary_weight))
 
 
@@ -59,7 +59,7 @@ def ohem_cross_entropy(logits: Tensor, masks: Tensor, ignore_index: int, boundar
     not ignored, if these are fewer still). Weights do not change which pixels are hard. Source: BiSeNet (arXiv
     1808.00897, section 4.1), with STDC's numbers (arXiv 2104.13188, section 4.2). Never waits for the device.
     """
-    losses = F.cross_entropy(resize(logits, masks), masks, ignore_index=ignore_index, reduction="none").flatten()
+    losses = _cross_entropies(logits, masks, ignore_index).flatten()
     kept_at_least = max(1, int(losses.numel() * OHEM_MIN_SHARE))
     weights = pixel_weights(masks, ignore_index, None, boundary_weight).flatten()
     hard = losses > -math.log(OHEM_PROBABILITY)
@@ -78,6 +78,15 @@ def distillation(logits: Tensor, teacher_logits: Tensor, masks: Tensor, ignore_i
     log_predicted, log_taught = (resize(scores, masks).log_softmax(dim=1) for scores in (logits, teacher_logits))
     divergences = F.kl_div(log_predicted, log_taught, reduction="none", log_target=True).sum(dim=1)
     return _weighted_mean(divergences, (masks != ignore_index).float())
+
+
+def _cross_entropies(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """Compute the cross entropy of each pixel, (N, H, W); 0 where it is ignored.
+
+    Pixels are rows, as they lie in memory where channels come last: neither logits nor their gradient are copied.
+    """
+    rows = resize(logits, masks).movedim(1, -1).flatten(0, 2)
+    return F.cross_entropy(rows, masks.flatten(), ignore_index=ignore_index, reduction="none").view(masks.shape)
 
 
 def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
