@@ -21,8 +21,8 @@ from nasseg import plugins
 from nasseg.cost.latency_table import LatencyTable
 from nasseg.cost.load import OthersLoad
 from nasseg.cost.profile import time_networks
+from nasseg.jobs.pricing import Pricing
 from nasseg.planning.fitting import BAND, Fitting
-from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 from nasseg.rank_correlation import spearman
 
@@ -51,10 +51,8 @@ def of_target(args, space, table, target):
     def built(choice):
         return space.architecture(choice, args.classes)
 
-    def constraints(choice):
-        return limits.constraints(Costs(latency_ms=table.latency_ms(built(choice))))
-
-    fitting, start = Fitting(space, constraints), time.process_time()
+    pricing = Pricing(table.conditions.size, limits, table)
+    fitting, start = Fitting(space, lambda choice: pricing.constraints(built(choice))), time.process_time()
     drawn = [fitting.draw(random.Random(f"{target}/{number}")) for number in range(args.points)]
     draw_ms = (time.process_time() - start) / args.points * 1e3
     networks = [built(fitted.choice) for fitted in drawn]

@@ -44,8 +44,8 @@ from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.experiment.trust import pooled_deviation
 from nasseg.graph import load, write_atomically
+from nasseg.jobs.pricing import Pricing
 from nasseg.planning.fitting import Fitting
-from nasseg.planning.job import Costs
 from nasseg.planning.limits import Limits
 from nasseg.planning.plan import search_crop
 from nasseg.plugins import space as find_space
@@ -124,12 +124,12 @@ def plan(args):
         row = known["networks"][name]
         print(f"{name:48}{row['predicted_ms']:8.2f} ms {row['params'] / 1e6:7.3f} M", flush=True)
 
-    def constraints(limits, choice):
-        return limits.constraints(Costs(latency_ms=table.latency_ms(space.architecture(choice, classes))))
+    def constraints(pricing, choice):
+        return pricing.constraints(space.architecture(choice, classes))
 
     for share in args.share:
-        limits = Limits(latency_ms=share * full_ms)
-        fitting = Fitting(space, partial(constraints, limits))
+        pricing = Pricing(table.conditions.size, Limits(latency_ms=share * full_ms), table)
+        fitting = Fitting(space, partial(constraints, pricing))
         if args.seeds:
             for label, choice in fitting.references().items():
                 add(f"{share:g}", HANDCRAFTED, label, choice, args.seeds)

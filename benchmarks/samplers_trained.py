@@ -29,9 +29,10 @@ from nasseg.data import evaluation_batches, open_dataset, training_batches
 from nasseg.data.in_memory import InMemory
 from nasseg.data.resized import Resized
 from nasseg.graph import write_atomically
+from nasseg.jobs.pricing import Pricing
 from nasseg.planning.candidates import Trial
 from nasseg.planning.fitting import Fitting
-from nasseg.planning.job import Candidate, Costs
+from nasseg.planning.job import Candidate
 from nasseg.planning.limits import Limits
 from nasseg.planning.plan import search_crop
 from nasseg.planning.samplers import SAMPLERS
@@ -112,12 +113,8 @@ class Band:
         self.space = plugins.space(args.space, named_by_user=args.space)
         self.table, classes = LatencyTable.load(args.latency), len(self.dataset.classes)
         full_ms = self.table.latency_ms(plugins.baseline("deeplabv3plus-mobilenetv2", classes))
-        limits = Limits(latency_ms=args.share * full_ms)
-
-        def constraints(choice):
-            return limits.constraints(Costs(latency_ms=self.table.latency_ms(self.built(choice))))
-
-        self.fitting = Fitting(self.space, constraints)
+        pricing = Pricing(self.table.conditions.size, Limits(latency_ms=args.share * full_ms), self.table)
+        self.fitting = Fitting(self.space, lambda choice: pricing.constraints(self.built(choice)))
         self.region = Region.of(self.fitting, self.params)
         splits = (args.train_split, args.val_split)
         self.splits = [InMemory(Resized(self.dataset.split(name), args.image_scale)) for name in splits]
