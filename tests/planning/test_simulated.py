@@ -1,6 +1,7 @@
 """Searches at sizes that no machine here has, carried out by simulated workers, keep their budget."""
 
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from nasseg.experiment.results import Results
 from nasseg.jobs.runners.simulated import Pace, Simulated, simulate
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
+from nasseg.planning.final.runs import LEAST_PROXY_SHARE
 from nasseg.planning.job import Candidate
 from nasseg.planning.machine import Hardware, JobTimes, Speed
 from nasseg.planning.objective import Objective
@@ -30,7 +32,7 @@ class WholeSpace(CellSpace):
 
 
 def searched(
-    budget: str, workers: int, speed: Speed, *, slower: float = 1.0, noise: float = 0.1, **trouble: Any
+    budget: str, workers: int, speed: Speed, *, slower: float = 1.0, noise: float = 0.1, seed: int = 0, **trouble: Any
 ) -> tuple[Simulated, Planner, int]:
     """Plan and simulate a search; returns also how many candidates were expected."""
     hardware = Hardware.of(torch.device("cpu"), workers, workers)
@@ -52,7 +54,7 @@ def searched(
     if workers > 1:
         times = times.longer(speed.contention)
     pace = Pace(times, slower, noise, **{"failures": 0.01, **trouble})
-    found = simulate(planner, pace, workers, total, score)
+    found = simulate(planner, pace, workers, total, score, seed)
     assert plan.expected_candidates is not None
     return found, planner, plan.expected_candidates
 
@@ -78,23 +80,27 @@ def test_what_a_simulated_job_takes_adds_up() -> None:
 def test_a_search_ends_in_time_with_what_was_forecast(speed: Speed, budget: str, workers: int) -> None:
     if (budget, workers) == ("8h", 64) and speed is FEATURES:
         pytest.skip("23,000 candidates: benchmarks/budget.py has this one")
-    simulated, planner, expected = searched(budget, workers, speed)
-    total = Budget.parse(budget).wall_seconds(workers, 0)
-    assert 0.9 < simulated.end_seconds / total < 1.02
+    total, idle, tried = Budget.parse(budget).wall_seconds(workers, 0), list[float](), list[int]()
+    fresh: list[bool] = []
+    for seed in range(3 if workers < 16 else 1):
+        simulated, planner, expected = searched(budget, workers, speed, seed=seed)
+        assert 0.9 < simulated.end_seconds / total < 1.02
+        idle.append(simulated.idle_share)
+        tried.append(sum(bool(trial.proxy) for trial in planner.trials))
+        # The final has what was planned: finalists and references, with all seeds.
+        trained = [trial for trial in planner.trials if set(range(planner.settings.seeds)) <= set(trial.full)]
+        assert len(trained) >= planner.settings.finalists
+        # What is reported of the winner and of the baseline was not chosen by.
+        objective = Objective(reference_cost=1.0, weight=0.0)
+        ended = [trial for trial in planner.trials if trial.full]
+        results = Results(ended, objective, planner.settings.rungs, {}, False)
+        found = next(trial for trial in results.ranked if trial.candidate.label is None)
+        fresh.append(bool(found.fresh) and bool(next(iter(results.references.values())).fresh))
+    # In ten minutes, a run that fails or takes long can leave no time for them.
+    assert fresh.count(False) <= (budget == "10min" and workers < 16)
     # Runs of whole networks take an eighth of ten minutes each, and nothing shorter fills what they leave.
-    assert simulated.idle_share < (0.09 if speed is WHOLE else 0.055 if budget == "10min" else 0.026)
-    tried = sum(bool(trial.proxy) for trial in planner.trials)
-    assert 0.8 * expected < tried < 1.15 * expected
-    # The final has what was planned: finalists and references, with all seeds.
-    trained = [trial for trial in planner.trials if set(range(planner.settings.seeds)) <= set(trial.full)]
-    assert len(trained) >= planner.settings.finalists
-    # What is reported of the winner and of the baseline was not chosen by.
-    objective = Objective(reference_cost=1.0, weight=0.0)
-    results = Results([trial for trial in planner.trials if trial.full], objective, planner.settings.rungs, {}, False)
-    found = next(trial for trial in results.ranked if trial.candidate.label is None)
-    baseline = next(iter(results.references.values()))
-    assert found.fresh
-    assert baseline.fresh
+    assert fmean(idle) < (0.09 if speed is WHOLE else 0.05 if budget == "10min" else 0.025)
+    assert 0.85 * expected < fmean(tried) < 1.15 * expected
 
 
 @pytest.mark.parametrize("speed", [FEATURES, WHOLE], ids=["features", "whole"])
@@ -169,7 +175,9 @@ def test_broken_devices_are_kept_out_and_cost_no_candidate(speed: Speed, broken:
     simulated, planner, expected = searched("1h", 8, speed, failures=0.0, broken=workers)
     assert failed(planner) == 0
     assert simulated.end_seconds < 1.04 * 3600
-    assert sum(bool(trial.proxy) for trial in planner.trials) > 0.5 * expected * (8 - broken) / 8
+    # A final that was planned for eight leaves three of them `LEAST_PROXY_SHARE` of the time for candidates.
+    share = LEAST_PROXY_SHARE if broken == 5 else 0.5
+    assert sum(bool(trial.proxy) for trial in planner.trials) > share * expected * (8 - broken) / 8
     # Where few devices are left, their second seeds make way for the fresh ones.
     finalists = [trial for trial in planner.trials if trial.candidate.label is None and 0 in trial.deciding]
     assert len(finalists) >= planner.settings.finalists

@@ -131,7 +131,7 @@ def run_on_a_clock(
     start again. `spent` is the share of the budget that is spent at a second of the clock. Features are stored once on
     each machine, by its workers' first short runs.
     """
-    now = clock
+    now = last_end = clock
     delivery = Delivery(planner, _ignore, _ignore, lambda: spent(now), times)
     idle = [f"worker {number}" for number in range(workers)]
     stored_by = {worker: storing[number % len(storing)] for number, worker in enumerate(idle) if storing}
@@ -158,14 +158,15 @@ def run_on_a_clock(
             else:
                 begin(worker, job, result, now)
         if not running or planner.done:
-            return now
+            return last_end
         now, _, worker, ended = heapq.heappop(running)
         if isinstance(ended, Storing):
             for name, result in ended.end(now):
                 begin(name, result.job, result, now - result.storing_seconds)
-        elif ended is None:
+        elif ended is None:  # it has started again
             idle.append(worker)
         else:
+            last_end = now
             on_end(ended)
             delivery.deliver(ended, worker)
             if ended.is_failure:
