@@ -25,18 +25,24 @@ class Stopwatch:
 
     def __init__(self, folder: Path) -> None:
         self._file, self._before, self._start = folder / SPENT_FILE, 0.0, time.monotonic()
+        self._end: float | None = None
         if self._file.exists():
             with damaged(self._file, _FIX):
                 self._before = _SECONDS.validate_python(read_json(self._file, _FIX), strict=True)
 
     @property
     def seconds(self) -> float:
-        """The wall clock of all runs, of which this one began when the stopwatch was made."""
-        return self._before + time.monotonic() - self._start
+        """The wall clock of all runs, of which this one began when the stopwatch was made and ends with `running`.
+
+        What comes after it, like measuring latency, holds no workers and is not of the budget.
+        """
+        return self._before + (time.monotonic() if self._end is None else self._end) - self._start
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Write the time down every second during the block, and at its end."""
+        """Write the time down every second during the block, and at its end, when it stops."""
+        if self._end is not None:
+            self._before, self._start, self._end = self.seconds, time.monotonic(), None
         ended = threading.Event()
 
         def note() -> None:
@@ -50,6 +56,7 @@ class Stopwatch:
         finally:
             ended.set()
             noting.join()
+            self._end = time.monotonic()
             self._note()
 
     def _note(self) -> None:

@@ -30,3 +30,22 @@ def test_a_damaged_time_is_told_with_its_file(tmp_path: Path, content: str) -> N
     (tmp_path / "spent_seconds.json").write_text(content)
     with pytest.raises(ValueError, match=r"spent_seconds\.json .*; remove it to count the time anew$"):
         Stopwatch(tmp_path)
+
+
+def test_it_stops_with_the_jobs_and_goes_on_with_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("nasseg.experiment.stopwatch.time.monotonic", lambda: now[0])
+    stopwatch = Stopwatch(tmp_path)
+    now[0] = 103.0
+    assert stopwatch.seconds == 3
+    with stopwatch.running():
+        now[0] = 110.0
+    now[0] = 150.0
+    assert stopwatch.seconds == 10
+    with stopwatch.running():
+        assert stopwatch.seconds == 10
+        now[0] = 152.0
+    now[0] = 200.0
+    assert stopwatch.seconds == Stopwatch(tmp_path).seconds == 12
