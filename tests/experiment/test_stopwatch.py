@@ -32,9 +32,7 @@ def test_a_damaged_time_is_told_with_its_file(tmp_path: Path, content: str) -> N
         Stopwatch(tmp_path)
 
 
-def test_it_stops_with_the_jobs_and_goes_on_with_the_next_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_stops_with_the_jobs_and_goes_on_with_the_next_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("nasseg.experiment.stopwatch.time.monotonic", lambda: now[0])
     stopwatch = Stopwatch(tmp_path)
