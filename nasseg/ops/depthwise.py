@@ -64,7 +64,8 @@ class _DepthwiseConvolution(torch.autograd.Function):
     def forward(input: Tensor, weight: Tensor, stride: Pair, padding: Pair, rate: Pair) -> Tensor:
         if max(stride) > 1:
             return F.conv2d(input, weight, None, stride, padding, rate, input.shape[1])
-        return _centred(input, weight, rate)
+        # Merged phases are a view, which an activation behind a custom function could not change in place.
+        return _centred(input, weight, rate).data
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Pair, Pair, Pair], output: Tensor) -> None:

@@ -38,6 +38,19 @@ def test_gradients_are_those_of_pytorch(kernel, stride, rate, padding, size, bia
         torch.testing.assert_close(made, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (12, 14), (13, 15)])
+def test_an_activation_behind_it_works_in_place(size):
+    layer = conv_layer(4, 4, 3, rate=(7, 7), groups=4, bias=False)
+    input = torch.randn(2, 4, *size)
+
+    def gradient(activation):
+        layer.zero_grad()
+        activation(layer(input)).sum().backward()
+        return layer.weight.grad.clone()
+
+    torch.testing.assert_close(gradient(nn.ReLU(inplace=True)), gradient(nn.ReLU()))
+
+
 @given(
     kernel=st.sampled_from((3, 5, 7)),
     stride=st.integers(1, 2),
