@@ -16,7 +16,6 @@ A network is trained once, whoever proposes it, and its score is one file; a pro
 import argparse
 import json
 import statistics
-from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -111,10 +110,10 @@ class Band:
     def __init__(self, args):
         self.args, self.dataset = args, open_dataset(args.data)
         self.space = plugins.space(args.space, named_by_user=args.space)
-        self.table, classes = LatencyTable.load(args.latency), len(self.dataset.classes)
-        full_ms = self.table.latency_ms(plugins.baseline("deeplabv3plus-mobilenetv2", classes))
-        pricing = Pricing(self.table.conditions.size, Limits(latency_ms=args.share * full_ms), self.table)
-        self.fitting = Fitting(self.space, lambda choice: pricing.constraints(self.built(choice)))
+        table, classes = LatencyTable.load(args.latency), len(self.dataset.classes)
+        full_ms = table.latency_ms(plugins.baseline("deeplabv3plus-mobilenetv2", classes))
+        self.pricing = Pricing(table.conditions.size, Limits(latency_ms=args.share * full_ms), table)
+        self.fitting = Fitting(self.space, lambda choice: self.pricing.constraints(self.built(choice)))
         self.region = Region.of(self.fitting, self.params)
         splits = (args.train_split, args.val_split)
         self.splits = [InMemory(Resized(self.dataset.split(name), args.image_scale)) for name in splits]
@@ -123,9 +122,8 @@ class Band:
     def built(self, choice):
         return self.space.architecture(choice, len(self.dataset.classes))
 
-    @cache  # noqa: B019, there is one band
     def params(self, choice):
-        return self.built(choice).describe(self.table.conditions.size).params
+        return self.pricing.costs(self.built(choice)).params
 
     def searched(self, method, seed):
         """Search once; returns what was tried, in its order, the handcrafted heads first."""

@@ -260,7 +260,7 @@ def test_a_failed_job_is_tried_again_only_if_it_ends_in_time(failed_at: int, ask
     delivery.deliver(JobResult.failed(job, "no kernel", 10.0))
     clock[0] = asked_at
     assert (delivery.next_job() == job) == is_tried
-    assert [result.is_failure for result in results[known:]] == [] if is_tried else [True]
+    assert [result.is_failure for result in results[known:]] == ([] if is_tried else [True])
 
 
 def test_what_is_no_candidates_fault_ends_the_search() -> None:
