@@ -33,8 +33,7 @@ def search(
     config: Config = None,
     **options: str | None,
 ) -> None:
-    """Search for a network. The handcrafted one is trained first; the best candidates are trained end to end."""
-    from nasseg.report.search import SearchReporter
+    """Search for a network: compare many, handcrafted ones too, by short trainings, and train the best end to end."""
     from nasseg.run_folder import claimed, to_resume
 
     take_space(context, options["space"])
@@ -45,6 +44,8 @@ def search(
     else:
         run = _begin(out or new_run_folder("search"), _given(context, options))
         context.with_resource(claimed(run.folder))
+    from nasseg.report.search import SearchReporter  # takes a second, which a refusal need not
+
     stop = stop_on_interrupt()
     again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
     saved = f"everything finished is saved. Continue with:\n  {again}"
@@ -95,11 +96,11 @@ def _continue(context: typer.Context, out: Path, options: Mapping[str, str | Non
 
 
 def _begin(out: Path, given: Mapping[str, object]) -> Experiment:
+    options = SearchOptions.parse(given)
+    say("checking the data and measuring the machine's speed …")
     from nasseg.experiment.begin import begin
     from nasseg.report.profile import ProfileBars
 
-    options = SearchOptions.parse(given)
-    say("checking the data and measuring the machine's speed …")
     with ProfileBars() as bars:
         return begin(out, options, bars)
 

@@ -45,8 +45,12 @@ class Split(data.Dataset[Sample], ABC):
         Crops and costs follow it where images differ in size.
         """
         last = len(self) - 1
-        shapes = [self[index].mask.shape for index in sorted({round(last * part / 24) for part in range(25)})]
-        height, width = sorted(shapes, key=lambda shape: shape[0] * shape[1])[(len(shapes) - 1) // 2]
+        sizes = [self.size(index) for index in sorted({round(last * part / 24) for part in range(25)})]
+        return sorted(sizes, key=lambda size: size[0] * size[1])[(len(sizes) - 1) // 2]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image, in pixels; a split that knows them without reading the sample says so here."""
+        height, width = self[index].mask.shape
         return height, width
 
     @property

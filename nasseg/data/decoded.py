@@ -55,6 +55,10 @@ class Decoded(Split):
         planes = torch.from_numpy(self._pixels[start:end]).view(CHANNELS, height, width)
         return Sample(self._names[index], planes[:3], planes[3])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """The size that is noted beside the pixels."""
+        return self._sizes[index]
+
     @property
     def fingerprint(self) -> str:
         """The split's own."""

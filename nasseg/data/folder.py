@@ -18,7 +18,7 @@ import torch
 from nasseg.data.dataset import DataError, Dataset, Sample, Split
 from nasseg.data.formats import Description, Encoding, Files, Item, Layout, find_layout, first_that_fits
 from nasseg.data.formats.description import FILE, read_description, read_merge
-from nasseg.data.formats.images import read_image, stored_size
+from nasseg.data.formats.images import read_image, stored_size, upright_size
 from nasseg.data.formats.official import official
 
 __all__ = ["PLAIN", "FolderDataset", "FolderSplit", "MaskSizeError", "OfficialDataset", "read_image"]
@@ -146,6 +146,10 @@ class FolderSplit(Split):
     def sample_name(self, index: int) -> str:
         """The name of a sample, without reading it."""
         return self.items[index].name
+
+    def size(self, index: int) -> tuple[int, int]:
+        """The size of an image, by its file's header."""
+        return upright_size(self.items[index].image)
 
     @property
     def fingerprint(self) -> str:

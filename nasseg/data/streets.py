@@ -118,6 +118,10 @@ class StreetsSplit(Split):
         part, number = self._scenes[index]
         return f"{part}/{number:05d}"
 
+    def size(self, index: int) -> tuple[int, int]:
+        """The size of all scenes."""
+        return self._options.size
+
     def __getitem__(self, index: int) -> Sample:
         part, number = self._scenes[index]
         rng = np.random.default_rng((self._options.seed, self._parts.index(part), number))

@@ -29,6 +29,10 @@ class Subset(Split):
         """The whole split's name of it."""
         return self._split.sample_name(self.indices[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """The whole split's size of it."""
+        return self._split.size(self.indices[index])
+
     @property
     def fingerprint(self) -> str:
         """The split's own and a hash of the indices."""

@@ -115,6 +115,13 @@ class DatasetConformance(Suite):
             assert split.ignore_index == dataset.ignore_index
             split.check()
 
+    def test_sizes_and_names_are_those_of_the_samples(self, dataset: Dataset) -> None:
+        """Fix: `size` and `sample_name` of the split, which tell without reading a sample what is in it."""
+        for split in map(dataset.split, dataset.splits()):
+            for index in {0, len(split) // 2, len(split) - 1}:
+                sample = split[index]
+                assert (split.size(index), split.sample_name(index)) == (tuple(sample.mask.shape), sample.name)
+
     def test_a_plus_joins_splits(self, dataset: Dataset) -> None:
         """Fix: `union` of several names: the samples of each in turn, none of them twice."""
         first, *rest = dataset.splits()

@@ -27,6 +27,7 @@ def test_samples_are_those_of_the_split(folder: Path, readers: int) -> None:
     for index in range(len(split)):
         sample, expected = kept[index], split[index]
         assert sample.name == expected.name
+        assert kept.size(index) == tuple(expected.mask.shape)
         assert torch.equal(sample.image, expected.image)
         assert torch.equal(sample.mask, expected.mask)
 

@@ -37,7 +37,7 @@ def test_a_subset_has_the_samples_that_it_was_given() -> None:
     assert names(subset) == [SPLIT[2].name, SPLIT[0].name]
     assert torch.equal(subset[0].image, SPLIT[2].image)
     assert (subset.name, subset.classes, subset.ignore_index) == (SPLIT.name, SPLIT.classes, SPLIT.ignore_index)
-    assert (subset.sample_name(0), subset.is_computed) == ("train/00002", True)
+    assert (subset.sample_name(0), subset.size(0), subset.is_computed) == ("train/00002", (32, 48), True)
 
 
 def test_fingerprints_tell_subsets_apart() -> None:

@@ -21,6 +21,8 @@ from nasseg.foreign import MAX_IMAGE_PIXELS, MAX_SIDE
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
+TURNED = range(5, 9)
+"""Orientations of which width and height are exchanged."""
 LOSSY = ("JPEG", "MPO")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """That Pillow may find in an image file, whatever its name: others run further programs, such as Ghostscript."""
@@ -54,6 +56,13 @@ def stored_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file before it is turned as its EXIF orientation says."""
     with _opened(path) as file:
         return file.height, file.width
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, turned as its EXIF orientation says, by its header."""
+    with _opened(path) as file:
+        is_turned = file.getexif().get(ORIENTATION, 1) in TURNED
+        return (file.width, file.height) if is_turned else (file.height, file.width)
 
 
 def brightest_of_16_bits(path: Path) -> int | None:
