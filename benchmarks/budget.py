@@ -107,6 +107,9 @@ def searched(data, space_name, budget, workers, args, seed):
         options, speed, hardware, size=size, train_images=train_images, val_images=val_images, references=references
     )
     total = Budget.parse(budget).wall_seconds(workers, 0)
+    at, batch = speed.at(plan.image_scale), plan.full_recipe.batch_size
+    stored = 0.0 if whole else (VIEWS * train_images + val_images) / batch
+    times = JobTimes.of(at, val_images / batch, stored).longer(speed.contention if workers > 1 else 1.0)
     planner = Planner(
         space,
         SAMPLERS["random"](Region.of(Fitting(space, lambda choice: {}), lambda choice: 1.0)),
@@ -115,10 +118,8 @@ def searched(data, space_name, budget, workers, args, seed):
         describe=lambda choice: Candidate(key="".join(map(str, choice.digits)), choice={}),
         values=lambda outcome: (outcome.miou,),
         score=lambda outcome: outcome.miou,
+        times=times,
     )
-    at, batch = speed.at(plan.image_scale), plan.full_recipe.batch_size
-    stored = 0.0 if whole else (VIEWS * train_images + val_images) / batch
-    times = JobTimes.of(at, val_images / batch, stored).longer(speed.contention if workers > 1 else 1.0)
     pace = Pace(times, args.slower, args.noise, failures=args.failures)
     start = time.perf_counter()
     found = simulate(planner, pace, workers, total, score, seed)

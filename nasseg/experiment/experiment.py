@@ -69,6 +69,7 @@ class Experiment:
             history=self.record.load(),
             relaxed=self.record.relaxations(),
             taken=self.record.taken,
+            times=self.config.times,
             prepared=context.prepared_model.is_file(),
             share=Share(self.record.place.claim, self.record.place.number),
         )
@@ -131,7 +132,7 @@ class Experiment:
                 self._learn()
             on_update(self)
 
-        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent, self.config.times)
+        delivery = Delivery(self.planner, on_start, on_result, lambda: self.spent)
         with self._stopwatch.running():
             self._run_jobs(delivery, stop)
         if not stop.is_set():

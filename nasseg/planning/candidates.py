@@ -273,3 +273,33 @@ class Candidates:
         best = islice(best_first, BEST_SHOWN) if latest else ()
         earlier = sorted(trial.number for trial in best if trial.number < latest)
         return [*self.rejected[-LATEST_SHOWN:], *(self.trials[number] for number in earlier), *self.trials[latest:]]
+
+
+class Newcomers:
+    """Candidates that wait for their first job: references and, in turns with all but the first of them, new ones.
+
+    So something new is tried however slow the machine is. `propose` returns a new choice, or `None` if there is none.
+    """
+
+    def __init__(
+        self, candidates: Candidates, references: Sequence[Trial], propose: Callable[[], Choice | None], first: int
+    ) -> None:
+        self._candidates, self._references, self._propose, self._first = candidates, references, propose, first
+        self.waiting: list[Trial] = []
+
+    def group(self, size: int, most: int | None) -> list[Trial]:
+        """Return those that are next, `size` if there are as many; `most` bounds all candidates."""
+        references = len(self._references)
+        started = references - sum(trial in self._references for trial in self.waiting)
+        while len(self.waiting) < size or self._candidates.own - references < started - self._first:
+            choice = self._propose() if most is None or self._candidates.own < most else None
+            if choice is None:
+                break
+            self.waiting.insert(0, self._candidates.add(self._candidates.describe(choice)))
+        return self.waiting
+
+    def leave(self, trial: Trial) -> None:
+        """Note that a candidate is another search's."""
+        self._candidates.leave(trial)
+        if trial in self.waiting:
+            self.waiting.remove(trial)

@@ -243,6 +243,10 @@ class JobTimes(BaseModel):
         if job.task == "proxy":
             each = steps * self.trial_step_seconds + self.trial_scoring_seconds
             return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
+        return self.run_seconds(steps)
+
+    def run_seconds(self, steps: int) -> float:
+        """Return what a run end to end takes."""
         return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS
 
 

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Share, Trial, read_from, run_name
+from nasseg.planning.candidates import Candidates, Newcomers, Share, Trial, read_from, run_name
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final.clock import Clock, Taken
 from nasseg.planning.final.runs import FINAL_REFERENCES, Contenders, Final
 from nasseg.planning.fitting import Fitting
 from nasseg.planning.halving import Ladder
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
+from nasseg.planning.machine import JobTimes
 from nasseg.planning.relaxations import RelaxationSchedule
 from nasseg.planning.samplers.base import Sampler
 from nasseg.planning.samplers.proposals import Proposals
@@ -22,10 +23,10 @@ from nasseg.space import Choice, Space
 class Planner:
     """The planner of a search of `space`.
 
-    The first reference is trained end to end, which gives the score to beat. If the space has a shared stage, this also
-    gives the features that all share, and proxies wait for it. Candidates are tried by proxy, the references first,
-    with asynchronous successive halving: a promotion is a job from the candidate's checkpoint. Finally the best of the
-    top rung and the best references are trained end to end, with several seeds.
+    If the space has a shared stage, the first reference is trained end to end, which gives the features that all share,
+    and proxies wait for it. Candidates are tried by proxy, the references first, with asynchronous successive halving:
+    a promotion is a job from the candidate's checkpoint. Finally the best of the top rung and the best references are
+    trained end to end, with several seeds.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; then the sampler continues from there.
@@ -59,14 +60,15 @@ class Planner:
         score: Callable[[Outcome], float],
         history: Iterable[Trial] = (),
         relaxed: Iterable[JobResult] = (),
+        times: JobTimes | None = None,
         taken: Taken | None = None,
         prepared: bool = False,
         share: Share | None = None,
     ) -> None:
         self.settings = settings
-        self.clock = Clock(total_seconds, taken)
+        self.clock, self.times = Clock(total_seconds, taken), times
         self._needs_features = space.shared_stage is not None
-        self._final = Final(settings, self.clock, self._needs_features, score)
+        self._final = Final(settings, self.clock, self._needs_features, score, times)
         self._share = share = share or Share()
         self.prepared = prepared or not self._needs_features
         """Whether proxies need not wait for the first reference."""
@@ -84,7 +86,6 @@ class Planner:
         seeds = range(first, first + settings.relaxations)
         self._relaxing = RelaxationSchedule(seeds, settings.relax_steps, settings.relax_share)
         self._proxies_open = True
-        self._waiting_to_start: list[Trial] = []
         self._jobs_handed_out = 0
         self._idle = False
 
@@ -92,6 +93,7 @@ class Planner:
         self._references = [self._candidates.add_reference(label, c) for label, c in fitting.references().items()]
         self._settled = self._references[:] if len(self._references) <= FINAL_REFERENCES else []
         self._contenders = Contenders(settings, self._ladder, self._references)
+        self._newcomers = Newcomers(self._candidates, self._references, self._proposals.next, FINAL_REFERENCES)
         # If all failed, they are tried again.
         results = [result for result in relaxed if result.job.seed in seeds]
         for result in results if any(result.message is None for result in results) else ():
@@ -100,7 +102,7 @@ class Planner:
             self._settle(result)
         for was, trial in recorded:
             self._replay(was, trial)
-        self._waiting_to_start = [trial for trial in self.trials if trial.level == 0 and not trial.elsewhere]
+        self._newcomers.waiting = [trial for trial in self.trials if trial.level == 0 and not trial.elsewhere]
 
     def next_job(self, spent: float) -> Job | None:
         """Hand out the next job, or `None` if there is none now; `spent` is the spent share of the budget, 0 to 1.
@@ -126,6 +128,7 @@ class Planner:
         self._idle = job is None
         if job is not None:
             self._in_flight[job.number] = job
+            self.clock.start(job)
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
             elif self.settings.compares(job):
@@ -153,6 +156,11 @@ class Planner:
             if job.task == "prepare":
                 self.prepared = self.prepared or outcome.status == "ok"
 
+    def has_time(self, job: Job, spent: float) -> bool:
+        """Whether a job that failed can end in time if it is tried again at the `spent` share of the budget."""
+        self.clock.set(spent)
+        return spent < 1 and self.clock.now + self._final.expected(job.kind) <= self.clock.total_seconds
+
     def learn(self, news: Iterable[Trial]) -> list[Trial]:
         """Take in what other searches of the study have done; returns the candidates that changed by that."""
         changed = []
@@ -160,7 +168,7 @@ class Planner:
             if (trial := self._candidates.recall(told)) is None:
                 continue
             if told.elsewhere:
-                self._leave(trial)
+                self._newcomers.leave(trial)
             before = len(trial.proxy), len(trial.full)
             self._replay(told, trial)
             if (len(trial.proxy), len(trial.full)) != before:
@@ -227,14 +235,13 @@ class Planner:
         return going_on | {(trial.key, steps[trial.level - 1]) for trial in waiting}
 
     def _prepare_job(self) -> Job | None:
-        """Hand out the first reference's training; if all need the features that it gives, each search has its own."""
-        reference, needed = self._references[0], self._needs_features
-        if self._in_flight or not (self._features_due if needed else self._final.is_open(reference, 0)):
+        """Hand out the first reference's training, for the features that all need; each search has its own."""
+        if self._in_flight or not self._features_due:
             return None
         self._features_due = False
-        steps = self.settings.prepare_steps if needed else None
-        if steps is None and not self._claims_run(reference, 0) and not needed:
-            return None
+        reference, steps = self._references[0], self.settings.prepare_steps
+        if steps is None:
+            self._claims_run(reference, 0)
         return self._job("prepare", [reference], stop_step=steps or self.settings.full_steps)
 
     def _relax_job(self, spent: float) -> Job | None:
@@ -255,7 +262,7 @@ class Planner:
             else:
                 self._settled.append(trial)
                 if trial.level == 0 and not trial.elsewhere:
-                    self._waiting_to_start.append(trial)
+                    self._newcomers.waiting.append(trial)
 
     def _proxy_job(self, next_group: Callable[[], list[Trial]] | None = None) -> Job | None:
         while group := (next_group or self._next_group)():
@@ -265,9 +272,9 @@ class Planner:
                 if level:
                     self._ladder.promote(trial)
                 elif self._share.claim(trial.key):
-                    self._waiting_to_start.remove(trial)
+                    self._newcomers.waiting.remove(trial)
                 else:
-                    self._leave(trial)
+                    self._newcomers.leave(trial)
             if group := [trial for trial in group if not trial.elsewhere]:
                 steps = (0, *self.settings.rungs)
                 return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
@@ -299,16 +306,20 @@ class Planner:
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else self._contenders.all()
         ranked = None if finding else self._contenders.ranked()
-        while run := self._final.next_run(contenders, ranked, self._references, in_haste):
+        while run := self._final.next_run(contenders, ranked, self._references):
             if self._claims_run(*run):
                 return self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
         return None
 
     def _late_job(self) -> Job | None:
-        """Hand out new candidates where no end-to-end run can end in time: a search that goes on has them."""
-        fits = self.clock.fits(self.settings.rungs[0], self.clock.total_seconds, self.clock.concurrency)
-        is_late = fits and self._relaxing.is_over and not self._final.has_time()
-        return self._proxy_job(self._to_start) if is_late else None
+        """Hand out new candidates to who would wait for a run that comes up later, or for none: a search that goes on
+        has them.
+        """
+        clock, first, next_end = self.clock, self.settings.rungs[0], self._final.next_end
+        beside = 1 + len(self._proxies_in_flight)
+        waits = clock.fits(first, next_end) or not self._final.has_time(after_seconds=next_end - clock.now)
+        in_time = math.isfinite(clock.total_seconds) and clock.fits(first, clock.total_seconds, beside)
+        return self._proxy_job(self._to_start) if waits and in_time and self._relaxing.is_over else None
 
     def _claims_run(self, trial: Trial, seed: int) -> bool:
         is_own = self._share.claim(run_name(trial.key, seed))
@@ -328,19 +339,7 @@ class Planner:
         )
 
     def _to_start(self) -> list[Trial]:
-        """Collect candidates for a job: those that an interruption left without a result, then new ones."""
-        limit = self.settings.candidates
-        while len(self._waiting_to_start) < self.settings.candidates_per_job:
-            choice = self._proposals.next() if limit is None or self.tried < limit else None
-            if choice is None:
-                break
-            self._waiting_to_start.append(self._candidates.add(self._candidates.describe(choice)))
-        return self._waiting_to_start
-
-    def _leave(self, trial: Trial) -> None:
-        self._candidates.leave(trial)
-        if trial in self._waiting_to_start:
-            self._waiting_to_start.remove(trial)
+        return self._newcomers.group(self.settings.candidates_per_job, self.settings.candidates)
 
     def _replay(self, recorded: Trial, trial: Trial) -> None:
         self._ladder.replay(recorded.proxy, trial)

@@ -7,7 +7,7 @@ import pytest
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final.clock import Clock
-from nasseg.planning.final.runs import LEAST_PROXY_SHARE, SPARE_SHARE, Final
+from nasseg.planning.final.runs import FRESH_ROWS, LEAST_PROXY_SHARE, SPARE_SHARE, Final
 from nasseg.planning.job import Job, JobResult, Outcome, Task
 from tests.planning.made_up import Cell, candidate_of
 
@@ -90,7 +90,7 @@ def test_a_shorter_run_tells_what_one_of_the_final_takes() -> None:
     runs, clock = final(shared=True, prepare_steps=5)
     clock.take_in(ended(TRIALS[0], 0, 10.0, "prepare"), is_run=False)
     assert (clock.expected("prepare"), clock.expected("full")) == (11, 0)
-    assert runs.starts_at(4, []) == pytest.approx(980 - 5 * 4 * 11)
+    assert runs.starts_at(4, []) == pytest.approx(980 - 4 * row(10, 5, 2))
     clock.take_in(ended(TRIALS[0], 1, 30.0), is_run=True)
     assert runs.starts_at(4, []) == pytest.approx(980 - row(30, 5, 2))
 
@@ -115,13 +115,14 @@ def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() ->
 def test_no_run_starts_that_cannot_end_in_time() -> None:
     runs, clock = final()
     clock.note("full", 100.0)
-    clock.now = 1000 - row(100, 1, 2) - 0.1
+    clock.now = 1000 - row(100, 1, 1) - 0.1
     assert runs.next_run(TRIALS, None, []) == (TRIALS[0], 0)
+    runs.start(TRIALS[0], 0)
+    assert runs.next_run(TRIALS, None, []) is None, "the longer of two might not"
+    clock.now = 1000 - row(100, 1, 2) - 0.1
+    assert runs.next_run(TRIALS, None, []) == (TRIALS[1], 0)
     clock.now += 0.2
     assert runs.next_run(TRIALS, None, []) is None
-    assert runs.next_run(TRIALS, None, [], in_haste=True) == (TRIALS[0], 0), "nearly all end in time"
-    clock.now = 890.1
-    assert runs.next_run(TRIALS, None, [], in_haste=True) is None
 
 
 def trained(*mious: float) -> list[Trial]:
@@ -160,7 +161,7 @@ def test_the_last_round_is_for_fresh_seeds() -> None:
     found, baseline = trials = trained(0.6, 0.5)
     runs, clock = final(total=1000.0, concurrency=2)
     clock.note("full", 100.0)
-    clock.now = 950 - row(100, 2, 2) - 0.1
+    clock.now = 950 - row(100, 2, FRESH_ROWS) - 0.1
     assert runs.next_run(trials, [found], [baseline]) == (found, 2), "a round of fresh seeds can still follow"
     clock.now += 50
     assert runs.next_run(trials, [found], [baseline]) == (baseline, FIRST_FRESH_SEED), "first, as it may take longer"
@@ -172,7 +173,7 @@ def test_the_last_round_is_for_fresh_seeds() -> None:
     assert order == [(number, seed) for seed in range(6) for number in (1, 0)]
     alone, clock = final(total=1000.0, concurrency=1)
     clock.note("full", 100.0)
-    clock.now = 1000 - row(100, 3, 1) + 0.1
+    clock.now = 1000 - row(100, 3, FRESH_ROWS) + 0.1
     run = alone.next_run(trials, [found], [baseline])
     assert run == (baseline, FIRST_FRESH_SEED), "one worker trains them one after the other"
 
@@ -232,7 +233,7 @@ def test_the_way_to_the_top_rung_takes_its_time_before() -> None:
     assert runs.starts_at(4, [], missing=1) == pytest.approx(start - 11 * (20 + 60) / 10)
     clock.note(90, 40.0)
     assert runs.starts_at(4, [], missing=1) == pytest.approx(start - 22 - 44)
-    clock.now = 1000 - 66 - row(100, 1, 8) - 0.1
+    clock.now = 1000 - 66 - row(100, 1, 1) - 0.1
     assert not runs.is_pressed
     clock.now += 0.2
     assert runs.is_pressed

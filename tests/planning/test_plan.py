@@ -58,7 +58,7 @@ def time_for_candidates(workers: int, full_steps: int, total: float = 600.0, fea
     run = contention * (full_steps * 0.4 + PASS + 0.7)
     storing = contention * (4 * 256 + 64) / 8 * 0.1 / workers
     begin = 20 + (run + storing if features else 0)
-    beside = min(workers, 4) if features else 1
+    beside = min(workers, 4) if features else 0
     # A round of fresh seeds follows the others, or two if there is one worker.
     rounds = math.ceil((8 - beside) / workers) + math.ceil(2 / workers)
     final = rounds * run + max(1.0, math.sqrt(2 * math.log(workers))) * 0.1 * run * math.sqrt(rounds)
@@ -108,7 +108,7 @@ def test_ten_minutes_of_whole_networks_by_hand() -> None:
     each = 117 * 0.4 + PASS + 0.7
     seconds = time_for_candidates(2, 117, features=False)
     # What is left after the last round is too short for another.
-    assert found.expected_candidates == 2 + int((seconds / 1.15 - 2 * each) / each) == 8
+    assert found.expected_candidates == 2 + int((seconds / 1.15 - 2 * each) / each) == 9
 
 
 def test_an_hour_of_whole_networks_by_hand() -> None:
@@ -128,8 +128,9 @@ def test_an_hour_of_whole_networks_by_hand() -> None:
 
 @pytest.mark.parametrize(("apart", "runs"), [(False, 9), (True, 10)])
 def test_a_first_run_that_is_none_of_the_final_s_saves_no_round(apart: bool, runs: int) -> None:
-    counts: dict[str, Any] = {"workers": 1, "references": 2, "finalists": 2, "seeds": 2, "needs_features": False}
-    timeline = Timeline(total_seconds=600.0, starting_seconds=20.0, run_seconds=28.0, apart=apart, **counts)
+    counts: dict[str, Any] = {"workers": 1, "references": 2, "finalists": 2, "seeds": 2, "needs_features": True}
+    seconds = {"total_seconds": 600.0, "starting_seconds": 20.0, "run_seconds": 28.0, "preparing_seconds": 28.0}
+    timeline = Timeline(apart=apart, **seconds, **counts)
     assert timeline.rounds == runs
     # The first run takes its time in any case.
     final = runs * 28 + 2.8 * math.sqrt(runs)

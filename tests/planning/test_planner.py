@@ -14,7 +14,7 @@ from nasseg.pareto import non_dominated_ranks
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.fitting import BAND, Fitting
-from nasseg.planning.job import Candidate, Job, JobResult, Outcome
+from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
 from nasseg.planning.limits import Limits
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
@@ -148,15 +148,20 @@ def test_many_references_race_first_and_the_best_of_them_reach_the_final() -> No
     planner = make(space, finalists=2, seeds=2)
     jobs = run(planner)
     references = [key_of(choice) for choice in space.references().values()]
-    assert proxies(jobs, 10)[:4] == references
+    # All but two take turns with new candidates, so that some are tried even if time ends early.
+    assert [key if key in references else "new" for key in proxies(jobs, 10)[:7]] == [
+        *references[:3],
+        "new",
+        references[3],
+        "new",
+        "new",
+    ]
     assert len(proxies(jobs, 30)) < 20 // 2, "not all of them are promoted in any case"
     trials = {trial.key: trial for trial in planner.trials}
     ranked = sorted(references, key=lambda key: (trials[key].level, trials[key].values), reverse=True)
     full = Counter((job.candidates[0].key, job.seed) for job in jobs if job.task == "full" and not is_fresh(job))
-    first, *_ = references
-    expected = {(key, seed) for key in ranked[:2] for seed in range(2)} - {(first, 0)}
-    assert {run for run in full if run[0] in references} == expected
-    assert [job.candidates[0].key for job in jobs if job.task == "prepare"] == [first]
+    assert {run for run in full if run[0] in references} == {(key, seed) for key in ranked[:2] for seed in range(2)}
+    assert {job.task for job in jobs} == {"proxy", "full"}
 
 
 @pytest.mark.parametrize("stopped_after", [0, 1, 3, 7, 20, 33])
@@ -300,7 +305,7 @@ def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int)
 
     options = {"candidates": None, "proxy_share": 0.6, "total_seconds": total, "concurrency": workers}
     planner = make(WithoutSharedStage(branches=5, operators=12), **options)
-    run_in_parallel(planner, workers, spent, lambda job: 2.0 if job.task == "proxy" else full_seconds)
+    run_in_parallel(planner, workers, spent, lambda job: full_seconds * (job.stop_step - job.start_step) / 200)
     final = {finalist.key for finalist in planner.finalists()}
     assert len(final) == 3
     trained = [trial for trial in planner.trials if {0, 1} <= set(trial.full)]
@@ -308,6 +313,41 @@ def test_the_final_fits_however_long_it_takes(full_seconds: float, workers: int)
     # Where time is short, their second seeds make way for the fresh ones.
     assert sum(trial.candidate.label is not None and 0 in trial.full for trial in planner.trials) == 2
     assert 0.88 * total - full_seconds < clocks[-1] <= total
+
+
+def test_whether_a_run_has_time_is_known_before_one_has_ended() -> None:
+    planner = make(WithoutSharedStage(), rungs=(10,), full_steps=20, total_seconds=100.0, concurrency=2)
+    first, second = planner.next_job(0), planner.next_job(0)
+    assert first is not None
+    assert second is not None
+    planner.tell(MadeUpWorker().run(first).model_copy(update={"seconds": 10.0}))
+    run = second.model_copy(update={"task": "full", "stop_step": 20})
+    # Of twice the steps, and by a tenth longer.
+    assert [planner.has_time(run, spent) for spent in (0.77, 0.79, 1.0)] == [True, False, False]
+    assert [planner.has_time(second, spent) for spent in (0.79, 0.88, 0.9)] == [True, True, False]
+
+
+def test_who_would_wait_for_a_run_tries_new_candidates_that_are_back_before() -> None:
+    options = {"rungs": (10,), "full_steps": 40, "finalists": 1, "seeds": 1, "candidates": None}
+    planner = make(WithoutSharedStage(), total_seconds=1000.0, proxy_share=0.5, concurrency=4, **options)
+    worker = MadeUpWorker()
+
+    def end(job: Job | None, seconds: float) -> None:
+        assert job is not None
+        planner.tell(worker.run(job).model_copy(update={"seconds": seconds}))
+
+    for _ in range(4):
+        end(planner.next_job(0.0), 50.0)
+    runs = [planner.next_job(0.75) for _ in range(3)]
+    assert [job.task for job in runs if job] == ["full"] * 3
+    # The runs take 200 s, and what is known then decides who gets the last.
+    late = planner.next_job(0.75)
+    assert late is not None
+    assert (late.task, late.start_step) == ("proxy", 0)
+    end(late, 50.0)
+    end(planner.next_job(0.8), 50.0)
+    end(planner.next_job(0.85), 50.0)
+    assert planner.next_job(0.96) is None
 
 
 def test_a_spent_budget_ends_the_search() -> None:
@@ -802,16 +842,14 @@ def test_finds_are_tried_even_where_the_relaxations_took_longer_than_planned() -
     assert set(proxies(run(planner, spent=0.9), 90)) == {*REFERENCES, *(found_by(seed) for seed in range(3))}
 
 
-@pytest.mark.parametrize("options", [{}, GRADIENT])
-def test_without_a_shared_stage_nothing_waits_for_the_first_reference(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("options", "task"), [({}, "proxy"), (GRADIENT, "relax")])
+def test_without_a_shared_stage_no_reference_is_trained_before_the_final(options: dict[str, Any], task: Task) -> None:
     planner = make(WithoutSharedStage(), **options)
-    prepare, job = planner.next_job(0), planner.next_job(0)
-    assert prepare is not None
-    assert job is not None
-    assert (prepare.task, job.task) == ("prepare", "relax" if options else "proxy")
-    planner.tell(JobResult.failed(prepare, "out of memory"))
-    planner.tell(MadeUpWorker().run(job))
     jobs = run(planner)
+    tasks = [job.task for job in jobs]
+    assert tasks[0] == task
+    assert "prepare" not in tasks
+    assert set(tasks[tasks.index("full") :]) == {"full"}
     assert {job.candidates[0].key for job in jobs if job.task == "full"} > set(REFERENCES)
     assert planner.done
 

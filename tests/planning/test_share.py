@@ -122,7 +122,7 @@ def test_each_search_prepares_the_features_but_nobody_repeats_a_reference_that_g
     planners = [make(claimed.share(number), space) for number in range(2)]
     first = [planner.next_job(0) for planner in planners]
     tasks = [(job.task, job.candidates[0].key) for job in first if job is not None]
-    assert tasks == [("prepare", "0-0-0"), ("prepare" if space.shared_stage else "proxy", "0-0-0")]
+    assert tasks == ([("prepare", "0-0-0")] * 2 if space.shared_stage else [("proxy", "0-0-0"), ("proxy", "4-4-4")])
 
 
 def test_a_search_that_has_the_features_prepares_nothing() -> None:

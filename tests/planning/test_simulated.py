@@ -19,7 +19,7 @@ from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan
 from nasseg.planning.planner import Planner
 from nasseg.planning.samplers import SAMPLERS
-from tests.planning.made_up import CellSpace, candidate_of, region_of, true_miou
+from tests.planning.made_up import Cell, CellSpace, candidate_of, region_of, true_miou
 
 FEATURES = Speed(image_scale=0.5, full_step_seconds=0.4, proxy_step_seconds=0.02, forward_seconds=0.1)
 WHOLE = FEATURES.model_copy(update={"proxy_step_seconds": None})
@@ -31,15 +31,34 @@ class WholeSpace(CellSpace):
     shared_stage = None
 
 
+class SevenReferences(WholeSpace):
+    """As many handcrafted networks as the encoder-decoder space has."""
+
+    def references(self) -> dict[str, Cell]:
+        return {f"all{op}": Cell(branches=(op,) * self.branches) for op in range(7)}
+
+
 def searched(
-    budget: str, workers: int, speed: Speed, *, slower: float = 1.0, noise: float = 0.1, seed: int = 0, **trouble: Any
+    budget: str,
+    workers: int,
+    speed: Speed,
+    *,
+    space: CellSpace | None = None,
+    slower: float = 1.0,
+    noise: float = 0.1,
+    seed: int = 0,
+    **trouble: Any,
 ) -> tuple[Simulated, Planner, int]:
     """Plan and simulate a search; returns also how many candidates were expected."""
+    space = space or (CellSpace if speed.proxy_step_seconds else WholeSpace)(branches=8, operators=20)
     hardware = Hardware.of(torch.device("cpu"), workers, workers)
-    images = {"size": (160, 320), "train_images": 256, "val_images": 64, "references": 2}
+    images = {"size": (160, 320), "train_images": 256, "val_images": 64, "references": len(space.references())}
     plan = derive_plan(SearchOptions(budget=budget), speed, hardware, **images)
     total = Budget.parse(budget).wall_seconds(workers, 0)
-    space = (CellSpace if speed.proxy_step_seconds else WholeSpace)(branches=8, operators=20)
+    stored_batches = (4 * 256 + 64) / 8 if speed.proxy_step_seconds else 0.0
+    times = JobTimes.of(speed.at(plan.image_scale), 8, stored_batches)
+    if workers > 1:
+        times = times.longer(speed.contention)
     planner = Planner(
         space,
         SAMPLERS["random"](region_of(space)),
@@ -48,11 +67,8 @@ def searched(
         describe=candidate_of,
         values=lambda outcome: (outcome.miou or 0.0,),
         score=lambda outcome: outcome.miou or 0.0,
+        times=times,
     )
-    stored_batches = (4 * 256 + 64) / 8 if speed.proxy_step_seconds else 0.0
-    times = JobTimes.of(speed.at(plan.image_scale), 8, stored_batches)
-    if workers > 1:
-        times = times.longer(speed.contention)
     pace = Pace(times, slower, noise, **{"failures": 0.01, **trouble})
     found = simulate(planner, pace, workers, total, score, seed)
     assert plan.expected_candidates is not None
@@ -144,6 +160,17 @@ def test_where_all_takes_longer_than_timed_the_budget_holds(speed: Speed, worker
     assert any(trial.full for trial in planner.trials if trial.candidate.label is None)
 
 
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_even_where_the_references_would_take_all_the_time_something_new_reaches_the_final(workers: int) -> None:
+    for seed in range(4):
+        space = SevenReferences(branches=8, operators=20)
+        found, planner, _ = searched("10min", workers, WHOLE, space=space, slower=3.5, seed=seed)
+        assert any(trial.full for trial in planner.trials if trial.candidate.label is None)
+        assert found.jobs["prepare"] == 0
+        # Nothing that fits may be left to do.
+        assert found.end_seconds > 0.7 * 600
+
+
 def test_the_same_seed_is_the_same_search() -> None:
     ends = {searched("10min", 4, FEATURES)[0].end_seconds for _ in range(2)}
     assert len(ends) == 1
@@ -200,5 +227,5 @@ def test_jobs_that_hang_are_tried_again_and_the_budget_holds(speed: Speed, worke
 
 @pytest.mark.parametrize("hangs", [0.1, 0.4])
 def test_where_many_jobs_hang_a_search_ends_soon_after_its_budget(hangs: float) -> None:
-    simulated, _, _ = searched("1h", 4, WHOLE, failures=0.0, hangs=hangs)
+    simulated, _, _ = searched("1h", 4, WHOLE, failures=0.0, hangs=hangs, seed=1)
     assert simulated.end_seconds / 3600 <= 1.25 + 1e-9

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from nasseg.jobs.runners.failures import Failures
 from nasseg.planning.job import Job, JobResult, Worker
-from nasseg.planning.machine import JobTimes
 from nasseg.planning.planner import Planner
 
 MOST_FAILED_IN_A_ROW = 3
@@ -38,7 +37,7 @@ class Delivery:
     """The exchange of jobs and results with a planner and its observers.
 
     `on_start` is called with each job and `on_result` with each result, after the planner. `spent` returns the spent
-    share of the budget, `times` are what jobs take by the measured speed.
+    share of the budget.
 
     A job that fails is tried again (`Failures`) before the planner and the observers are told. Several in a row that
     failed for good mean that something other than the candidates is wrong, and end the search; so does a loss that is
@@ -51,10 +50,9 @@ class Delivery:
         on_start: Callable[[Job], None],
         on_result: Callable[[JobResult], None],
         spent: Callable[[], float],
-        times: JobTimes | None = None,
     ) -> None:
         self.planner, self.failures = planner, Failures()
-        self._on_start, self._on_result, self._spent, self._times = on_start, on_result, spent, times
+        self._on_start, self._on_result, self._spent = on_start, on_result, spent
         self._to_try_again: list[JobResult] = []
         self._devices: dict[int, str] = {}
         self._with_features: set[str] = set()
@@ -66,7 +64,7 @@ class Delivery:
         """Return a job for a device: one to be tried again, else the planner's next, whose start observers are told."""
         spent = self._spent()
         for result in self._to_try_again[:]:
-            if not self._has_time(result.job):
+            if not self.planner.has_time(result.job, spent):
                 self._to_try_again.remove(result)
                 self.settle(result)
             elif self.failures.may_try_again(result.job, device):
@@ -92,7 +90,7 @@ class Delivery:
         again = self.failures.fail(job, device)
         if device in self.failures.kept_out:
             logger.warning("%s gets no more jobs, as whatever it gets fails", device)
-        if again and self._has_time(job):
+        if again and self.planner.has_time(job, self._spent()):
             logger.info("job %d is tried again, as it failed on %s: %s", job.number, device, result.reason)
             self._to_try_again.append(result)
         else:
@@ -110,10 +108,10 @@ class Delivery:
 
         The first short run on a device may have to store features before.
         """
-        clock = self.planner.clock
-        expected = max(clock.expected(job.kind), self._times.seconds(job) if self._times else 0.0)
-        if self._times and job.task == "proxy" and self._devices.get(job.number) not in self._with_features:
-            expected += self._times.storing_seconds
+        clock, times = self.planner.clock, self.planner.times
+        expected = max(clock.expected(job.kind), times.seconds(job) if times else 0.0)
+        if times and job.task == "proxy" and self._devices.get(job.number) not in self._with_features:
+            expected += times.storing_seconds
         overtime = max(LIMIT_SECONDS, OVERTIME_SHARE * clock.total_seconds)
         left = clock.total_seconds * max(0.0, 1 - self._spent()) if math.isfinite(clock.total_seconds) else math.inf
         return min(LIMIT_SLACK * expected + LIMIT_SECONDS if expected else math.inf, left + overtime)
@@ -124,15 +122,11 @@ class Delivery:
         if not self._any_scored and self._latest_failure is not None:
             raise RuntimeError(f"no candidate could be trained, the last failed with: {self._latest_failure}")
 
-    def _has_time(self, job: Job) -> bool:
-        """Whether a job that is tried again now ends in time."""
-        spent, clock = self._spent(), self.planner.clock
-        clock.set(spent)
-        return spent < 1 and clock.fits(job.kind, clock.total_seconds)
-
     def _check(self, result: JobResult) -> None:
         """Raise `RuntimeError` if this result shows that the search leads nowhere."""
-        self._failed_in_a_row = self._failed_in_a_row + 1 if result.is_failure else 0
+        # As long as nothing has a score, a device that is too small for a candidate may be so for all.
+        failed = result.is_failure or not (result.was_trained or self._any_scored)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         self._latest_failure = self._latest_failure if result.was_trained else result.reason
         if result.job.task == "prepare" and not result.was_trained:
             raise RuntimeError(f"training the handcrafted reference failed: {result.reason}")

@@ -77,7 +77,7 @@ def simulate(
     start = pace.starting_seconds
     storing = [Storing(pace.slower * pace.times.storing_seconds) for _ in range(pace.machines)]
     found.end_seconds = run_on_a_clock(
-        planner, workers, run, lambda clock: clock / total_seconds, start, start, pace.times, on_end, storing
+        planner, workers, run, lambda clock: clock / total_seconds, start, start, on_end, storing
     )
     found.idle_share = 1 - sum(found.seconds.values()) / (workers * (found.end_seconds - start))
     return found
@@ -120,19 +120,18 @@ def run_on_a_clock(
     spent: Callable[[float], float],
     clock: float = 0.0,
     starting_seconds: float = 0.0,
-    times: JobTimes | None = None,
     on_end: Callable[[JobResult], object] = lambda result: None,
     storing: Sequence[Storing] = (),
 ) -> float:
     """Run a planner's jobs, each of which takes the seconds of its result; return the second at which the last ends.
 
     `run` is called with a job and the name of the worker, each with a device of its own, `on_end` with each result. A
-    job that takes longer than it may, by `times`, fails then; a worker whose job failed takes `starting_seconds` to
+    job that takes longer than it may fails then; a worker whose job failed takes `starting_seconds` to
     start again. `spent` is the share of the budget that is spent at a second of the clock. Features are stored once on
     each machine, by its workers' first short runs.
     """
     now = last_end = clock
-    delivery = Delivery(planner, _ignore, _ignore, lambda: spent(now), times)
+    delivery = Delivery(planner, _ignore, _ignore, lambda: spent(now))
     idle = [f"worker {number}" for number in range(workers)]
     stored_by = {worker: storing[number % len(storing)] for number, worker in enumerate(idle) if storing}
     running: list[tuple[float, int, str, JobResult | Storing | None]] = []

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from nasseg.planning.job import JobResult, Kind
+from nasseg.planning.job import Job, JobResult, Kind
 
 LATEST = 20
 """Jobs of a kind by which the next ones are expected to take their time."""
@@ -28,6 +28,8 @@ class Clock:
         self.now = 0.0
         self.concurrency = 1
         """How many jobs run at once now: as planned, fewer where devices are kept out, more where a cluster grew."""
+        self.running: dict[int, tuple[Kind, float]] = {}
+        """The kind of each job that runs, by its number, and when it began."""
         self._taken: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
         self._spread: dict[Kind, tuple[float, float]] = {}
         """Mean and standard deviation of these, kept, as they are asked for far more often than they change."""
@@ -55,9 +57,14 @@ class Clock:
         """Whether a job of a kind that starts now ends by then, even the longest of so many."""
         return self.now + self.expected(kind, jobs=jobs) <= end
 
+    def start(self, job: Job) -> None:
+        """Note that a job begins."""
+        self.running[job.number] = job.kind, self.now
+
     def take_in(self, result: JobResult, is_run: bool) -> None:
-        """Note what a job took if it was trained; `is_run` tells that it is an end-to-end run like the final's."""
+        """Note that a job ended and, if it was trained, what it took; `is_run`: it is one that the final compares."""
         job, seconds = result.job, result.seconds - result.storing_seconds
+        self.running.pop(job.number, None)
         if not result.was_trained or (is_run and result.outcomes[0].status != "ok"):
             return
         self.note(job.kind, seconds)

@@ -12,6 +12,7 @@ from nasseg.planning.final.clock import Clock
 from nasseg.planning.final.estimate import estimated_scores
 from nasseg.planning.halving import Ladder
 from nasseg.planning.job import Kind, Outcome
+from nasseg.planning.machine import JobTimes
 
 FINAL_REFERENCES = 2
 """References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
@@ -23,6 +24,8 @@ WAITED_SHARE = 0.1
 """Of an end-to-end run, that workers may idle until the contenders are known."""
 FRESH_SPARE_SHARE = 0.05
 """Share of the budget by which runs beyond the planned ones may take longer before they make way for fresh seeds."""
+FRESH_ROWS = 10
+"""Fresh seeds are left time if even the longest of so many rows of runs would leave it."""
 MOST_SEEDS = 3
 """Times the planned seeds that contenders are trained with where time is left, and at most as many fresh seeds."""
 
@@ -96,9 +99,14 @@ class Final:
     """
 
     def __init__(
-        self, settings: PlannerSettings, clock: Clock, needs_features: bool, score: Callable[[Outcome], float]
+        self,
+        settings: PlannerSettings,
+        clock: Clock,
+        needs_features: bool,
+        score: Callable[[Outcome], float],
+        times: JobTimes | None = None,
     ) -> None:
-        self._settings, self._clock, self._score = settings, clock, score
+        self._settings, self._clock, self._score, self._times = settings, clock, score, times
         self._needs_features = needs_features
         clock.concurrency = settings.concurrency
         self._in_flight: set[tuple[str, int]] = set()
@@ -117,8 +125,7 @@ class Final:
         clock, each = self._clock, self._takes()
         if not each:
             return settings.proxy_share * total
-        waits = self._needs_features or clock.concurrency == 1
-        before = clock.expected("prepare") + clock.expected("store") if waits else 0.0
+        before = clock.expected("prepare") + clock.expected("store")
         done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
         rounds = rounds_in(total, before, each, contenders * settings.seeds - done, clock.concurrency)
         climb = self._climb if missing else 0.0
@@ -157,25 +164,32 @@ class Final:
         """Note that a run ended."""
         self._in_flight.discard((trial.key, seed))
 
-    def has_time(self, in_haste: bool = False, after_seconds: float = 0.0) -> bool:
-        """Whether a run that starts after some seconds can end in time, even if all workers start one.
-
-        In haste, nearly all that start end in time.
-        """
+    def has_time(self, after_seconds: float = 0.0) -> bool:
+        """Whether a run that starts after some seconds can end in time, even as the longest of those in flight."""
         clock = self._clock
-        jobs = 1 if in_haste else clock.concurrency
-        return clock.now + after_seconds + self._takes(jobs=jobs) <= clock.total_seconds
+        return clock.now + after_seconds + self._takes(jobs=1 + len(self._in_flight)) <= clock.total_seconds
+
+    def expected(self, kind: Kind) -> float:
+        """Return `Clock.expected`, of an end-to-end run by the steps of a shorter one as long as none has ended."""
+        return self._takes() if kind == "full" else self._clock.expected(kind)
+
+    @property
+    def next_end(self) -> float:
+        """The second, not before now, at which the next job that runs is expected to end; now if none runs."""
+        ends = (start + self.expected(kind) for kind, start in self._clock.running.values())
+        return max(self._clock.now, min(ends, default=0.0))
 
     def _takes(self, rounds: int = 1, jobs: int = 1) -> float:
-        """What runs take (`Clock.expected`), by the steps of a shorter one as long as none has ended."""
-        settings, clock = self._settings, self._clock
+        """What end-to-end runs take (`expected`)."""
+        settings, clock, times = self._settings, self._clock, self._times
         if taken := clock.expected("full", rounds, jobs):
             return taken
-        if self._needs_features:
-            share = settings.full_steps / (settings.prepare_steps or settings.full_steps)
-            return rounds * share * clock.expected("prepare")
-        first = settings.rungs[0]
-        return rounds * settings.full_steps / first * clock.expected(first)
+        shorter: Kind = "prepare" if self._needs_features else settings.rungs[0]
+        steps = (settings.prepare_steps or settings.full_steps) if self._needs_features else settings.rungs[0]
+        ratio = (
+            times.run_seconds(settings.full_steps) / times.run_seconds(steps) if times else settings.full_steps / steps
+        )
+        return ratio * clock.expected(shorter, rounds, jobs)
 
     @property
     def _climb(self) -> float:
@@ -186,21 +200,18 @@ class Final:
         return sum(self._clock.expected(stop) or each * (stop - start) for start, stop in ways)
 
     def next_run(
-        self,
-        contenders: Sequence[Trial],
-        ranked: Iterable[Trial] | None,
-        references: Sequence[Trial],
-        in_haste: bool = False,
+        self, contenders: Sequence[Trial], ranked: Iterable[Trial] | None, references: Sequence[Trial]
     ) -> tuple[Trial, int] | None:
         """Find the next run that can end in time (`has_time`).
 
         `ranked` are the candidates of the top rung, best first; `None` as long as contenders are not settled.
         """
         clock, seeds = self._clock, range(self._settings.seeds)
-        if not self.has_time(in_haste):
+        if not self.has_time():
             return None
         planned = self._first_open((trial, seed) for seed, trial in product(seeds, contenders))
-        fresh_seconds = self._takes(1 + fresh_rounds(clock.concurrency), clock.concurrency)
+        rounds = 1 + fresh_rounds(clock.concurrency)
+        fresh_seconds = self._takes(rounds, max(FRESH_ROWS, clock.concurrency))
         leaves_fresh = clock.now + fresh_seconds <= clock.total_seconds
         if planned is not None and (ranked is None or planned[1] == 0 or leaves_fresh):
             return planned

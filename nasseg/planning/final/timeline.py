@@ -12,10 +12,10 @@ from nasseg.planning.final.runs import LEAST_PROXY_SHARE, SPARE_SHARE, rounds_in
 class Timeline:
     """The course of a search of `total_seconds` with so many `workers`, in seconds of wall clock.
 
-    Workers begin at `starting_seconds`. If they need features, the first reference is trained for `preparing_seconds`;
-    meanwhile others train the `references` end to end, which takes `run_seconds` each. Then features are stored, for
-    `storing_seconds`. If they do not, that first run takes `run_seconds`, too. If it is none of the final's, it is made
-    `apart`. Candidates make way for the final when what is left is just enough for it, but for a spare.
+    Workers begin at `starting_seconds`. If they need features, the first reference is trained for `preparing_seconds`,
+    `apart` if that run is none of the final's; meanwhile others train the `references` end to end, which takes
+    `run_seconds` each. Then features are stored, for `storing_seconds`. Candidates make way for the final when what is
+    left is just enough for it, but for a spare.
     """
 
     total_seconds: float
@@ -34,7 +34,7 @@ class Timeline:
     def beside(self) -> int:
         """End-to-end runs that begin with the search, but for one that gives features and is made apart."""
         if not self.needs_features:
-            return 1
+            return 0
         return min(self.workers, self.references * self.seeds + self.apart) - self.apart
 
     @property
@@ -45,8 +45,7 @@ class Timeline:
     @property
     def rounds(self) -> int:
         """How many end-to-end runs follow each other in the final."""
-        trained = self.beside if self.needs_features else 1 - self.apart
-        runs = (self.finalists + self.references) * self.seeds - trained
+        runs = (self.finalists + self.references) * self.seeds - self.beside
         before = self.candidates_from - self.starting_seconds
         return rounds_in(self.total_seconds, before, self.run_seconds, runs, self.workers)
 
