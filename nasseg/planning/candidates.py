@@ -27,6 +27,9 @@ TrialStatus = Literal["complete", "stopped", "nonfinite", "failed", "running"]
 
 FIRST_FRESH_SEED = 1000
 """End-to-end runs from this seed on were started after the choice: they measure it, but do not decide it."""
+PROXY_SEED = 1_000_000
+"""To which a search's seed is added for proxies. No end-to-end run has one of these: one from pretrained weights that
+is no longer than a short run would else be the same run again."""
 
 
 @dataclass(eq=False)

@@ -109,14 +109,19 @@ class Rung:
 class Ladder:
     """The rungs of a search, and how far its candidates, the `trials`, have come on them.
 
-    `values` returns the objectives of an outcome.
+    `values` returns the objectives of an outcome, `score` the one number that names the best of several fronts.
     """
 
     def __init__(
-        self, settings: PlannerSettings, trials: Sequence[Trial], values: Callable[[Outcome], tuple[float, ...]]
+        self,
+        settings: PlannerSettings,
+        trials: Sequence[Trial],
+        values: Callable[[Outcome], tuple[float, ...]],
+        score: Callable[[Outcome], float],
     ) -> None:
         self._steps, self._each = settings.rungs, settings.candidates_per_job
-        self._trials, self._values = trials, values
+        self._trials, self._values, self._score = trials, values, score
+        self._best: tuple[float, int] | None = None
         self._rungs = [Rung(settings.reduction) for _ in settings.rungs]
 
     @property
@@ -133,6 +138,9 @@ class Ladder:
         trial.values = self._values(outcome) if ok else None
         trial.final = not ok or trial.level == len(self._rungs)
         self._rungs[trial.level - 1].finish(trial.number, trial.values, own=not trial.elsewhere)
+        if ok and trial.level == len(self._rungs) and trial.candidate.label is None:
+            place = -self._score(outcome), trial.number
+            self._best = min(self._best or place, place)
 
     def replay(self, recorded: Mapping[int, Outcome], trial: Trial) -> None:
         """Note those outcomes on record, by step, that are not known yet; raises `ValueError` for an unknown step."""
@@ -159,6 +167,11 @@ class Ladder:
     def resumable(self, most: int | None) -> list[Trial]:
         """Return all that wait below the top or, of each rung, the best."""
         return [self._trials[number] for rung in self._rungs[:-1] for number in rung.waiting(most)]
+
+    @property
+    def best(self) -> Trial | None:
+        """The candidate of the top rung with the best score that is no reference."""
+        return None if self._best is None else self._trials[self._best[1]]
 
     def ranked(self) -> Iterator[Trial]:
         """Yield the candidates of the top rung, best first."""

@@ -17,7 +17,9 @@ class Objective(BaseModel):
     score = mIoU · (cost / reference_cost) ** weight. With the default weight of -0.07, doubling the cost must bring 5 %
     more mIoU to be worth it; 0 ignores the cost. The cost is in multiply–adds or milliseconds, by `unit`.
 
-    With `aim` "pareto", mIoU and cost are two objectives; the score only picks the best network of the front.
+    With `aim` "pareto", mIoU and cost are two objectives; the score only picks the best network of the front. There,
+    costs differ by factors, and a hundredth of the cost would outweigh a third of the mIoU, so cheaper than the
+    reference earns nothing: the best is the most accurate that costs no more, unless more is worth it.
 
     Source: Tan et al., MnasNet, CVPR 2019, section 3.1, equations 2 and 3.
     """
@@ -40,7 +42,8 @@ class Objective(BaseModel):
         """Compute the score of a network; raises `ValueError` if `cost` is not positive."""
         if cost <= 0:
             raise ValueError(f"cost is {cost}; must be more than 0")
-        return float(miou * (cost / self.reference_cost) ** self.weight)
+        ratio = cost / self.reference_cost
+        return float(miou * (ratio if self.aim == "score" else max(1.0, ratio)) ** self.weight)
 
     def score_of(self, outcome: Outcome) -> float:
         """Compute the score of an outcome; raises `ValueError` if its mIoU or its cost is not known."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nasseg.planning.candidates import Candidates, Newcomers, Share, Trial, read_from, run_name
+from nasseg.planning.candidates import PROXY_SEED, Candidates, Newcomers, Share, Trial, read_from, run_name
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.final.clock import Clock, Taken
 from nasseg.planning.final.runs import FINAL_REFERENCES, Contenders, Final
@@ -76,7 +76,7 @@ class Planner:
         self._space, self._seed = space, seed
         self._candidates = Candidates(describe, read_from(space))
         fitting = Fitting(space, self._candidates.constraints, scales)
-        self._ladder = Ladder(settings, self._candidates.trials, values)
+        self._ladder = Ladder(settings, self._candidates.trials, values, score)
         stream = f"{seed} of search {share.number}" if share.number else seed
         self._proposals = Proposals(fitting, sampler, self._candidates, stream, self._ladder.best_first)
         self._in_flight: dict[int, Job] = {}
@@ -277,7 +277,7 @@ class Planner:
                     self._newcomers.leave(trial)
             if group := [trial for trial in group if not trial.elsewhere]:
                 steps = (0, *self.settings.rungs)
-                return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=self._seed)
+                return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=PROXY_SEED + self._seed)
         return None
 
     def _next_group(self) -> list[Trial]:

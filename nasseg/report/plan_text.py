@@ -82,5 +82,6 @@ def _goal_text(search: Experiment) -> str:
         name, cost, where = "latency", f"{objective.reference_cost:.2f} ms", f" on {table.conditions.device}"
     whose = "the target" if limits.latency_ms else f"that of the handcrafted {next(iter(search.problem.references))}"
     score = f"score = mIoU · ({name} / {cost})^{objective.weight:g}, where {cost} is {whose}{where}"
-    aim = f"a front of mIoU and {name}; its best is by {score}" if objective.aim == "pareto" else score
+    beyond = f"a front of mIoU and {name}; its best is the most accurate up to {cost}, and beyond by {score}"
+    aim = beyond if objective.aim == "pareto" else score
     return f"{aim}\nlimits: {limits}" if limits.given else aim

@@ -17,6 +17,13 @@ def test_twice_the_cost_must_bring_five_percent() -> None:
     assert objective.score(0.7 * 1.05, 20) == pytest.approx(objective.score(0.7, 10), rel=1e-3)
 
 
+def test_on_a_front_cheaper_than_the_reference_earns_nothing() -> None:
+    front, score = (Objective(aim=aim, reference_cost=10) for aim in ("pareto", "score"))
+    assert [front.score(0.5, cost) for cost in (0.1, 5, 10)] == [0.5] * 3
+    assert score.score(0.35, 0.1) > 0.48
+    assert front.score(0.5, 20) == score.score(0.5, 20) < 0.48
+
+
 def test_weight_zero_ignores_the_cost() -> None:
     assert Objective(weight=0, reference_cost=10).score(0.5, 1e6) == 0.5
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from nasseg.jobs.runners.simulated import run_on_a_clock
 from nasseg.pareto import non_dominated_ranks
-from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
+from nasseg.planning.candidates import FIRST_FRESH_SEED, PROXY_SEED, Trial
 from nasseg.planning.config import PlannerSettings
 from nasseg.planning.fitting import BAND, Fitting
 from nasseg.planning.job import Candidate, Job, JobResult, Outcome, Task
@@ -52,6 +52,7 @@ def make(
     relaxed: Sequence[JobResult] = (),
     describe: Callable[[Any], Candidate] = candidate_of,
     values: Callable[[Outcome], tuple[float, ...]] = values,
+    score: Callable[[Outcome], float] = miou,
     seed: int = 0,
     total_seconds: float = math.inf,
     scales: bool = True,
@@ -68,7 +69,7 @@ def make(
         scales=scales,
         describe=describe,
         values=values,
-        score=miou,
+        score=score,
         history=history,
         relaxed=relaxed,
         prepared=known is not None and known.status == "ok",
@@ -438,7 +439,7 @@ def test_on_many_workers_nothing_is_trained_twice_and_the_budget_holds(
     for trial in planner.trials:
         steps = list(trial.proxy)
         assert steps == [10, 30, 90][: len(steps)]
-        assert all(trial.proxy[s].miou == true_miou(trial.candidate, s) for s in steps)
+        assert all(trial.proxy[s].miou == true_miou(trial.candidate, s, PROXY_SEED) for s in steps)
 
 
 def test_thousands_of_jobs_on_hundreds_of_workers() -> None:
@@ -551,6 +552,28 @@ def test_with_two_objectives_the_front_reaches_the_top_rung(sampler: str) -> Non
     assert all(rank == 0 for key, rank in zip(top, best, strict=True) if key in ends)
     finalists = {candidate.key for candidate in planner.finalists()}
     assert ends - set(REFERENCES) <= finalists
+
+
+def test_the_first_finalist_of_a_front_is_the_best_by_score() -> None:
+    options: dict[str, Any] = {"rungs": (90,), "candidates": None, "values": accurate_and_cheap, "finalists": 2}
+    before = make(**options)
+    run(before)
+    top = [trial for trial in before.trials if 90 in trial.proxy and trial.candidate.label is None]
+    assert len(top) >= 3
+    middle = sorted(top, key=lambda trial: miou(trial.proxy[90]))[len(top) // 2]
+    assert middle.candidate not in before.finalists(), "a front by itself ranks its ends first"
+    planner = make(**options, score=lambda outcome: -abs(miou(outcome) - miou(middle.proxy[90])))
+    run(planner)
+    first, second = planner.finalists()
+    assert first == middle.candidate
+    assert second != first
+
+
+def test_no_short_run_has_the_seed_of_an_end_to_end_run() -> None:
+    jobs = run(make(WithoutSharedStage(), rungs=(200,), seed=1))
+    seeds = {task: {job.seed for job in jobs if job.task == task} for task in ("proxy", "full")}
+    assert seeds["proxy"] == {PROXY_SEED + 1}
+    assert not seeds["proxy"] & seeds["full"]
 
 
 @settings(deadline=None, max_examples=20)

@@ -68,9 +68,15 @@ class Contenders:
         return self._most - len(self.finalists())
 
     def ranked(self) -> Iterator[Trial]:
-        """Yield the candidates of the top rung, best first, without the references; in haste, those below too."""
+        """Yield the candidates of the top rung, best first, without the references; in haste, those below too.
+
+        The first is the one with the best score: a front ranks the cheapest and the dearest first, as they stand alone.
+        """
+        best = self._ladder.best
         ranked = self._ladder.best_first() if self.in_haste else self._ladder.ranked()
-        return (trial for trial in ranked if trial not in self._references and not trial.failed)
+        others = (trial for trial in ranked if trial is not best)
+        candidates = others if best is None else chain([best], others)
+        return (trial for trial in candidates if trial not in self._references and not trial.failed)
 
     def finalists(self) -> list[Trial]:
         """Return the best of these."""
