@@ -18,7 +18,6 @@ from nasseg.cli.options import (
     SpaceOfFile,
     Weights,
     new_run_folder,
-    parse_numbers,
     parse_size,
     print_json,
     refuse_changes,
@@ -111,7 +110,7 @@ def retrain(
         "learning_rate": learning_rate,
         "accumulate": accumulate,
         "boundary_weight": boundary_weight,
-        "class_weights": _class_weights(class_weights),
+        "class_weights": class_weights,
         "detail_head": detail_head,
         "teacher_weight": teacher_weight,
         "compile": compile,
@@ -178,16 +177,6 @@ def retrain(
         print_json({**run, **metrics.model_dump(mode="json"), "best": best and best.model_dump(mode="json")})
     else:
         _conclude(training, metrics, history)
-
-
-def _class_weights(text: str | None) -> tuple[float, ...] | str | None:
-    """Parse `balanced` or a number for each class."""
-    if text is None or text == "balanced":
-        return text
-    try:
-        return parse_numbers(text)
-    except ValueError:
-        raise ValueError(f"class_weights is {text!r}, but must be balanced or numbers like 1,1,5") from None
 
 
 def _check_log(saved: str | None, given: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nasseg import plugins
 from nasseg.cost.calibration import POOR
-from nasseg.data.checking import review
+from nasseg.data.checking import class_weights_for, review
 from nasseg.experiment.experiment import Experiment
 from nasseg.experiment.machine_table import SILENT, Watcher, table_of_this_machine
 from nasseg.experiment.shared import found, join, to_join
@@ -42,6 +42,8 @@ FEWEST_NEW = 5
 MOST_TIMES_THE_BUDGET = 1000
 TIMED = 4
 """Networks whose training steps are timed, where they differ."""
+UNTIMED_FACTOR = 2.0
+"""Networks that are not timed yet may be so many times as fast as those that are."""
 REHEARSAL_SCALE = 0.5
 """Scale of images while the speed is measured."""
 
@@ -67,6 +69,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     for warning in review(problem.dataset, options.train_split, options.val_split, watcher.show):
         watcher.say(f"warning: {warning}")
+    weights = options.class_weights and class_weights_for(options.class_weights, problem.train, watcher.show)
     check_weights(problem)
     if options.limits.latency_ms is not None and options.latency is None:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
@@ -82,6 +85,9 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
         plan_for, room = _measured(problem, hardware, relaxation, watcher)
         plan = plan_for(options)
     _require_candidates(options, plan_for, len(problem.references))
+    weighted = {"class_weights": weights or None}
+    recipes = {name: getattr(plan, name).model_copy(update=weighted) for name in ("proxy_recipe", "full_recipe")}
+    plan = plan.model_copy(update=recipes)
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     table = problem.pricing.table
     fingerprints = problem.fingerprints.model_copy(update={"latency": table and table.fingerprint})
@@ -113,10 +119,13 @@ def _measured(
         references=references,
     )
 
-    def check(smallest: Speed) -> None:
-        """Refuse a budget that would not suffice for the smallest images if jobs did not slow each other down."""
+    def check(smallest: Speed, is_all: bool) -> None:
+        """Refuse a budget that would not suffice for the smallest images if jobs did not slow each other down.
+
+        As long as networks are left to be timed, those may turn out to be faster.
+        """
         least = options.model_copy(update={"image_scale": min(options.image_scale or 1, smallest.image_scale)})
-        alone = smallest.model_copy(update={"contention": 1.0})
+        alone = smallest.faster(1 if is_all else UNTIMED_FACTOR).model_copy(update={"contention": 1.0})
         _require_candidates(least, partial(made_for, speed=alone), references, partial(made_for, speed=smallest))
 
     speed = measure_speed(

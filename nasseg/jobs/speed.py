@@ -28,6 +28,8 @@ from nasseg.train.trainer import Trainer
 
 STEPS = 3
 """Training steps that are timed, after a first one."""
+FEWEST_TOLD = 2
+"""Networks that are timed before anything is told of them: the first, a reference, is slower than most."""
 
 
 def measure_speed(
@@ -39,7 +41,7 @@ def measure_speed(
     device: torch.device,
     threads: int,
     relaxation: RelaxationOptions | None = None,
-    check: Callable[[Speed], object] = lambda speed: None,
+    check: Callable[[Speed, bool], object] = lambda speed, is_all: None,
 ) -> Speed:
     """Time training steps of networks of the space at `image_scale`; their mean counts.
 
@@ -48,17 +50,20 @@ def measure_speed(
     Of their memory, the largest counts.
 
     Steps at half the scale tell what does not grow with the images. They take less time, so come first, and `check` is
-    called with what they tell; it may raise. With options of a `relaxation`, time its steps too.
+    called with what they tell after `FEWEST_TOLD` networks and after each more, and whether that was the last; it may
+    raise. With options of a `relaxation`, time its steps too.
     """
     torch.set_num_threads(threads)
 
-    def timed(scale: float) -> tuple[int, dict[str, float]]:
+    def timed(scale: float, told: Callable[[dict[str, float], bool], object]) -> tuple[int, dict[str, float]]:
         height, width = crop = search_crop(size, scale)
-        return height * width, _times(space, architectures, Resized(split, scale), crop, device, relaxation)
+        return height * width, _times(space, architectures, Resized(split, scale), crop, device, relaxation, told)
 
-    few, fewer = timed(image_scale / 2)
-    check(Speed.model_validate({"proxy_step_seconds": None, **fewer, "image_scale": image_scale / 2}))
-    pixels, times = timed(image_scale)
+    def told(times: dict[str, float], is_all: bool) -> None:
+        check(Speed.model_validate({"proxy_step_seconds": None, **times, "image_scale": image_scale / 2}), is_all)
+
+    few, fewer = timed(image_scale / 2, told)
+    pixels, times = timed(image_scale, lambda times, is_all: None)
     overheads = {}
     for name, seconds in times.items() if few < pixels else ():
         growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels
@@ -76,16 +81,24 @@ def _times(
     crop: tuple[int, int],
     device: torch.device,
     relaxation: RelaxationOptions | None,
+    told: Callable[[dict[str, float], bool], object],
 ) -> dict[str, float]:
-    """Time the steps of a `Speed`, by its fields, on crops of a split of scaled images."""
+    """Time the steps of a `Speed`, by its fields, on crops of a split of scaled images.
+
+    `told` is called with what is known after `FEWEST_TOLD` networks and after each more, and whether that is all.
+    """
     batches = training_batches(split, Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device)
     images = next(batches).inputs
     start = time.perf_counter()
     next(batches)
     times = {"reading_seconds": time.perf_counter() - start}
-    steps = [_time_steps(architecture, images, crop, device) for architecture in architectures]
-    training, forward, job_bytes = zip(*steps, strict=True)
-    times |= {"full_step_seconds": mean(training), "forward_seconds": mean(forward), "job_bytes": max(job_bytes)}
+    steps: list[tuple[float, float, float]] = []
+    for architecture in architectures:
+        steps.append(_time_steps(architecture, images, crop, device))
+        training, forward, job_bytes = zip(*steps, strict=True)
+        times |= {"full_step_seconds": mean(training), "forward_seconds": mean(forward), "job_bytes": max(job_bytes)}
+        if FEWEST_TOLD <= len(steps) < len(architectures):
+            told(times, False)
     if space.shared_stage is not None:
         prefix, suffix = architectures[0].cut(space.shared_stage)
         with torch.inference_mode():
@@ -97,6 +110,7 @@ def _times(
     if relaxation is not None:
         times["relax_step_seconds"], relax_bytes = _time_relaxation(space, split, crop, device, relaxation)
         times["job_bytes"] = max(times["job_bytes"], relax_bytes)
+    told(times, True)
     return times
 
 

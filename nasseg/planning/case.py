@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from nasseg.planning.budget import Budget
+from nasseg.planning.final.runs import FINAL_REFERENCES
 from nasseg.planning.machine import Hardware, Room, Speed, batch_size
 from nasseg.planning.options import SearchOptions
 
@@ -48,6 +49,11 @@ class Case:
     def with_workers(self, workers: int) -> Case:
         """Return the same case with so many workers."""
         return replace(self, hardware=self.hardware.model_copy(update={"workers": workers}))
+
+    @property
+    def final_references(self) -> int:
+        """How many references the final compares."""
+        return min(FINAL_REFERENCES, self.references)
 
     @property
     def usable_seconds(self) -> float:

@@ -68,6 +68,10 @@ class SearchOptions(BaseModel):
         description="Pretrained backbones: files joined by commas, a folder of files, or imagenet. Each network takes "
         "the one of its backbone, or the part of it that it keeps.",
     )
+    class_weights: Annotated[str | None, Shown(metavar="W,…|balanced")] = Field(
+        default=None,
+        description="Weight of each class in the loss of all runs, like 1,1,5; balanced: rare ones count more.",
+    )
     strategy: Strategy = Field(default="trials", description="By trials, or by gradient if the space can be relaxed.")
     sampler: str | None = Field(
         default=None,
@@ -173,6 +177,8 @@ class SearchOptions(BaseModel):
         given = [name for name in OF_GRADIENT if getattr(self, name) is not None]
         if given and self.strategy != "gradient":
             raise ValueError(f"{given[0]} is for strategy gradient; set that too, or leave it out")
+        if self.class_weights is not None and self.strategy == "gradient":
+            raise ValueError("class_weights are for strategy trials; leave them out")
         if self.study is not None and self.storage is None:
             raise ValueError("study names a record in a database; give --storage too, or leave it out")
         return self

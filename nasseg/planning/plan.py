@@ -12,7 +12,7 @@ from nasseg.planning.config import Plan
 from nasseg.planning.final.runs import FINAL_REFERENCES, LEAST_PROXY_SHARE, rounds_of
 from nasseg.planning.final.timeline import Timeline
 from nasseg.planning.halving import longest_that, mean_work
-from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, Speed
+from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, JobTimes, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
@@ -160,7 +160,7 @@ def _plan_final(case: Case) -> _Final:
     else:
         finalists, seeds = 10, 3
     finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
-    contenders = finalists + min(FINAL_REFERENCES, case.references)
+    contenders = finalists + case.final_references
     side_by_side = rounds_of(contenders * seeds, case.hardware.workers)
     return _Final(finalists, seeds, case.room.contention * side_by_side)
 
@@ -269,8 +269,7 @@ def _fit_at(scale: float, case: Case, fewest_timely: float, fewest: float) -> _L
 
 def _run_seconds(case: Case, speed: Speed, steps: int) -> float:
     """Estimate an end-to-end run of so many steps beside other jobs."""
-    alone = steps * speed.full_step_seconds + speed.scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
-    return case.room.contention * alone
+    return case.room.contention * JobTimes.of(speed, case.val_batches).run_seconds(steps)
 
 
 def _prepare_steps(case: Case, final: _Final, speed: Speed, full_steps: int) -> int | None:
@@ -279,7 +278,7 @@ def _prepare_steps(case: Case, final: _Final, speed: Speed, full_steps: int) -> 
     While it is, workers that train no other reference's seeds wait. Where that is long, for lack of
     `FEWEST_PREPARE_STEPS`, they train fresh seeds (`Final`).
     """
-    waiting = case.hardware.workers - 1 - min(FINAL_REFERENCES, case.references) * final.seeds
+    waiting = case.hardware.workers - 1 - case.final_references * final.seeds
     if speed.proxy_step_seconds is None or waiting <= 0:
         return None
     share = MOST_WAITING_SHARE if case.hours < 1 else MOST_WAITING_SHARE_OF_HOURS
@@ -300,7 +299,7 @@ def _timeline(
         workers=case.hardware.workers,
         starting_seconds=STARTING_SECONDS + reading_seconds,
         run_seconds=_run_seconds(case, speed, full_steps),
-        references=min(FINAL_REFERENCES, case.references),
+        references=case.final_references,
         finalists=final.finalists,
         seeds=final.seeds,
         needs_features=speed.proxy_step_seconds is not None,

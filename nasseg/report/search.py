@@ -295,7 +295,9 @@ class SearchReporter:
         if search.results.best.full and search.model_of(search.results.best) is None:
             console.print("Another search of the study trained the best end to end, and has its weights.")
         console.print(f"report: {search.folder / REPORT_FILE}", soft_wrap=True)
-        console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}", soft_wrap=True)
+        weights = search.config.class_weights
+        again = "" if weights is None else f" --class-weights {weights}"
+        console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}{again}", soft_wrap=True)
 
     def _despite(self, best: Row) -> str:
         """Say why the best is not the one with the highest mIoU, if it is not."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nasseg import plugins
 from nasseg.data import Batch, Pace, drawn_splits, evaluation_batches, open_dataset
-from nasseg.data.checking import Show, review, silent, survey
+from nasseg.data.checking import Show, class_weights_for, review, silent
 from nasseg.data.decoded import decoded
 from nasseg.data.subset import Subset
 from nasseg.graph import Architecture, load, save
@@ -67,7 +68,7 @@ class Retraining:
         val_split: str | None,
         weights: str | None,
         recipe: str,
-        changes: Mapping[str, object],
+        changes: Mapping[str, Any],
         device: str,
         seed: int,
         workers: int = 1,
@@ -103,8 +104,8 @@ class Retraining:
             train_split or (own.train_split if own else "train"), val_split or (own.val_split if own else "val")
         )
         train = dataset.split(train_split)
-        if changes.get("class_weights") == "balanced":
-            changes = {**changes, "class_weights": survey(train, show).balanced_weights()}
+        if (weights_of_classes := changes.get("class_weights")) is not None:
+            changes = {**changes, "class_weights": class_weights_for(weights_of_classes, train, show)}
         on = choose_device(device)
         threads = max(1, threads_for(on) // workers)
         config = RetrainConfig(

@@ -11,6 +11,7 @@ import nasseg
 import nasseg.jobs.speed
 from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency_table import LatencyTable
+from nasseg.data.checking import survey
 from nasseg.experiment.begin import check_costs, check_weights, plan_search
 from nasseg.experiment.machine_table import Silent
 from nasseg.graph import Architecture, PublishedBackbone
@@ -68,6 +69,24 @@ def test_a_hopeless_budget_is_refused_once_the_smallest_images_are_timed(monkeyp
     with pytest.raises(ValueError, match="references alone"):
         plan_search(Problem(SearchOptions(**asked)))
     assert crops == [(32, 32), (8, 8)]  # networks, and heads on features, at the smallest scale
+    crops.clear()
+    with pytest.raises(ValueError, match="references alone"):
+        plan_search(Problem(SearchOptions(**{**asked, "space": "encoder_decoder", "rungs": (2000,)})))
+    assert crops == [(32, 32)] * 2  # two of four networks, at the smallest scale
+
+
+def test_all_runs_of_a_search_weigh_the_classes_as_asked() -> None:
+    numbers = tuple(float(number) for number in range(1, 14))
+    for given, expected in ((",".join(map(str, numbers)), numbers), ("balanced", None), (None, None)):
+        problem = Problem(SearchOptions(**{**ASKED, "class_weights": given}))
+        weights = survey(problem.train).balanced_weights() if given == "balanced" else expected
+        plan = plan_search(problem).plan
+        assert plan.proxy_recipe.class_weights == plan.full_recipe.class_weights == weights
+    for wrong, message in (("1,2", "are 2, but the data has 13 classes"), ("rare", "must be balanced or")):
+        with pytest.raises(ValueError, match=message):
+            plan_search(Problem(SearchOptions(**{**ASKED, "class_weights": wrong})))
+    with pytest.raises(ValueError, match="class_weights are for strategy trials"):
+        SearchOptions.parse({"strategy": "gradient", "class_weights": "balanced"})
 
 
 class TwoBackbones(TinySpace):

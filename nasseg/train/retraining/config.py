@@ -140,11 +140,6 @@ def fitting_recipe(name: str, architecture: str, train: Split, changes: Mapping[
         made = paper_recipe(architecture, **changes) if name == "paper" else named_recipe(name, **changes)
     except ValidationError as error:
         raise ValueError(one_line(error, "recipe")) from None
-    if made.class_weights is not None and len(made.class_weights) != len(train.classes):
-        raise ValueError(
-            f"class_weights are {len(made.class_weights)}, but the data has {len(train.classes)} classes; give a "
-            "number for each, or balanced"
-        )
     if "crop" in changes:
         return made
     fitting = (-(-height // 32) * 32, -(-width // 32) * 32)
