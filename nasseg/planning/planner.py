@@ -118,9 +118,9 @@ class Planner:
         job = self._prepare_job() if spent < 1 else None
         if job is None and spent < 1:
             if self.prepared:
-                # Once there are finalists, no new contenders join, however fast the final turns out to be.
+                # Once there are all finalists, no new contenders join, however fast the final turns out to be.
                 fits = self.clock.fits(self.settings.rungs[0], starts_at) and planned < self.settings.proxy_share
-                self._proxies_open = fits and (self._proxies_open or not contenders.finalists())
+                self._proxies_open = fits and (self._proxies_open or contenders.missing > 0)
                 contenders.in_haste |= not (fits or contenders.finalists()) and self._final.is_pressed
                 job = self._relax_job(planned) or self._proxy_job() or self._full_job() or self._late_job()
             elif any(job.task == "prepare" for job in self.in_flight):

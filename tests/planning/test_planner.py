@@ -351,6 +351,21 @@ def test_who_would_wait_for_a_run_tries_new_candidates_that_are_back_before() ->
     assert planner.next_job(0.96) is None
 
 
+def test_as_long_as_finalists_are_missing_candidates_are_tried_where_the_final_leaves_time() -> None:
+    options = {"rungs": (100,), "full_steps": 100, "finalists": 2, "seeds": 1, "candidates": None}
+    planner = make(WithoutSharedStage(), total_seconds=1000.0, proxy_share=0.5, **options)
+    slow = iter([200.0] * 3)
+
+    def takes(job: Job) -> float:
+        return next(slow, 20.0)
+
+    jobs = run_in_parallel(planner, 1, lambda clock: clock / 1000, takes)
+    tasks = [job.task for job in jobs]
+    assert tasks[:4] == ["proxy"] * 3 + ["full"], "the first runs take so long that the final begins with one finalist"
+    assert "proxy" in tasks[4:]
+    assert len([trial for trial in planner.trials if trial.full and trial.candidate.label is None]) >= 2
+
+
 def test_a_spent_budget_ends_the_search() -> None:
     planner = make()
     run(planner, jobs=8)

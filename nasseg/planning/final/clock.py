@@ -79,6 +79,10 @@ class Clock:
         latest.append(seconds)
         self._spread[kind] = fmean(latest), stdev(latest) if len(latest) > 1 else DEVIATION_SHARE * seconds
 
+    def ended(self, kind: Kind) -> int:
+        """Return how many of a kind have ended, at most `LATEST`."""
+        return len(self._taken.get(kind, ()))
+
     def expected(self, kind: Kind, rounds: int = 1, jobs: int = 1) -> float:
         """Return what nearly all jobs of a kind take, by the latest of them; 0 as long as none has ended.
 

@@ -18,6 +18,8 @@ FINAL_REFERENCES = 2
 """References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
+FEWEST_ENDED = 3
+"""End-to-end runs that tell by themselves what the next ones take."""
 SPARE_SHARE = 0.02
 """Share of the budget left for what a plan does not foresee."""
 WAITED_SHARE = 0.1
@@ -176,7 +178,7 @@ class Final:
         return clock.now + after_seconds + self._takes(jobs=1 + len(self._in_flight)) <= clock.total_seconds
 
     def expected(self, kind: Kind) -> float:
-        """Return `Clock.expected`, of an end-to-end run by the steps of a shorter one as long as none has ended."""
+        """Return `Clock.expected`, of an end-to-end run by the steps of shorter ones as long as few have ended."""
         return self._takes() if kind == "full" else self._clock.expected(kind)
 
     @property
@@ -186,16 +188,16 @@ class Final:
         return max(self._clock.now, min(ends, default=0.0))
 
     def _takes(self, rounds: int = 1, jobs: int = 1) -> float:
-        """What end-to-end runs take (`expected`)."""
+        """What end-to-end runs take, by shorter ones as long as few have ended: the first to end are the fastest."""
         settings, clock, times = self._settings, self._clock, self._times
-        if taken := clock.expected("full", rounds, jobs):
+        taken = clock.expected("full", rounds, jobs)
+        if clock.ended("full") >= FEWEST_ENDED:
             return taken
         shorter: Kind = "prepare" if self._needs_features else settings.rungs[0]
         steps = (settings.prepare_steps or settings.full_steps) if self._needs_features else settings.rungs[0]
-        ratio = (
-            times.run_seconds(settings.full_steps) / times.run_seconds(steps) if times else settings.full_steps / steps
-        )
-        return ratio * clock.expected(shorter, rounds, jobs)
+        full = settings.full_steps
+        ratio = times.run_seconds(full) / times.run_seconds(steps) if times else full / steps
+        return max(taken, ratio * clock.expected(shorter, rounds, jobs))
 
     @property
     def _climb(self) -> float:
