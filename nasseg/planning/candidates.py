@@ -292,14 +292,15 @@ class Newcomers:
 
     def group(self, size: int, most: int | None) -> list[Trial]:
         """Return those that are next, `size` if there are as many; `most` bounds all candidates."""
-        references = len(self._references)
-        started = references - sum(trial in self._references for trial in self.waiting)
-        while len(self.waiting) < size or self._candidates.own - references < started - self._first:
-            choice = self._propose() if most is None or self._candidates.own < most else None
+        candidates, waiting = self._candidates, self.waiting
+        references = {trial for trial in self._references if not trial.elsewhere}
+        in_turn = len(references.difference(waiting)) - self._first
+        while len(waiting) < size or candidates.own - len(references) < in_turn:
+            choice = self._propose() if most is None or candidates.own < most else None
             if choice is None:
                 break
-            self.waiting.insert(0, self._candidates.add(self._candidates.describe(choice)))
-        return self.waiting
+            waiting.insert(0, candidates.add(candidates.describe(choice)))
+        return waiting
 
     def leave(self, trial: Trial) -> None:
         """Note that a candidate is another search's."""

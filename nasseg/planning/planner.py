@@ -36,9 +36,9 @@ class Planner:
     walk through its neighbours looks for a feasible choice. References are trained even if they violate a limit.
 
     `describe` returns the candidate of a choice, `values` the objectives of an outcome, all maximised; with several,
-    candidates are promoted by their front (`Rung`). The best `score` wins. Given recorded trials as `history`, results
-    of relaxations as `relaxed`, what jobs took (`Clock.taken`) and whether the reference that gives the features is
-    `prepared`, it goes on as if it had handed out those jobs.
+    candidates are promoted by their front (`Rung`). The best `score` wins. `times` are what jobs take by the measured
+    speed. Given recorded trials as `history`, results of relaxations as `relaxed`, what jobs took (`Clock.taken`) and
+    whether the reference that gives the features is `prepared`, it goes on as if it had handed out those jobs.
 
     With a `share` of a study it knows the candidates of the study's other searches, of which `learn` tells more, and
     neither proposes nor promotes them. It starts only what it has claimed, but always prepares the first reference.
