@@ -69,7 +69,8 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     Budget.parse(options.budget).wall_seconds(hardware.cores, hardware.gpus)  # GPU-hours need a GPU
     for warning in review(problem.dataset, options.train_split, options.val_split, watcher.show):
         watcher.say(f"warning: {warning}")
-    weights = options.class_weights and class_weights_for(options.class_weights, problem.train, watcher.show)
+    given = options.class_weights
+    weights = None if given is None else class_weights_for(given, problem.train, watcher.show)
     check_weights(problem)
     if options.limits.latency_ms is not None and options.latency is None:
         problem.price_by(table_of_this_machine(problem, hardware, watcher))
@@ -85,7 +86,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
         plan_for, room = _measured(problem, hardware, relaxation, watcher)
         plan = plan_for(options)
     _require_candidates(options, plan_for, len(problem.references))
-    weighted = {"class_weights": weights or None}
+    weighted = {"class_weights": weights}
     recipes = {name: getattr(plan, name).model_copy(update=weighted) for name in ("proxy_recipe", "full_recipe")}
     plan = plan.model_copy(update=recipes)
     derived = {"sampler": problem.sampler, "objective": problem.aim}

@@ -55,23 +55,25 @@ def measure_speed(
     """
     torch.set_num_threads(threads)
 
-    def timed(scale: float, told: Callable[[dict[str, float], bool], object]) -> tuple[int, dict[str, float]]:
+    def timed(scale: float) -> tuple[int, Iterator[dict[str, float]]]:
         height, width = crop = search_crop(size, scale)
-        return height * width, _times(space, architectures, Resized(split, scale), crop, device, relaxation, told)
+        return height * width, _times(space, architectures, Resized(split, scale), crop, device, relaxation)
 
-    def told(times: dict[str, float], is_all: bool) -> None:
-        check(Speed.model_validate({"proxy_step_seconds": None, **times, "image_scale": image_scale / 2}), is_all)
+    def speed_at(scale: float, times: dict[str, float], overheads: dict[str, float]) -> Speed:
+        return Speed.model_validate({"proxy_step_seconds": None, **times, "image_scale": scale, "overheads": overheads})
 
-    few, fewer = timed(image_scale / 2, told)
-    pixels, times = timed(image_scale, lambda times, is_all: None)
+    few, so_far = timed(image_scale / 2)
+    for fewer in so_far:
+        check(speed_at(image_scale / 2, fewer, {}), False)
+    check(speed_at(image_scale / 2, fewer, {}), True)
+    pixels, so_far = timed(image_scale)
+    *_, times = so_far
     overheads = {}
     for name, seconds in times.items() if few < pixels else ():
         growing = max(0.0, seconds - fewer[name]) / (pixels - few) * pixels
         overheads[name] = max(0.0, seconds - growing)
     overheads["reading_seconds"] = times["reading_seconds"]
-    return Speed.model_validate(
-        {"proxy_step_seconds": None, **times, "image_scale": image_scale, "overheads": overheads}
-    )
+    return speed_at(image_scale, times, overheads)
 
 
 def _times(
@@ -81,11 +83,10 @@ def _times(
     crop: tuple[int, int],
     device: torch.device,
     relaxation: RelaxationOptions | None,
-    told: Callable[[dict[str, float], bool], object],
-) -> dict[str, float]:
+) -> Iterator[dict[str, float]]:
     """Time the steps of a `Speed`, by its fields, on crops of a split of scaled images.
 
-    `told` is called with what is known after `FEWEST_TOLD` networks and after each more, and whether that is all.
+    Yields what is known after `FEWEST_TOLD` networks and after each more, and all in the end.
     """
     batches = training_batches(split, Augment(crop=crop, colour=0.3), batch_size(device), 0, device=device)
     images = next(batches).inputs
@@ -98,7 +99,7 @@ def _times(
         training, forward, job_bytes = zip(*steps, strict=True)
         times |= {"full_step_seconds": mean(training), "forward_seconds": mean(forward), "job_bytes": max(job_bytes)}
         if FEWEST_TOLD <= len(steps) < len(architectures):
-            told(times, False)
+            yield times
     if space.shared_stage is not None:
         prefix, suffix = architectures[0].cut(space.shared_stage)
         with torch.inference_mode():
@@ -110,8 +111,7 @@ def _times(
     if relaxation is not None:
         times["relax_step_seconds"], relax_bytes = _time_relaxation(space, split, crop, device, relaxation)
         times["job_bytes"] = max(times["job_bytes"], relax_bytes)
-    told(times, True)
-    return times
+    yield times
 
 
 def _time_relaxation(

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from nasseg.foreign import damaged
+from nasseg.planning.config import PlannerSettings
 from nasseg.planning.job import Candidate, Costs, Outcome
 from nasseg.run_folder import file_name
 from nasseg.space import Choice, Space
@@ -285,18 +286,24 @@ class Newcomers:
     """
 
     def __init__(
-        self, candidates: Candidates, references: Sequence[Trial], propose: Callable[[], Choice | None], first: int
+        self,
+        settings: PlannerSettings,
+        candidates: Candidates,
+        references: Sequence[Trial],
+        propose: Callable[[], Choice | None],
+        first: int,
     ) -> None:
+        self._size, self._most = settings.candidates_per_job, settings.candidates
         self._candidates, self._references, self._propose, self._first = candidates, references, propose, first
         self.waiting: list[Trial] = []
 
-    def group(self, size: int, most: int | None) -> list[Trial]:
-        """Return those that are next, `size` if there are as many; `most` bounds all candidates."""
+    def group(self) -> list[Trial]:
+        """Return those that are next, enough for a job if there are as many."""
         candidates, waiting = self._candidates, self.waiting
         references = {trial for trial in self._references if not trial.elsewhere}
         in_turn = len(references.difference(waiting)) - self._first
-        while len(waiting) < size or candidates.own - len(references) < in_turn:
-            choice = self._propose() if most is None or candidates.own < most else None
+        while len(waiting) < self._size or candidates.own - len(references) < in_turn:
+            choice = self._propose() if self._most is None or candidates.own < self._most else None
             if choice is None:
                 break
             waiting.insert(0, candidates.add(candidates.describe(choice)))

@@ -24,9 +24,9 @@ class Planner:
     """The planner of a search of `space`.
 
     If the space has a shared stage, the first reference is trained end to end, which gives the features that all share,
-    and proxies wait for it. Candidates are tried by proxy, the references first, with asynchronous successive halving:
-    a promotion is a job from the candidate's checkpoint. Finally the best of the top rung and the best references are
-    trained end to end, with several seeds.
+    and proxies wait for it. Candidates are tried by proxy, the references among the first (`Newcomers`), with
+    asynchronous successive halving: a promotion is a job from the candidate's checkpoint. Finally the best of the top
+    rung and the best references are trained end to end, with several seeds.
 
     A search by gradient first trains relaxations. The few choices that they find go to the top rung, as the references
     do; then the sampler continues from there.
@@ -93,7 +93,9 @@ class Planner:
         self._references = [self._candidates.add_reference(label, c) for label, c in fitting.references().items()]
         self._settled = self._references[:] if len(self._references) <= FINAL_REFERENCES else []
         self._contenders = Contenders(settings, self._ladder, self._references)
-        self._newcomers = Newcomers(self._candidates, self._references, self._proposals.next, FINAL_REFERENCES)
+        self._newcomers = Newcomers(
+            settings, self._candidates, self._references, self._proposals.next, FINAL_REFERENCES
+        )
         # If all failed, they are tried again.
         results = [result for result in relaxed if result.job.seed in seeds]
         for result in results if any(result.message is None for result in results) else ():
@@ -288,7 +290,7 @@ class Planner:
         if not group and self._proxies_open and self._relaxing.is_over:
             group = self._ladder.promotable()
             ends = bool(group) and self.clock.fits(self.settings.rungs[group[0].level], self.clock.total_seconds)
-            group = group if ends else self._to_start()
+            group = group if ends else self._newcomers.group()
         if not group and not (self._proxies_open and self._proxies_in_flight) and not self._final.is_pressed:
             # Beyond the halving, so that the final is full even if few were tried.
             new = len(busy.difference(trial.key for trial in self._references))
@@ -319,7 +321,7 @@ class Planner:
         beside = 1 + len(self._proxies_in_flight)
         waits = clock.fits(first, next_end) or not self._final.has_time(after_seconds=next_end - clock.now)
         in_time = math.isfinite(clock.total_seconds) and clock.fits(first, clock.total_seconds, beside)
-        return self._proxy_job(self._to_start) if waits and in_time and self._relaxing.is_over else None
+        return self._proxy_job(self._newcomers.group) if waits and in_time and self._relaxing.is_over else None
 
     def _claims_run(self, trial: Trial, seed: int) -> bool:
         is_own = self._share.claim(run_name(trial.key, seed))
@@ -337,9 +339,6 @@ class Planner:
             start_step=start_step,
             stop_step=stop_step,
         )
-
-    def _to_start(self) -> list[Trial]:
-        return self._newcomers.group(self.settings.candidates_per_job, self.settings.candidates)
 
     def _replay(self, recorded: Trial, trial: Trial) -> None:
         self._ladder.replay(recorded.proxy, trial)

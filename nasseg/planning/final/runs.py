@@ -193,9 +193,9 @@ class Final:
         taken = clock.expected("full", rounds, jobs)
         if clock.ended("full") >= FEWEST_ENDED:
             return taken
-        shorter: Kind = "prepare" if self._needs_features else settings.rungs[0]
-        steps = (settings.prepare_steps or settings.full_steps) if self._needs_features else settings.rungs[0]
-        full = settings.full_steps
+        full, first = settings.full_steps, settings.rungs[0]
+        preparation: tuple[Kind, int] = "prepare", settings.prepare_steps or full
+        shorter, steps = preparation if self._needs_features else (first, first)
         ratio = times.run_seconds(full) / times.run_seconds(steps) if times else full / steps
         return max(taken, ratio * clock.expected(shorter, rounds, jobs))
 
