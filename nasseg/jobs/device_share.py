@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from filelock import ReadWriteLock, Timeout
+from filelock import FileLock, ReadWriteLock, Timeout
 from typing_extensions import Self
 
 
@@ -27,7 +27,11 @@ class DeviceShare:
 
         Raises `OSError` if it cannot be made.
         """
-        self._lock = None if lock_file is None else ReadWriteLock(lock_file, is_singleton=False)
+        self._locks: tuple[ReadWriteLock, FileLock] | None = None
+        if lock_file is not None:
+            # SQLite, by which a `ReadWriteLock` works, lets readers overtake a writer that waits.
+            turn = FileLock(lock_file.with_name(f"{lock_file.name}.turn"))
+            self._locks = ReadWriteLock(lock_file, is_singleton=False), turn
 
     @classmethod
     def of(cls, device: torch.device) -> Self:
@@ -41,22 +45,27 @@ class DeviceShare:
 
     def beside_others(self) -> AbstractContextManager[None]:
         """Hold a share of the device; waits while a job has it to itself."""
-        return nullcontext() if self._lock is None else self._shared(self._lock)
+        return nullcontext() if self._locks is None else self._shared(*self._locks)
 
     def alone(self) -> AbstractContextManager[None]:
         """Hold all of the device; waits until no job holds a share of it, and keeps new ones waiting."""
-        if self._lock is None:
-            return nullcontext()
-        _give_memory_back()
-        return self._lock.write_lock()
+        return nullcontext() if self._locks is None else self._whole(*self._locks)
 
     @contextmanager
-    def _shared(self, lock: ReadWriteLock) -> Iterator[None]:
+    def _whole(self, lock: ReadWriteLock, turn: FileLock) -> Iterator[None]:
+        _give_memory_back()
+        with turn, lock.write_lock():
+            yield
+
+    @contextmanager
+    def _shared(self, lock: ReadWriteLock, turn: FileLock) -> Iterator[None]:
         try:
-            lock.acquire_read(timeout=0)
-        except Timeout:  # one has the device to itself, and may need what this process keeps for later
+            with turn.acquire(timeout=0):
+                lock.acquire_read(timeout=0)
+        except Timeout:  # one has the device to itself, or waits to, and may need what this process keeps for later
             _give_memory_back()
-            lock.acquire_read()
+            with turn:
+                lock.acquire_read()
         try:
             yield
         finally:
