@@ -312,10 +312,10 @@ def _parts(inputs: dict[str, Tensor], masks: Tensor, parts: int) -> Iterator[tup
 
 
 def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = _parameter_groups(network, recipe)
+    groups, rate = _parameter_groups(network, recipe), recipe.learning_rate
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

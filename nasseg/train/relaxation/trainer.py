@@ -75,10 +75,17 @@ class RelaxationTrainer:
         chosen = {id(parameter) for parameter in self._architecture}
         self._weights = [parameter for parameter in relaxation.parameters() if id(parameter) not in chosen]
         self._weight_optimizer = torch.optim.SGD(
-            self._weights, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            self._weights,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         self._architecture_optimizer = torch.optim.Adam(
-            self._architecture, lr=recipe.architecture_learning_rate, weight_decay=recipe.architecture_weight_decay
+            self._architecture,
+            lr=recipe.architecture_learning_rate,
+            weight_decay=recipe.architecture_weight_decay,
+            fused=True,
         )
 
     def run(self, until_step: int, on_step: Callable[[], object] = lambda: None) -> Literal["finished", "nonfinite"]:
