@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/boundary_head.py --data folder:PATH --train-split search-train \
         --val-split search-val --weights FILE --work runs/boundary-head
 
-One network is trained by one recipe in four ways, with the same seeds: as it is, with STDC's detail head in training,
-with a boundary weight in the loss, and with both. The table gives the mean over the seeds and, against the network
+One network is trained by one recipe in up to four ways, with the same seeds: as it is, with STDC's detail head in
+training, with a boundary weight in the loss, and with both. The table gives the mean over the seeds and, against the network
 as it is, the mean difference of equal seeds with its standard error. Boundary IoU (arXiv 2103.16562) is within 2 % of
 the image's diagonal. A training whose result is in the `--work` folder already is not run again, and one that was
 stopped goes on; a folder is for one setting.
@@ -27,7 +27,7 @@ from nasseg.train.fit import fit, seeded_network
 from nasseg.train.recipes import OWN_RECIPES, recipe
 from nasseg.train.weights.loading import load_pretrained
 
-AS_IT_IS = "as it is"
+AS_IT_IS, HEAD, LOSS, BOTH = "as it is", "detail head", "boundary loss", "both"
 SCORES = {"miou": "mIoU", "boundary_miou": "boundary IoU"}
 
 
@@ -45,22 +45,23 @@ def main():
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--boundary-weight", type=float, default=5.0)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", default=[HEAD, LOSS, BOTH], choices=[HEAD, LOSS, BOTH])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in vars(args).items() if name not in ("work", "seeds")}
+    settings = {name: value for name, value in vars(args).items() if name not in ("work", "seeds", "ways")}
     if kept(args.work / "settings.json", lambda: settings) != settings:
         raise SystemExit(f"{args.work} holds results of other settings; give another --work")
 
     head, loss = {"detail_head": True}, {"boundary_weight": args.boundary_weight}
-    ways = {AS_IT_IS: {}, "detail head": head, "boundary loss": loss, "both": head | loss}
-    results = {way: [] for way in ways}
+    changes_of = {AS_IT_IS: {}, HEAD: head, LOSS: loss, BOTH: head | loss}
+    results = {way: [] for way in (AS_IT_IS, *args.ways)}
     for seed in range(args.seeds):
-        for way, changes in ways.items():
+        for way in results:
             file = args.work / f"{way.replace(' ', '-')}-{seed}.json"
-            results[way].append(kept(file, partial(trained, args, changes, seed, file.with_suffix(".pt"))))
+            results[way].append(kept(file, partial(trained, args, changes_of[way], seed, file.with_suffix(".pt"))))
 
     rows = {way: summary(of_way, results[AS_IT_IS]) for way, of_way in results.items()}
     print(f"\n{args.network} on {args.data}, {args.steps} steps of {args.recipe!r}, {args.seeds} seeds, {args.device}")
