@@ -73,12 +73,17 @@ BASELINES: dict[str, Callable[..., Architecture]] = {
 }
 
 LONG = (
+    "deeplabv3-mobilenetv2",
+    "deeplabv3plus-resnet50",
+    "efficientnet_lite0",
     "efficientnet_lite1",
     "efficientnet_lite2",
     "resnet101",
     "deeplabv3-xception65",
     "xception71",
+    "stdc2",
     "stdc2-classifier",
+    "fcn16s",
     "fcn32s",
     "auto_deeplab-m",
     "auto_deeplab-l",
