@@ -25,24 +25,27 @@ class Stopwatch:
 
     def __init__(self, folder: Path) -> None:
         self._file, self._before, self._start = folder / SPENT_FILE, 0.0, time.monotonic()
-        self._end: float | None = None
+        self._end: float | None = self._start
+        self._has_run = False
         if self._file.exists():
             with damaged(self._file, _FIX):
                 self._before = _SECONDS.validate_python(read_json(self._file, _FIX), strict=True)
 
     @property
     def seconds(self) -> float:
-        """The wall clock of all runs, of which this one began when the stopwatch was made and ends with `running`.
+        """The wall clock of all runs. Once it is `running`, this one began when the stopwatch was made.
 
-        What comes after it, like measuring latency, holds no workers and is not of the budget.
+        Who only looks at a search, as a report does, takes none of its time. What comes after a run, like measuring
+        latency, holds no workers and is not of the budget.
         """
         return self._before + (time.monotonic() if self._end is None else self._end) - self._start
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write the time down every second during the block, and at its end, when it stops."""
-        if self._end is not None:
-            self._before, self._start, self._end = self.seconds, time.monotonic(), None
+        if self._has_run:
+            self._before, self._start = self.seconds, time.monotonic()
+        self._end, self._has_run = None, True
         ended = threading.Event()
 
         def note() -> None:

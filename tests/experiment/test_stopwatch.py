@@ -20,8 +20,14 @@ def test_all_runs_count_but_not_the_time_between(tmp_path: Path, monkeypatch: py
     assert Stopwatch(tmp_path).seconds == 14
 
 
-def test_a_look_at_a_search_writes_nothing(tmp_path: Path) -> None:
-    assert Stopwatch(tmp_path).seconds < 60
+def test_a_look_at_a_search_writes_nothing_and_takes_none_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stopwatch = Stopwatch(tmp_path)
+    now += 60
+    assert stopwatch.seconds == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -37,8 +43,9 @@ def test_it_stops_with_the_jobs_and_goes_on_with_the_next_ones(tmp_path: Path, m
     monkeypatch.setattr("nasseg.experiment.stopwatch.time.monotonic", lambda: now[0])
     stopwatch = Stopwatch(tmp_path)
     now[0] = 103.0
-    assert stopwatch.seconds == 3
+    assert stopwatch.seconds == 0
     with stopwatch.running():
+        assert stopwatch.seconds == 3
         now[0] = 110.0
     now[0] = 150.0
     assert stopwatch.seconds == 10
