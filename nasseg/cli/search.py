@@ -81,7 +81,7 @@ def _continue(context: typer.Context, out: Path, options: Mapping[str, str | Non
     given = dict(options)
     named = {name: given.pop(name, None) if is_given(context, name) else None for name in ("space", "storage")}
     saved = SearchConfig.load(out, **named)
-    asked = SearchOptions.parse({"strategy": saved.strategy, **given}).from_anywhere()
+    asked = SearchOptions.parse({"strategy": saved.strategy, "storage": saved.storage, **given}).from_anywhere()
     search = Experiment.open(out, **named, asked=asked)
     address = search.config.ray_address
     if address is not None and not is_given(context, "ray_address"):

@@ -238,6 +238,11 @@ def test_searches_with_one_folder_name_share_a_database_but_a_study_only_if_it_i
     assert joined.document["candidates"] == 5
     report = nasseg("report", other, "--space", SPACE, "--storage", url, "--json").document
     assert (report["candidates"], report["best"]) == (5, joined.document["best"])
+    again = ("--resume", "--out", other, "--space", SPACE, "--storage", url)
+    resumed = nasseg("search", *again, "--study", "mine", "--json").document
+    assert (resumed["candidates"], resumed["best"]) == (5, joined.document["best"])
+    line = refused("search", *again, "--study", "yours")
+    assert line.startswith("study is yours, but mine in the search; only --budget")
     assert "study names a record in a database; give --storage too" in refused("search", "--study", "mine")
 
 
