@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import threading
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from nasseg.planning.options import SearchOptions
 
 if TYPE_CHECKING:
     from nasseg.experiment.experiment import Experiment
-    from nasseg.planning.config import SearchConfig
 
 
 @options_from(SearchOptions)
@@ -44,11 +42,11 @@ def search(
     else:
         run = _begin(out or new_run_folder("search"), _given(context, options))
         context.with_resource(claimed(run.folder))
+    from nasseg.report.resumption import resume_command
     from nasseg.report.search import SearchReporter  # takes a second, which a refusal need not
 
     stop = stop_on_interrupt()
-    again = f"nasseg search --resume --out {run.folder}{_named_again(run.config)}"
-    saved = f"everything finished is saved. Continue with:\n  {again}"
+    saved = f"everything finished is saved. Continue with:\n  {resume_command(run)}"
     try:
         with SearchReporter(run) as reporter:
             run.run(stop, reporter.update)
@@ -103,19 +101,6 @@ def _begin(out: Path, given: Mapping[str, object]) -> Experiment:
 
     with ProfileBars() as bars:
         return begin(out, options, bars)
-
-
-def _named_again(config: SearchConfig) -> str:
-    """Format the options that must be repeated to resume, as they are not taken from a file alone."""
-    from nasseg import plugins
-    from nasseg.database import without_password
-
-    named = {
-        "space": None if plugins.is_registered(config.space) else config.space,
-        "storage": None if config.storage is None else without_password(config.storage),
-        "ray-address": config.ray_address,
-    }
-    return "".join(f" --{name} {shlex.quote(value)}" for name, value in named.items() if value is not None)
 
 
 def stop_on_interrupt() -> threading.Event:

@@ -25,6 +25,7 @@ from nasseg.report.page.html import Report, write_report
 from nasseg.report.plan_text import plan_text, training_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
+from nasseg.report.resumption import resume_command
 from nasseg.report.rows import Row, name_of
 from nasseg.report.table import front_table, gain_text, summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
@@ -273,8 +274,8 @@ class SearchReporter:
             console.print(gain_text(gain, self.rows))
         elif search.results.best.full:
             console.print("No time was left for fresh seeds, so the mIoU of the best is partly the luck of the choice.")
-            larger = search.config.budget.times(2)
-            console.print(f"go on:\n  nasseg search --resume --out {search.folder} --budget {larger}", soft_wrap=True)
+            go_on = resume_command(search, search.config.budget.times(2))
+            console.print(f"go on:\n  {go_on}", soft_wrap=True)
         if (overruled := search.results.overruled) is not None:
             console.print(
                 f"{name_of(overruled.candidate)} has a higher mean score end to end, but proxies and the noise between "

@@ -15,6 +15,7 @@ from nasseg.jobs.context import Context
 from nasseg.planning.config import SearchConfig
 from nasseg.report.plan_text import plan_text
 from nasseg.report.progress import at_this_time, progress
+from nasseg.report.resumption import resume_command
 from nasseg.report.search import SearchReporter, example_predictions
 from nasseg.train.provenance import Provenance
 from tests.jobs.tiny import DATA, SPACE, gradient_config, tiny_config
@@ -103,7 +104,19 @@ def test_the_summary_says_how_to_go_on_and_why_the_best_is_not_the_most_accurate
         done.print_summary()
         said = capsys.readouterr().err
         assert text in said.replace(" \n", " ")
-        assert f"go on:\n  nasseg search --resume --out {search.folder} --budget 10trials\n" in said
+        assert f"go on:\n  nasseg search --resume --out {search.folder} --space {SPACE} --budget 10trials\n" in said
+
+
+def test_the_command_that_goes_on_repeats_what_a_file_alone_does_not_decide(
+    done: SearchReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = search_of(done)
+    elsewhere = {"space": "dpc", "storage": "postgresql://me:secret@host/db", "ray_address": "head:6379"}
+    monkeypatch.setattr(search, "config", search.config.model_copy(update=elsewhere))
+    monkeypatch.setattr(search, "folder", Path("my runs/one"))
+    expected = "nasseg search --resume --out 'my runs/one' --storage postgresql://me@host/db --ray-address head:6379"
+    assert resume_command(search) == expected
+    assert resume_command(search, search.config.budget.times(2)) == f"{expected} --budget 10trials"
 
 
 def test_a_report_of_a_finished_search_rewrites_the_same_and_nothing_else(done: SearchReporter) -> None:
