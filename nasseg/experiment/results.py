@@ -52,7 +52,9 @@ class Results:
         self.counts: Counter[TrialStatus] = Counter()
         """The number of candidates by status."""
         self.latencies = latencies
-        self._objective, self._rungs, self._by_measurement = objective, rungs, by_measurement
+        self.by_measurement = by_measurement
+        """Whether latencies are measured on the device that the search is for."""
+        self._objective, self._rungs = objective, rungs
         self._places: dict[Trial, _Place | None] = {}
         self._statuses: dict[Trial, TrialStatus] = {}
         self._front: list[Trial] | None = []
@@ -185,7 +187,7 @@ class Results:
 
     @property
     def _measured(self) -> bool:
-        return self._by_measurement and bool(self.latencies)
+        return self.by_measurement and bool(self.latencies)
 
     def _lead(self, trial: Trial) -> None:
         """Note how far a trial has come, and whether it is the first there."""
@@ -202,7 +204,7 @@ class Results:
 
     def _unbeaten(self, tried: Sequence[Trial]) -> list[Trial]:
         costs = [self._objective.cost(trial.costs) for trial in tried]
-        if self._by_measurement and all(trial.key in self.latencies for trial in tried):
+        if self.by_measurement and all(trial.key in self.latencies for trial in tried):
             costs = [self.latencies[trial.key].median_ms for trial in tried]
         points = [(cost, trial.miou or 0.0) for cost, trial in zip(costs, tried, strict=True)]
         return [tried[index] for index in non_dominated(points)]

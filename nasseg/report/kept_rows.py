@@ -33,7 +33,7 @@ class KeptRows:
             known = len(trial.proxy), len(trial.full), trial.key in search.latencies
             if self._known.get(trial.key) != known:
                 score, latency = results.score(trial), search.latencies.get(trial.key)
-                row = make_row(trial, search.plan.rungs[-1], score, latency, search.rung_runs)
+                row = make_row(trial, search.plan.rungs[-1], score, latency, search.rung_runs, results.by_measurement)
                 self._known[trial.key] = known
                 self._rows[trial.key] = trial.number, row
         self._seen += len(changed)

@@ -21,7 +21,8 @@ class Row:
     `rung_runs` is the name of the trainings up to a rung: `proxy` on stored features, `short run` of a whole network.
 
     `complete` reached the top rung, `stopped` was left at a lower one, `running` has no outcome yet. The predicted
-    latency comes from a table. A candidate that violates a limit is not `feasible`.
+    latency comes from a table; the measured one counts only `by_measurement`, on the table's device. A candidate that
+    violates a limit is not `feasible`.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Row:
     score: float | None = None
     message: str | None = None
     rung_runs: str = "proxy"
+    by_measurement: bool = True
 
     @property
     def name(self) -> str:
@@ -87,7 +89,14 @@ def rung_runs_of(rows: Iterable[Row]) -> str:
     return next((row.rung_runs for row in rows), "proxy")
 
 
-def make_row(trial: Trial, top: int, score: float | None, latency: Latency | None, rung_runs: str = "proxy") -> Row:
+def make_row(
+    trial: Trial,
+    top: int,
+    score: float | None,
+    latency: Latency | None,
+    rung_runs: str = "proxy",
+    by_measurement: bool = True,
+) -> Row:
     """Make the row of a candidate on the way to the rung at step `top`, with its latency if measured."""
     outcomes = [*trial.proxy.values(), *trial.full.values()]
     proxy = {step: o.miou for step, o in sorted(trial.proxy.items()) if o.status == "ok" and o.miou is not None}
@@ -114,6 +123,7 @@ def make_row(trial: Trial, top: int, score: float | None, latency: Latency | Non
         score=score,
         message=None if broken is None else broken.message,
         rung_runs=rung_runs,
+        by_measurement=by_measurement,
     )
 
 

@@ -107,6 +107,13 @@ def test_the_summary_says_how_to_go_on_and_why_the_best_is_not_the_most_accurate
         assert f"go on:\n  nasseg search --resume --out {search.folder} --space {SPACE} --budget 10trials\n" in said
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_rows_tell_whether_latency_was_measured_on_the_device_that_counts(done: SearchReporter, here: bool) -> None:
+    again = SearchReporter(Experiment.open(search_of(done).folder, space=SPACE))
+    again.search.results.by_measurement = here
+    assert {row.by_measurement for row in again.rows} == {here}
+
+
 def test_the_command_that_goes_on_repeats_what_a_file_alone_does_not_decide(
     done: SearchReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

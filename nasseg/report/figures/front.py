@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def cost_axis(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
     """Choose the cost that plots use, and give its name and values: that by which the search went.
 
-    By a latency table it is the latency, as measured if every scored row was, else as predicted; without one, MAdds.
+    By a latency table it is the latency, as measured if every scored row was, on the table's device, else as predicted;
+    without one, MAdds.
     """
     scored = [row for row in rows if row.proxy_miou is not None or row.full]
     if not scored or any(row.predicted_latency_ms is None for row in scored):
         return "MAdds (G)", [None if row.madds is None else row.madds / 1e9 for row in rows]
-    if all(row.latency_ms is not None for row in scored):
+    if all(row.latency_ms is not None and row.by_measurement for row in scored):
         return "latency (ms)", [row.latency_ms for row in rows]
     return "predicted latency (ms)", [row.predicted_latency_ms for row in rows]
 

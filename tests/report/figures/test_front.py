@@ -10,6 +10,8 @@ def test_the_cost_is_what_the_search_went_by() -> None:
     assert cost_axis(all_rows[:2]) == ("MAdds (G)", [2.0, 1.0])
     predicted = [replace(row, predicted_latency_ms=12.5) for row in all_rows[:2]]
     assert cost_axis(predicted) == ("latency (ms)", [30.0, 20.0])
+    elsewhere = [replace(row, by_measurement=False) for row in predicted]
+    assert cost_axis(elsewhere) == ("predicted latency (ms)", [12.5, 12.5])
     predicted[0] = replace(predicted[0], latency=None)
     assert cost_axis(predicted) == ("predicted latency (ms)", [12.5, 12.5])
 
