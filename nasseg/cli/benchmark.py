@@ -68,15 +68,20 @@ def benchmark(
     number format and threads that you ship with; an exported file has its own. Close other programs. Results of several
     fresh processes are pooled, and you are told if they disagree.
     """
+    import json
+
     import torch
 
     from nasseg import plugins
     from nasseg.cost.backends import choose_backend
     from nasseg.cost.latency import THOROUGH, default_dtype, measure_latency_afresh
     from nasseg.export.latency import measure_exported_afresh
+    from nasseg.graph import write_atomically
     from nasseg.train.device import choose_device
 
     pixels, target = parse_size(size), choose_device(device)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     dtype = dtype or default_dtype(target)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -111,15 +116,12 @@ def benchmark(
         for by_arch in measured.values()
         for arch, latency in by_arch.items()
     ]
-    if out is not None:
-        import json
-
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json(results)
     else:
         _print_table(measured, costs)
+    if out is not None:
+        write_atomically(out, json.dumps(results, indent=1) + "\n")
 
 
 def _costs_of(files: dict[str, Path], size: tuple[int, int], batch: int) -> dict[str, Costs]:
@@ -192,7 +194,7 @@ def _print_table(measured: dict[str, dict[str, Latency]], costs: dict[str, Costs
                 f"{costs[arch].params / 1e6:.2f}",
                 *(["–" if memory is None else f"{memory:.2f}"] if on_gpu else []),
             )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     height, width = first.size
     console.print(

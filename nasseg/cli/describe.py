@@ -45,8 +45,8 @@ def describe(
         column.justify = "right"
     for stage, cost in description.stages.items():
         stages.add_row(stage, f"{cost.params:,}", f"{cost.weights:,}", f"{cost.madds:,}")
-    stages.add_row("[bold]all", f"[bold]{description.params:,}", "", f"[bold]{description.madds:,}")
-    console = Console()
+    stages.add_row("all", f"{description.params:,}", "", f"{description.madds:,}", style="bold")
+    console = Console(markup=False)
     console.print(nodes)
     console.print(stages)
     console.print(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,10 @@ from nasseg.cli.options import (
     say,
     say_threads,
 )
+
+if TYPE_CHECKING:
+    from nasseg.cost import Latency
+    from nasseg.train.metrics import Metrics
 
 Model = Annotated[
     Path, typer.Argument(help="A run folder, its model.safetensors, or an exported .onnx file.", metavar="RUN|FILE")
@@ -51,20 +56,19 @@ def evaluate(
 ) -> None:
     """Score a trained model: mIoU with its interval, boundary IoU, IoU of every class, and its speed."""
     import torch
-    from rich.console import Console
 
     from nasseg.data import evaluation_batches, open_dataset
     from nasseg.export.latency import latency_of
     from nasseg.export.model import Model as TrainedModel
     from nasseg.report.figures.confusion import confusion_figure
     from nasseg.report.figures.figure import check_suffix, save
-    from nasseg.report.scores import score_table
     from nasseg.train.device import choose_device, threads_for
     from nasseg.train.evaluate import evaluate as score
 
     wanted, windows = parse_numbers(scales), optional_size(window)
     if confusion is not None:
         check_suffix(confusion)
+        confusion.parent.mkdir(parents=True, exist_ok=True)
     target = choose_device(device)
     torch.set_num_threads(threads_for(target))
     trained = TrainedModel.load(model, device)
@@ -97,26 +101,36 @@ def evaluate(
     )
     height, width = part[0].mask.shape
     latency = latency_of(trained.segmenter, windows or (height, width), trained.device)
-    if confusion is not None:
-        save(confusion_figure(metrics.confusion, classes), confusion)
     if as_json:
         measured = {"data": dataset.spec, "split": split, "images": len(part), "classes": classes}
         scores = {**metrics.model_dump(mode="json"), "latency": latency.model_dump(mode="json")}
         print_json({"model": str(model), **measured, **scores})
-        return
-    console = Console()
-    console.print(score_table(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics))
+    else:
+        _print(f"{dataset.spec}, {split}: {len(part)} images", classes, metrics)
+        say(_latency_text(latency, "window" if windows else "image", views=len(wanted) * (2 if flip else 1)))
+    if confusion is not None:
+        save(confusion_figure(metrics.confusion, classes), confusion)
+        say(f"drew {confusion}")
+    if model.suffix != ".onnx" and not as_json:
+        say(f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx")
+
+
+def _print(title: str, classes: Sequence[str], metrics: Metrics) -> None:
+    from rich.console import Console
+
+    from nasseg.report.scores import score_table
+
+    console = Console(markup=False)
+    console.print(score_table(title, classes, metrics))
     if (interval := metrics.miou_interval) is not None:
         low, high = interval
         console.print(f"mIoU {metrics.miou:.4f}, 95 % interval over images {low:.4f} to {high:.4f}")
     console.print(f"pixel accuracy {metrics.pixel_accuracy:.4f}")
-    views = len(wanted) * (2 if flip else 1)
-    say(
-        f"{latency.median_ms:.1f} ms for one {'window' if windows else 'image'} of {latency.size[0]}x{latency.size[1]}"
+
+
+def _latency_text(latency: Latency, what: str, views: int) -> str:
+    return (
+        f"{latency.median_ms:.1f} ms for one {what} of {latency.size[0]}x{latency.size[1]}"
         f"{f', of which a prediction takes {views} views' if views > 1 else ''} ({latency.device}, {latency.dtype}, "
         f"{latency.threads} thread{'s' if latency.threads > 1 else ''}, {latency.backend})"
     )
-    if confusion is not None:
-        say(f"drew {confusion}")
-    if model.suffix != ".onnx":
-        say(f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx")

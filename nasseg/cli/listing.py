@@ -26,7 +26,7 @@ def list_(
     table = Table("name", "description", box=None)
     for name, text in rows:
         table.add_row(name, text)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _rows(what: str) -> list[tuple[str, str]]:

@@ -153,7 +153,7 @@ def _print(table: LatencyTable) -> None:
         if place < SHOWN or place >= len(ordered) - SHOWN:
             spread = (entry.high_ms - entry.low_ms) / 2
             rows.add_row(str(entry.operator), f"{entry.median_ms:.3f}", f"{spread:.3f}", end_section=place == SHOWN - 1)
-    console = Console()
+    console = Console(markup=False)
     console.print(rows)
     found = f" of {table.operators_found} (the others are interpolated)" if table.interpolates else ""
     console.print(f"{len(ordered)} operators{found}; the table is {table.error}", highlight=False, soft_wrap=True)

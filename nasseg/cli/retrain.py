@@ -220,7 +220,7 @@ def _conclude(training: Retraining, metrics: Metrics, history: History) -> None:
     if step < config.recipe.steps:
         say(f"ended early: no higher mIoU in {config.patience} validations (--patience)")
     title = f"{config.val_split}: {len(training.val)} images"
-    Console(stderr=True).print(score_table(title, dataset.classes, metrics))
+    Console(stderr=True, markup=False).print(score_table(title, dataset.classes, metrics))
     say(f"mIoU {metrics.miou:.4f} on {config.val_split} at step {step}, the last: {folder / MODEL_FILE}")
     model = folder
     if best is not None and best.miou > metrics.miou:

@@ -77,7 +77,7 @@ class LiveProgress:
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False)
         self._clock = clock
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
         self._last: Progress | None = None

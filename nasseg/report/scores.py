@@ -20,7 +20,7 @@ def score_table(title: str, classes: Sequence[str], metrics: Metrics) -> Table:
     for index, (name, iou) in enumerate(zip(classes, metrics.class_iou, strict=True)):
         table.add_row(name, _score(iou), *([_score(edges[index])] if edges else []))
     means = [_score(metrics.miou), *([_score(metrics.boundary_miou)] if edges else [])]
-    table.add_row(*(f"[bold]{text}" for text in ("mean", *means)))
+    table.add_row("mean", *means, style="bold")
     return table
 
 

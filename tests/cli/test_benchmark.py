@@ -50,6 +50,14 @@ def test_json_has_a_result_for_each_network(nasseg: Run, arch: Path, tmp_path: P
     assert json.loads(out.read_text()) == done.document
 
 
+def test_results_are_told_even_if_their_file_cannot_be_written(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    options = ("--size", "32x64", "--device", "cpu", "--processes", 1, "--json")
+    done = nasseg("benchmark", arch, *options, "--out", tmp_path)
+    assert (done.code, [result["name"] for result in done.document]) == (2, ["small"])
+    done = nasseg("benchmark", arch, *options, "--out", arch / "out.json")
+    assert (done.code, done.out) == (2, "")  # at once
+
+
 def test_exported_files_and_run_folders_are_measured_beside_networks(
     nasseg: Run, refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

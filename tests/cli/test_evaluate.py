@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_the_confusion_matrix_is_drawn(nasseg: Run, refused: Refused, model: Pat
     with Image.open(tmp_path / "confusion.png") as picture:
         assert min(picture.size) > 600
     assert "must end in .png or .svg" in refused("evaluate", model, "--confusion", tmp_path / "confusion.gif")
+    (tmp_path / "taken.png").mkdir()
+    done = nasseg("evaluate", model, "--confusion", tmp_path / "taken.png", "--json")
+    assert (done.code, done.document["images"]) == (2, 2)  # what took long is told, wherever the picture goes
+
+
+def test_names_of_classes_are_shown_as_they_are(nasseg: Run, folder: Path, tmp_path: Path) -> None:
+    path, file = folder / "dataset.json", tmp_path / "best.safetensors"
+    classes = ["[void]", "[/x]", "z"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "classes": classes}))
+    save_model(file, seeded_network(small_architecture(3), 0), provenance(f"folder:{folder}"))
+    done = nasseg("evaluate", file)
+    assert done.code == 0
+    assert all(f"│ {name} " in done.out for name in classes)
 
 
 def test_an_exported_file_is_scored_like_the_run_that_it_came_from(nasseg: Run, model: Path) -> None:
