@@ -85,7 +85,8 @@ def profile(
                 on_progress=bars.show,
             )
     except KeyboardInterrupt:
-        say("stopped; what was measured is saved. Continue with the same command and --resume")
+        saved = "what was measured is saved. Continue with the same command and --resume"
+        say(f"stopped; {saved if engine.partial_file(out).exists() else 'nothing was measured yet'}")
         raise typer.Exit(INTERRUPTED) from None
     say(f"wrote {out}")
     if others.share is not None and others.share > BUSY_LOAD:

@@ -1,10 +1,13 @@
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nasseg.cost.calibration import PredictionError
 from nasseg.cost.latency_table import LatencyTable
+from nasseg.cost.timing import time_interleaved
 from tests.cli.conftest import Done
 from tests.jobs.tiny import latency_table
 
@@ -38,17 +41,31 @@ def test_a_poor_table_is_written_with_a_warning(nasseg: Run, tmp_path: Path, mon
     assert "ranks them with a Spearman correlation of -0.680 (10 networks)" in done.err
 
 
-def test_a_stopped_profile_says_how_to_go_on(nasseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("groups", "left", "said"),
+    [
+        (0, [], "stopped; nothing was measured yet"),
+        (1, ["table.json.partial"], "what was measured is saved. Continue with the same command and --resume"),
+    ],
+)
+def test_a_stopped_profile_says_how_to_go_on(
+    nasseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int, left: list[str], said: str
+) -> None:
     from nasseg.cost import profile
 
-    def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    done_groups = count()
+
+    def stopped(*arguments: Any, **options: Any) -> object:
+        if next(done_groups) == groups:
+            raise KeyboardInterrupt
+        return time_interleaved(*arguments, **options)
 
     monkeypatch.setattr(profile, "time_interleaved", stopped)
     done = nasseg("profile", *TINY, "--out", tmp_path / "table.json")
     assert done.code == 130
-    assert "Continue with the same command and --resume" in done.err
-    assert list(tmp_path.iterdir()) == []
+    assert said in done.err
+    assert ("--resume" in done.err) == bool(left)
+    assert [path.name for path in tmp_path.iterdir()] == left
 
 
 def test_mistakes_are_refused_before_anything_is_measured(refused: Refused, tmp_path: Path) -> None:
