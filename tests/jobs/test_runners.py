@@ -22,8 +22,8 @@ from tests.planning.made_up import CellSpace, MadeUpWorker, ManyReferences, cand
 SPACE = CellSpace(branches=3, operators=5)
 
 
-def planner(space: CellSpace = SPACE, total_seconds: float = math.inf) -> Planner:
-    plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1)
+def planner(space: CellSpace = SPACE, total_seconds: float = math.inf, **changes: Any) -> Planner:
+    plan = PlannerSettings(rungs=(10, 30), full_steps=100, candidates=8, finalists=1).model_copy(update=changes)
     return Planner(
         space,
         SAMPLERS["tpe"](region_of(space)),
@@ -84,6 +84,23 @@ def test_in_process_runs_all_jobs() -> None:
     results = run(plan, MadeUpWorker)
     assert plan.done
     assert {job.task for job, _ in results} == {"prepare", "proxy", "full"}
+
+
+@pytest.mark.parametrize("planned", [1, 2, 8])
+def test_in_process_keeps_time_for_fresh_seeds_however_many_jobs_were_planned_at_once(planned: int) -> None:
+    total_seconds, now = 100.0, [0.0]
+
+    class TimedWorker(MadeUpWorker):
+        def run(self, job: Job) -> JobResult:
+            seconds = 1.0 if job.task == "proxy" else 10.0
+            now[0] += seconds
+            return super().run(job).model_copy(update={"seconds": seconds})
+
+    changes: dict[str, Any] = {"candidates": None, "finalists": 2, "proxy_share": 1.0, "concurrency": planned}
+    plan = planner(total_seconds=total_seconds, **changes)
+    run(plan, TimedWorker, spent=lambda: now[0] / total_seconds)
+    assert now[0] <= total_seconds
+    assert sum(len(trial.fresh) for trial in plan.trials) == 2
 
 
 def test_stop_ends_after_the_running_job() -> None:

@@ -23,6 +23,7 @@ def run_jobs(delivery: Delivery, make_worker: Callable[[], Worker], *, stop: Sto
     Raises `RuntimeError` after an error that leaves a GPU unusable to this process.
     """
     worker = make_worker()
+    delivery.planner.clock.concurrency = 1  # whatever the plan says, which is for any runner
     while not stop.is_set():
         job = delivery.next_job()
         if job is None:
