@@ -301,8 +301,8 @@ class SearchReporter:
         console.print(f"retrain it:\n  nasseg retrain {search.folder / BEST_FILE}{again}", soft_wrap=True)
 
     def _despite(self, best: Row) -> str:
-        """Say why the best is not the one with the highest mIoU, if it is not."""
-        others = [row.full_miou for row in self.compared() if row.full_miou is not None]
+        """Say why the best is not the one with the highest mIoU within the limits, if it is not."""
+        others = [row.full_miou for row in self.compared() if row.full_miou is not None and row.feasible]
         if best.full_miou is None or max(others) <= best.full_miou:
             return ""
         return " by its score, which weighs mIoU against cost (--cost-weight)"

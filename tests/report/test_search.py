@@ -99,6 +99,7 @@ def test_the_summary_says_how_to_go_on_and_why_the_best_is_not_the_most_accurate
     for compared, text in (
         ([best, other], "The handcrafted plain remains the best by its score, which weighs mIoU against cost"),
         ([best], "The handcrafted plain remains the best.\n"),
+        ([best, replace(other, feasible=False)], "The handcrafted plain remains the best.\n"),
     ):
         monkeypatch.setattr(done, "compared", lambda shown=compared: shown)
         done.print_summary()
