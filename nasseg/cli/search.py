@@ -42,8 +42,8 @@ def search(
     else:
         run = _begin(out or new_run_folder("search"), _given(context, options))
         context.with_resource(claimed(run.folder))
-    from nasseg.report.resumption import resume_command
     from nasseg.report.search import SearchReporter  # takes a second, which a refusal need not
+    from nasseg.report.texts import resume_command
 
     stop = stop_on_interrupt()
     saved = f"everything finished is saved. Continue with:\n  {resume_command(run)}"

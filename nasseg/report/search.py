@@ -22,13 +22,12 @@ from nasseg.report.figures.pictures import Example, Palette
 from nasseg.report.kept_rows import KeptRows
 from nasseg.report.live import LiveProgress, Progress
 from nasseg.report.page.html import Report, write_report
-from nasseg.report.plan_text import plan_text, training_text
 from nasseg.report.progress import at_this_time, progress
 from nasseg.report.relaxation import RelaxationReporter, snapshots
-from nasseg.report.resumption import resume_command
 from nasseg.report.rows import Row, name_of
 from nasseg.report.table import front_table, gain_text, summary_table, write_trials
 from nasseg.report.tensorboard import SearchBoard
+from nasseg.report.texts import plan_text, resume_command, training_text
 from nasseg.run_folder import BEST_FILE, LOG_FILE, REPORT_FILE, TENSORBOARD_FOLDER, TRIALS_FILE
 from nasseg.space.weighted_graph import WeightedGraph
 

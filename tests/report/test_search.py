@@ -13,10 +13,9 @@ from nasseg.experiment.experiment import Experiment
 from nasseg.graph import load
 from nasseg.jobs.context import Context
 from nasseg.planning.config import SearchConfig
-from nasseg.report.plan_text import plan_text
 from nasseg.report.progress import at_this_time, progress
-from nasseg.report.resumption import resume_command
 from nasseg.report.search import SearchReporter, example_predictions
+from nasseg.report.texts import plan_text, resume_command
 from nasseg.train.provenance import Provenance
 from tests.jobs.tiny import DATA, SPACE, gradient_config, tiny_config
 from tests.report.made_up import snapshot
