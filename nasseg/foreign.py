@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Annotated, Any
+from unicodedata import category
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
@@ -169,8 +170,13 @@ def damaged(where: object, fix: str) -> Iterator[None]:
         raise DamagedError(f"{where} is damaged ({type(error).__name__}: {detail[:80]}); {fix}") from None
 
 
+def is_printable(text: str) -> bool:
+    """Whether a text holds letters, signs and spaces alone; those of other scripts, and of other widths, too."""
+    return all(character.isprintable() or category(character) == "Zs" for character in text)
+
+
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if not is_printable(text):
         raise ValueError(f"{short_repr(text)} holds characters that cannot be printed; leave them out")
     return text
 

@@ -20,6 +20,7 @@ from nasseg.data.formats import Description, Encoding, Files, Item, Layout, find
 from nasseg.data.formats.description import FILE, read_description, read_merge
 from nasseg.data.formats.images import read_image, stored_size, upright_size
 from nasseg.data.formats.official import official
+from nasseg.foreign import is_printable
 
 __all__ = ["PLAIN", "FolderDataset", "FolderSplit", "MaskSizeError", "OfficialDataset", "read_image"]
 
@@ -58,6 +59,8 @@ class FolderDataset(Dataset):
             file = Path(merge).expanduser().resolve()
             description = description.merged(read_merge(file), str(file))
             self.spec += f"{CLASSES_OPTION}{file}"
+        if not is_printable(self.spec):  # which models and reports would refuse to name
+            raise DataError(f"{self.spec} holds characters that cannot be printed; rename the folder or the file")
         self.description = description
         self.classes = description.names
         self.palette = description.colours

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from nasseg.data import DataError, FolderDataset, open_dataset
+from nasseg.train.provenance import DataInfo
 
 
 def problem(folder: Path, split: str = "train") -> str:
@@ -47,6 +48,19 @@ def test_spec_opens_the_same_data_set_from_anywhere(folder: Path, monkeypatch: p
     dataset = open_dataset("folder:data")
     monkeypatch.chdir("/")
     assert open_dataset(dataset.spec).split("train").fingerprint == dataset.split("train").fingerprint
+
+
+@pytest.mark.parametrize("name", ["my data", "写真\u3000集", "Shot\u202f1", "non\u00a0breaking"])
+def test_a_path_with_any_kind_of_space_is_named_in_models(folder: Path, name: str) -> None:
+    dataset = FolderDataset(folder.rename(folder.with_name(name)))
+    known = DataInfo.of(dataset, "train", "val", (8, 12))
+    assert known.spec == dataset.spec == f"folder:{folder.with_name(name)}"
+
+
+def test_a_path_that_no_model_could_name_is_refused_as_it_is_opened(folder: Path) -> None:
+    hidden = folder.rename(folder.with_name("da\u200bta"))
+    with pytest.raises(DataError, match=r"holds characters that cannot be printed; rename the folder"):
+        FolderDataset(hidden)
 
 
 def test_fingerprint_follows_content(folder: Path) -> None:
