@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
 from nasseg.data.dataset import DataError
@@ -55,14 +56,20 @@ def read_image(path: Path) -> Tensor:
 def stored_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file before it is turned as its EXIF orientation says."""
     with _opened(path) as file:
-        return file.height, file.width
+        return _stored_size(file)
+
+
+def _stored_size(file: Image.Image) -> tuple[int, int]:
+    if isinstance(file, TiffImageFile):  # which Pillow turns itself, by its version as it is opened or as it is read
+        return int(file.tag_v2[IMAGELENGTH]), int(file.tag_v2[IMAGEWIDTH])
+    return file.height, file.width
 
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file, turned as its EXIF orientation says, by its header."""
     with _opened(path) as file:
-        is_turned = file.getexif().get(ORIENTATION, 1) in TURNED
-        return (file.width, file.height) if is_turned else (file.height, file.width)
+        height, width = _stored_size(file)
+        return (width, height) if file.getexif().get(ORIENTATION, 1) in TURNED else (height, width)
 
 
 def brightest_of_16_bits(path: Path) -> int | None:

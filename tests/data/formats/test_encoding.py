@@ -14,7 +14,7 @@ from PIL import Image
 from nasseg.data import DataError
 from nasseg.data.formats import Description, Encoding, UnknownValueError
 from nasseg.data.formats.description import Colour, voc_colours
-from nasseg.data.formats.images import read_image, upright_size
+from nasseg.data.formats.images import read_image, stored_size, upright_size
 
 RGB = {"classes": ["x", "y", "z"], "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]]}
 
@@ -179,9 +179,13 @@ def test_a_photo_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png")[0].tolist() == [[255], [0], [0]]
 
 
+@pytest.mark.parametrize("ending", ["jpg", "tif", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(9))
-def test_the_size_of_a_photo_is_known_by_its_header(orientation: int, tmp_path: Path) -> None:
+def test_the_size_of_a_photo_is_known_by_its_header(orientation: int, ending: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (5, 3)).save(tmp_path / "a.jpg", exif=exif)
-    assert upright_size(tmp_path / "a.jpg") == tuple(read_image(tmp_path / "a.jpg").shape[1:])
+    path = tmp_path / f"a.{ending}"
+    Image.new("RGB", (5, 3)).save(path, exif=exif)
+    upright = (5, 3) if orientation > 4 else (3, 5)
+    assert upright_size(path) == tuple(read_image(path).shape[1:]) == upright
+    assert stored_size(path) == (3, 5)
