@@ -290,3 +290,16 @@ def test_weights_that_are_none(refused: Refused, arch: Path, tmp_path: Path, nam
     message = refused("retrain", arch, "--data", DATA, "--weights", tmp_path / name, "--out", tmp_path / "run")
     assert re.match(rf"{tmp_path / name}(: not a checkpoint| is not a safetensors file| has a header of)", message)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_weights_of_classes_for_a_later_recipe_gives_its_options(
+    nasseg: Run, arch: Path, tmp_path: Path
+) -> None:
+    weights = "1.23456789," + ",".join("1" * 12)
+    given = ("--recipe", "deeplab", "--class-weights", weights, *SHORT)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert nasseg("retrain", arch, "--data", DATA, "--out", one, *given).code == 0
+    assert nasseg("retrain", arch, "--config", one / "config.yaml", "--out", two).code == 0
+    assert (one / "config.yaml").read_text() == (two / "config.yaml").read_text()
+    recipe = yaml.safe_load((two / "config.yaml").read_text())["recipe"]
+    assert (recipe["class_weights"][0], recipe["head_multiplier"]) == (1.23456789, 1.0)

@@ -75,7 +75,7 @@ class RetrainConfig(BaseModel):
         those changes for which there are options.
         """
         changes = self.recipe.model_dump(include=set(RECIPE_OPTIONS))
-        name = next((name for name in RECIPES if named_recipe(name, **changes) == self.recipe), None)
+        name = next((name for name in RECIPES if self._is_made_of(name, changes)), None)
         if name is None:
             raise ValueError(f"its recipe is none of {', '.join(RECIPES)}; give the options themselves")
         unchanged = named_recipe(name)
@@ -87,8 +87,15 @@ class RetrainConfig(BaseModel):
         }
         values |= {**different, "crop": "{}x{}".format(*self.recipe.crop)}
         if self.recipe.class_weights is not None:
-            values["class_weights"] = ",".join(f"{weight:g}" for weight in self.recipe.class_weights)
+            values["class_weights"] = ",".join(map(str, self.recipe.class_weights))
         return {option: value for option, value in values.items() if value is not None}
+
+    def _is_made_of(self, name: str, changes: Mapping[str, object]) -> bool:
+        """Whether the named recipe with these changes, some of which it may not take, is this one's."""
+        try:
+            return named_recipe(name, **changes) == self.recipe
+        except ValidationError:
+            return False
 
     def check_batch(self) -> None:
         """Raise `ValueError` unless a batch can be shared by all workers, and a share be taken in parts."""
