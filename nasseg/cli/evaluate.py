@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,7 +113,8 @@ def evaluate(
         save(confusion_figure(metrics.confusion, classes), confusion)
         say(f"drew {confusion}")
     if model.suffix != ".onnx" and not as_json:
-        say(f"next: nasseg predict {model} IMAGES, or nasseg export {model} --format onnx")
+        named = shlex.quote(str(model))
+        say(f"next: nasseg predict {named} IMAGES, or nasseg export {named} --format onnx")
 
 
 def _print(title: str, classes: Sequence[str], metrics: Metrics) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -103,5 +104,6 @@ def _report(done: Export) -> None:
         say(f"{latency.median_ms:.2f} ms: {name}, one image of {latency.size[0]}x{latency.size[1]}")
     say(f"wrote {done.path} ({done.path.stat().st_size / 2**20:.1f} MiB) and its card {done.card}")
     if done.path.suffix == ".onnx":
-        evaluate = f"nasseg evaluate {done.path}, or " if done.takes_shown else ""
-        say(f"next: {evaluate}nasseg benchmark {done.path}")
+        named = shlex.quote(str(done.path))
+        evaluate = f"nasseg evaluate {named}, or " if done.takes_shown else ""
+        say(f"next: {evaluate}nasseg benchmark {named}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,11 +164,9 @@ def retrain(
                 training.run(reporter)
     except Stopped:
         elsewhere = {"--log": log, "--ray-address": ray_address}
-        given = "".join(f" {option} {value}" for option, value in elsewhere.items() if value is not None)
-        say(
-            "stopped; the state is saved. Continue with:\n"
-            f"  nasseg retrain {arch} --resume --out {training.folder}{given}"
-        )
+        given = [part for option, value in elsewhere.items() if value is not None for part in (option, value)]
+        again = shlex.join(["nasseg", "retrain", arch, "--resume", "--out", str(training.folder), *given])
+        say(f"stopped; the state is saved. Continue with:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     metrics = Metrics.model_validate_json((training.folder / METRICS_FILE).read_bytes())
     history = History.load(training.folder)
@@ -226,6 +225,7 @@ def _conclude(training: Retraining, metrics: Metrics, history: History) -> None:
     if best is not None and best.miou > metrics.miou:
         model = folder / BEST_MODEL_FILE
         say(f"mIoU {best.miou:.4f} at step {best.step}, the best: {model}")
-    seen = {*config.train_split.split("+"), *config.val_split.split("+")}
+    seen = {part for split in (config.train_split, config.val_split) for part in split.partition("@")[0].split("+")}
     split = "test" if "test" in dataset.splits() and "test" not in seen else config.val_split
-    say(f"next:\n  nasseg evaluate {model} --split {split}\n  nasseg predict {model} IMAGE --out predicted")
+    named = shlex.quote(str(model))
+    say(f"next:\n  nasseg evaluate {named} --split {split}\n  nasseg predict {named} IMAGE --out predicted")

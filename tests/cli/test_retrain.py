@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,10 +109,11 @@ def test_an_interrupted_training_says_how_it_goes_on(
         step(self, trainer, loss, learning_rate)
 
     monkeypatch.setattr(RetrainReporter, "step", interrupted)
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     done = nasseg("retrain", arch, "--data", DATA, *SHORT, "--out", run)
     assert done.code == 130
-    assert done.err.endswith(f"  nasseg retrain {arch} --resume --out {run}\n")
+    again = ["nasseg", "retrain", str(arch), "--resume", "--out", str(run)]
+    assert shlex.split(done.err.splitlines()[-1]) == again
     monkeypatch.setattr(RetrainReporter, "step", step)
     assert nasseg("retrain", arch, "--resume", "--out", run).code == 0
     assert (run / "model.safetensors").exists()
@@ -303,3 +305,15 @@ def test_a_run_with_weights_of_classes_for_a_later_recipe_gives_its_options(
     assert (one / "config.yaml").read_text() == (two / "config.yaml").read_text()
     recipe = yaml.safe_load((two / "config.yaml").read_text())["recipe"]
     assert (recipe["class_weights"][0], recipe["head_multiplier"]) == (1.23456789, 1.0)
+
+
+def test_commands_to_go_on_with_name_folders_with_spaces(nasseg: Run, arch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    done = nasseg(
+        "retrain", arch, "--data", DATA, *SHORT, "--train-split", "train+test", "--val-split", "50%", "--out", run
+    )
+    assert done.code == 0
+    *_, evaluate, predict = done.err.splitlines()
+    assert shlex.split(evaluate)[2].startswith(str(run))
+    assert shlex.split(evaluate)[3:] == ["--split", "train+test@50%"]  # not test, on which it was trained
+    assert shlex.split(predict)[2] == shlex.split(evaluate)[2]
