@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +74,7 @@ def init(
     """Write the dataset.json of a folder from what its images and masks look like."""
     from nasseg.data import FolderDataset
     from nasseg.data.checking.draft import as_json, draft
-    from nasseg.data.formats.description import FILE
+    from nasseg.data.formats.description import FILE, described
     from nasseg.graph import write_atomically
 
     path = folder / FILE
@@ -86,13 +87,13 @@ def init(
         if len(names) != len(given):
             raise ValueError(f"--classes names {len(names)}, but the masks hold {len(given)}: {', '.join(given)}")
         content["classes"] = dict(zip(names, given.values(), strict=True)) if isinstance(given, dict) else names
+    dataset = FolderDataset(folder, described(content, str(path)))
     write_atomically(path, as_json(content))
     for line in seen:
         say(line)
-    dataset = FolderDataset(folder)
     say(f"classes: {', '.join(dataset.classes[:10])}{' …' if len(dataset.classes) > 10 else ''}")
     draw = "" if "val" in dataset.splits() else " --val-split 20%"
-    say(f"wrote {path}; name the classes in it, then: nasseg data check folder:{folder}{draw}")
+    say(f"wrote {path}; name the classes in it, then: nasseg data check {shlex.quote(f'folder:{folder}')}{draw}")
 
 
 def _draw(dataset: Dataset, surveyed: list[tuple[Split, Survey]], out: Path) -> Path | None:

@@ -192,3 +192,10 @@ def test_lists_cannot_lead_out_of_the_folder(refused: Refused, folder: Path, lin
     (folder / "splits").mkdir()
     (folder / "splits/val.txt").write_text(f"{line}\n")
     assert "splits/val.txt line 1" in refused("data", "check", f"folder:{folder}")
+
+
+def test_init_with_names_that_cannot_be_writes_nothing(nasseg: Run, refused: Refused, colours: Path) -> None:
+    message = refused("data", "init", colours, "--classes", "same,same")
+    assert message.startswith(f"{colours / 'dataset.json'}: classes: the class 'same' is there twice")
+    assert not (colours / "dataset.json").exists()
+    assert nasseg("data", "init", colours, "--classes", "sky,road").code == 0

@@ -175,11 +175,18 @@ def read_description(path: Path) -> Description:
     if not path.exists():
         raise DataError(f"{path} is missing: it must hold {CONTENT}")
     try:
-        return Description.model_validate(read_json(path, f"it must hold {CONTENT}"))
-    except ValidationError as error:
-        raise DataError(one_line(error, str(path))) from error
+        content = read_json(path, f"it must hold {CONTENT}")
     except ValueError as error:
         raise DataError(str(error)) from None
+    return described(content, str(path))
+
+
+def described(content: object, where: str) -> Description:
+    """Make a description of its content in JSON; raises `DataError` if it is invalid."""
+    try:
+        return Description.model_validate(content)
+    except ValidationError as error:
+        raise DataError(one_line(error, where)) from error
 
 
 def read_merge(path: Path) -> Merge:
