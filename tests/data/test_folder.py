@@ -50,6 +50,21 @@ def test_spec_opens_the_same_data_set_from_anywhere(folder: Path, monkeypatch: p
     assert open_dataset(dataset.spec).split("train").fingerprint == dataset.split("train").fingerprint
 
 
+@pytest.mark.parametrize("between", [",", "; ", "\t", " ", " , "])
+def test_lists_of_pairs_whose_names_have_spaces_and_commas(folder: Path, between: str) -> None:
+    pair = [f"{kind}/day 1, rain/a b.png" for kind in ("photos", "truth")]
+    for old, new in zip(("images/train/b.png", "masks/train/b.png"), pair, strict=True):
+        (folder / new).parent.mkdir(parents=True)
+        (folder / old).rename(folder / new)
+    (folder / "first.txt").write_text(between.join(pair) + "\n")
+    description = {"classes": ["x", "y", "z"], "layout": {"list": "{split}.txt"}}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    split = FolderDataset(folder).split("first")
+    (item,) = split.items  # type: ignore[attr-defined]
+    assert (item.image, item.masks) == (folder / pair[0], (folder / pair[1],))
+    assert split[0].name == "photos/day 1, rain/a b"
+
+
 @pytest.mark.parametrize("name", ["my data", "写真\u3000集", "Shot\u202f1", "non\u00a0breaking"])
 def test_a_path_with_any_kind_of_space_is_named_in_models(folder: Path, name: str) -> None:
     dataset = FolderDataset(folder.rename(folder.with_name(name)))

@@ -58,9 +58,8 @@ def _item(files: Files, line: str) -> Item | None:
     """The image that a line names, by its name, or by two paths, or by one."""
     if line in files.by_name:
         return files.item(files.by_name[line])
-    parts = re.split(r"[,;\s]+", line)
-    if len(parts) == 2:
-        image, mask = (_below(files.root, part) for part in parts)
+    for gap in re.finditer(r"[,;\s]+", line):  # names may hold any of these, too
+        image, mask = (_below(files.root, part) for part in (line[: gap.start()], line[gap.end() :]))
         if image is not None and mask is not None:
             return Item(image.relative_to(files.root).with_suffix("").as_posix(), image, (mask,))
     name = next((tail for tail in _tails(line) if tail in files.by_name), None)
