@@ -23,6 +23,7 @@ from nasseg.data.ahead import in_order
 from nasseg.data.augment import moved
 from nasseg.data.batches import Batch, seeded, shuffled
 from nasseg.foreign import damaged, read_json
+from nasseg.graph import write_atomically
 from nasseg.run_folder import require_disk
 
 STORED_BYTES = 2
@@ -161,7 +162,7 @@ class _Filling:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, object], views: int, samples: int, block_samples: int) -> None:
-        self.target = _target(folder, key)
+        self.target = place_of(folder, key)
         self._key, self._views, self._samples = key, views, samples
         starts = range(0, samples, block_samples)
         self._blocks = [
@@ -225,7 +226,7 @@ class _Filling:
         index = _Index(
             key=dict(self._key), views=self._views, samples=self._samples, blocks=len(self._blocks), shapes=shapes
         )
-        (folder / _INDEX).write_text(index.model_dump_json(), encoding="utf-8")
+        write_atomically(folder / _INDEX, index.model_dump_json())
 
 
 def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
@@ -237,7 +238,7 @@ def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Pa
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    target = _target(folder, key)
+    target = place_of(folder, key)
     if not target.exists():
         with FileLock(_lock(target)):
             if not target.exists():
@@ -246,7 +247,8 @@ def built_once(folder: str | Path, key: Mapping[str, object], fill: Callable[[Pa
     return target
 
 
-def _target(folder: Path, key: Mapping[str, object]) -> Path:
+def place_of(folder: Path, key: Mapping[str, object]) -> Path:
+    """The folder that `built_once` returns, which may not be there yet."""
     return folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 

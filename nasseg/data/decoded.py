@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from nasseg.data.ahead import in_order
-from nasseg.data.cache import built_once
+from nasseg.data.cache import built_once, place_of
 from nasseg.data.dataset import Sample, Split
+from nasseg.foreign import damaged
+from nasseg.graph import write_atomically
 from nasseg.run_folder import free_disk_bytes, user_cache
 
 logger = logging.getLogger(__name__)
@@ -36,13 +38,16 @@ class Decoded(Split):
     def __init__(self, split: Split, folder: Path) -> None:
         self.name, self.classes, self.ignore_index = split.name, split.classes, split.ignore_index
         self._split = split
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        self._names: list[str] = index["names"]
-        self._sizes: list[tuple[int, int]] = [(height, width) for height, width in index["sizes"]]
-        pixels = np.array([0, *(height * width for height, width in self._sizes)], dtype=np.int64)
-        self._starts = (CHANNELS * pixels.cumsum()).tolist()
-        # Copies of what is written to, which nothing does: tensors cannot be read-only.
-        self._pixels = np.memmap(folder / _PIXELS, np.uint8, mode="c")
+        with damaged(folder, "remove it, and the images are decoded again"):
+            index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+            self._names: list[str] = index["names"]
+            self._sizes: list[tuple[int, int]] = [(height, width) for height, width in index["sizes"]]
+            pixels = np.array([0, *(height * width for height, width in self._sizes)], dtype=np.int64)
+            self._starts = (CHANNELS * pixels.cumsum()).tolist()
+            # Copies of what is written to, which nothing does: tensors cannot be read-only.
+            self._pixels = np.memmap(folder / _PIXELS, np.uint8, mode="c")
+            if len(self._pixels) != self._starts[-1]:
+                raise ValueError(f"{_PIXELS} has another size than its index tells")
         os.utime(folder / _INDEX)
 
     def __len__(self) -> int:
@@ -75,11 +80,13 @@ def decoded(
     """Return the split with its pixels decoded, now by so many `readers` unless an earlier run did.
 
     Decoded pixels are kept in the user's cache, or in `folder`, for all processes and runs that read the same files.
-    Where they would take more than `most_of_free_disk`, a share, or cannot be written, the split is returned as it is.
+    Where they are not there, and would take more than `most_of_free_disk`, a share, or cannot be written, the split is
+    returned as it is. Raises `ValueError` for damaged ones.
     """
     folder = folder or user_cache() / "images"
     key = {"fingerprint": split.fingerprint, "version": VERSION}
-    height, width = split.typical_size()
+    is_there = place_of(folder, key).exists()
+    height, width = (0, 0) if is_there else split.typical_size()
     size = len(split) * height * width * CHANNELS
 
     def fill(target: Path) -> None:
@@ -107,7 +114,7 @@ def _write(split: Split, folder: Path, readers: int, key: Mapping[str, object]) 
         file.flush()
         os.fsync(file.fileno())
     index = json.dumps({"key": dict(key), "names": names, "sizes": sizes})
-    (folder / _INDEX).write_text(index, encoding="utf-8")
+    write_atomically(folder / _INDEX, index)
 
 
 def _remove_unused(folder: Path) -> None:

@@ -79,3 +79,35 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache: Path, caplog: pyt
     split = open_dataset("streets:size=32x48,train=2").split("train")
     assert decoded(split) is split
     assert "images are decoded each time" in caplog.text
+
+
+def test_what_is_decoded_is_used_however_full_the_disk_is_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = open_dataset("streets:size=32x48,train=2").split("train")
+    decoded(split)
+    monkeypatch.setattr(module, "free_disk_bytes", lambda folder: 100)
+    assert isinstance(decoded(split), Decoded)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("index.json", b""), ("pixels.bin", b""), ("pixels.bin", b"\0" * 100)],
+    ids=["no index", "no pixels", "few pixels"],
+)
+def test_decoded_images_that_are_damaged_are_named_with_the_fix(cache: Path, name: str, content: bytes) -> None:
+    split = open_dataset("streets:size=32x48,train=2").split("train")
+    decoded(split)
+    (index,) = cache.glob("*/index.json")
+    index.with_name(name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged .*; remove it, and the images are decoded again") as caught:
+        decoded(split)
+    assert str(caught.value).startswith(str(index.parent))
+
+
+def test_decoded_images_are_on_the_disk_with_their_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), sync(file)))
+    decoded(open_dataset("streets:size=32x48,train=2").split("train"))
+    pixels, index = synced
+    assert pixels == 2 * 32 * 48 * 4
+    assert index > 0
