@@ -252,23 +252,23 @@ class Trainer:
     def _gradients_of_parts(self, batch: "Batch") -> Tensor:
         masks, losses = batch.masks.to(self.device, non_blocking=True), []
         is_whole = self._parts == self._group.size == 1
-        weight = None if is_whole else self._group.sum(self._weight(masks)).clamp(min=TINY)
+        whole = None if is_whole else self._group.sum(self._weights(masks)).clamp(min=TINY)
         with seeded(self.device, self.seed, self.step):
             for number, (inputs, part) in enumerate(_parts(to_device(batch.inputs, self.device), masks, self._parts)):
                 with self._forward.adding_up(is_last=number == self._parts - 1):
                     with autocast(self.device, self.recipe.amp):
                         outputs = self._forward(inputs)
-                    loss = self._total_loss(outputs, part) + self._distillation(outputs, inputs, part)
-                    if weight is not None:
-                        loss = loss * self._weight(part) / weight
+                    terms = torch.stack([self._total_loss(outputs, part), self._distillation(outputs, inputs, part)])
+                    loss = (terms if whole is None else terms * self._weights(part) / whole).sum()
                     # The gradients of a group are averaged, but its losses add up.
                     self._scaler.scale(loss * self._group.size).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())
         return self._group.sum(torch.stack(losses).sum())
 
-    def _weight(self, masks: Tensor) -> Tensor:
-        """Weigh a part of a batch as its mean loss counts in the whole one's."""
-        return pixel_weights(masks, self.ignore_index, self._class_weights, self.recipe.boundary_weight).sum()
+    def _weights(self, masks: Tensor) -> Tensor:
+        """Weigh a part of a batch as its mean loss, and its divergence from a teacher, count in the whole one's."""
+        weights = pixel_weights(masks, self.ignore_index, self._class_weights, self.recipe.boundary_weight)
+        return torch.stack([weights.sum(), (masks != self.ignore_index).float().sum()])
 
     def _total_loss(self, outputs: dict[str, Tensor], masks: Tensor) -> Tensor:
         losses = []
@@ -281,9 +281,9 @@ class Trainer:
                 losses.append(self._loss(logits, masks, self.ignore_index))
         return torch.stack(losses).sum()
 
-    def _distillation(self, outputs: dict[str, Tensor], inputs: dict[str, Tensor], masks: Tensor) -> Tensor | float:
+    def _distillation(self, outputs: dict[str, Tensor], inputs: dict[str, Tensor], masks: Tensor) -> Tensor:
         if self._teacher is None:
-            return 0.0
+            return torch.zeros((), device=self.device)
         with torch.no_grad(), autocast(self.device, self.recipe.amp):
             taught = next(iter(self._teacher.outputs(inputs).values()))
         logits = next(iter(outputs.values()))

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasseg import plugins
+from nasseg.graph import Builder
 from nasseg.network import Network
-from nasseg.ops import conv
+from nasseg.ops import conv, logits1x1
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
+from nasseg.train.fit import seeded_network
 from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.metrics import MetricsCounter
 from nasseg.train.recipe import Recipe
@@ -458,3 +460,23 @@ def test_a_batch_that_memory_does_not_hold_is_trained_in_parts(most_images: int,
 def test_a_network_that_two_images_are_too_much_for_fails() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         trainer(PLAIN, LittleMemory(1)).run([eight_images()], until_step=1)
+
+
+@pytest.mark.parametrize("weights", [{"class_weights": (1.0, 5.0, 9.0)}, {"boundary_weight": 3.0}, {}])
+def test_a_batch_in_parts_learns_from_a_teacher_as_the_whole_one_does(weights: dict[str, Any]) -> None:
+    masks = torch.zeros(4, 32, 32, dtype=torch.int64)
+    masks[1, :, 8:], masks[2], masks[3, ::2] = IGNORED, 1, 2
+    batch = Batch({"image": torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))}, masks)
+    g = Builder("plain")
+    architecture = g.build(g.add("head.logits", logits1x1(3), g.input()))
+    losses = []
+    for accumulate in (1, 2, 4):
+        teacher = seeded_network(architecture, 1)
+        for parameter in teacher.parameters():
+            parameter.data.mul_(100)
+        recipe = Recipe(steps=1, batch_size=4, accumulate=accumulate, **weights)
+        student = seeded_network(architecture, 0)
+        taught = Trainer(student, recipe, 1, torch.device("cpu"), 0, IGNORED, teacher=teacher)
+        losses += taught.run([batch], until_step=1).losses
+    assert losses[0] > 1.5  # log 3 and the divergence
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
