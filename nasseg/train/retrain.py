@@ -38,7 +38,7 @@ from nasseg.train.retraining.config import RetrainConfig, built_for, fitting_rec
 from nasseg.train.retraining.history import History
 from nasseg.train.retraining.watcher import InAgreement, Watcher
 from nasseg.train.trainer import Trainer
-from nasseg.train.weights.loading import WeightsReport, load_pretrained
+from nasseg.train.weights.loading import WeightsReport, absolute_source, load_pretrained
 
 EVALUATION_BATCH = 4
 
@@ -112,7 +112,7 @@ class Retraining:
             data=dataset.spec,
             train_split=train_split,
             val_split=val_split,
-            weights=None if weights == "none" else weights,
+            weights=None if weights in (None, "none") else absolute_source(weights),
             recipe=fitting_recipe(recipe, architecture.name, train, changes),
             device=device,
             seed=seed,

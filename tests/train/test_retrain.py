@@ -375,3 +375,17 @@ def test_only_the_folder_of_an_unfinished_training_is_continued(small: str, tmp_
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(ValueError, match=r"config\.yaml is not YAML"):
         Retraining.load(run)
+
+
+def test_a_training_goes_on_from_another_folder(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = seeded_network(small_architecture(), seed=5)
+    backbone = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("backbone.")}
+    safetensors.torch.save_file(backbone, tmp_path / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):
+        train(prepare(small, tmp_path / "run", weights="weights.safetensors"), stop_at=2)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = Retraining.load(tmp_path / "run")
+    assert resumed.config.weights == str(tmp_path / "weights.safetensors")
+    assert list(train(resumed)[1].losses) == [3, 4]
