@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,7 +32,7 @@ def save(figure: Figure, path: str | Path) -> None:
         write_atomically(path, to_svg(figure))
         return
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PNG_DPI)
+    _without_formulas(figure).savefig(buffer, format="png", dpi=PNG_DPI)
     write_atomically(path, buffer.getvalue())
 
 
@@ -45,7 +46,7 @@ def to_svg(figure: Figure) -> str:
     """Render the figure as one `<svg>` element with text as text; equal figures give equal strings."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nasseg"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        _without_formulas(figure).savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
 
@@ -53,5 +54,12 @@ def to_svg(figure: Figure) -> str:
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Render the figure as RGB, (H, W, 3)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    _without_formulas(figure).savefig(buffer, format="png")
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _without_formulas(figure: Figure) -> Figure:
+    """Show texts as they are: classes and files may have dollar signs in their names, which would set formulas."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure

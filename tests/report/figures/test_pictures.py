@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nasseg.report.figures.figure import to_pixels
-from nasseg.report.figures.pictures import Example, Palette, colour_mask, overlay, panel
+from nasseg.report.figures.figure import to_pixels, to_svg
+from nasseg.report.figures.pictures import Example, Palette, colour_mask, legend, overlay, panel
 
 PALETTE = Palette(("road", "sky"), ((255, 0, 0), (0, 0, 255)), ignore_index=255)
 MASK = torch.tensor([[0, 1], [1, 255]], dtype=torch.uint8)
@@ -64,3 +64,10 @@ def test_a_panel_without_examples_is_refused() -> None:
 def test_classes_and_colours_go_together() -> None:
     with pytest.raises(ValueError, match="2 classes and 1 colours"):
         Palette(("road", "sky"), ((1, 2, 3),), 255)
+
+
+def test_names_with_dollar_signs_are_shown_as_they_are() -> None:
+    colours = ((255, 0, 0), (0, 0, 255))
+    svg = to_svg(legend(Palette(("cost $x_$", "US$"), colours, ignore_index=255)))
+    assert "cost $x_$" in svg
+    assert "US$" in svg
