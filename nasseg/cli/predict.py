@@ -89,7 +89,15 @@ def _progress() -> Iterator[Progress]:
 
 
 def _check_overwrites_none(files: dict[Path, Path], out: Path) -> None:
-    """Raise `ValueError` if a result would overwrite an image."""
+    """Raise `ValueError` if a result would overwrite an image, or another result."""
+    from nasseg.report.predictions import LEGEND_FILE
+
+    given = {file.resolve(): file for file in files}
     for file, place in files.items():
-        if file.resolve() == (out / place.parent / f"{place.name}.png").resolve():
-            raise ValueError(f"{file} would be overwritten by its own result; name another folder with --out")
+        if (legend := Path(f"{place}.png")) == Path(LEGEND_FILE):
+            raise ValueError(f"{file} would give {out / legend}, where the colours are named; rename it")
+        for ending in (".png", "-overlay.jpg"):
+            lost = given.get((out / f"{place}{ending}").resolve())
+            if lost is not None:
+                whose = "its own result" if lost == file else f"the result of {file}"
+                raise ValueError(f"{lost} would be overwritten by {whose}; name another folder with --out")

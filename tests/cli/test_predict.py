@@ -52,6 +52,13 @@ def test_no_result_overwrites_another_or_an_image(refused: Refused, model: Path,
     line = refused("predict", model, images, tmp_path / "more", "--out", tmp_path / "out")
     assert "would both give" in line
     assert "would be overwritten by its own result" in refused("predict", model, images / "a.png", "--out", images)
+    (images / "a.png").rename(images / "b-overlay.jpg")
+    line = refused("predict", model, images, "--out", images)
+    assert line.startswith(f"{images / 'b-overlay.jpg'} would be overwritten by the result of {images / 'b.jpg'}")
+    (images / "b.jpg").rename(images / "legend.jpg")
+    line = refused("predict", model, images, "--out", tmp_path / "out")
+    assert line.startswith(f"{images / 'legend.jpg'} would give {tmp_path / 'out' / 'legend.png'}, where the colours")
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_below_other_formats_and_turned_photos(nasseg: Run, model: Path, images: Path, tmp_path: Path) -> None:
