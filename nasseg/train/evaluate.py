@@ -1,5 +1,6 @@
 """Scoring a network on a split."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def class_scores(
     width), each view is seen in windows of that size that overlap by a third, and their logits are averaged. Raises
     `ValueError` if a scale is not positive.
     """
-    if not scales or min(scales) <= 0:
+    if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales are {list(scales)}, but must be one or more positive numbers, such as 0.5,1,2")
     views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
     logits = (bilinear(_view_logits(network, inputs, *view, window).float(), size) for view in views)

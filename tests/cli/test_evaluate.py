@@ -79,7 +79,9 @@ def test_what_cannot_be_evaluated_is_refused(refused: Refused, model: Path, fold
     assert "has the classes x, y, z, but the model was trained for road, bus lane" in line
     assert "has no split 'dev'" in refused("evaluate", model, "--split", "dev")
     assert "'1,big' must be numbers joined by commas, like 0.5,1,2" in refused("evaluate", model, "--scales", "1,big")
-    assert "scales are [0.0], but must be one or more positive" in refused("evaluate", model, "--scales", "0")
+    for scale in ("0.0", "inf", "nan"):
+        line = f"scales are [{scale}], but must be one or more positive"
+        assert line in refused("evaluate", model, "--scales", scale)
     assert "no such file; a run folder must hold one" in refused("evaluate", tmp_path)
     assert "no such file; give a run folder or a model file" in refused("evaluate", tmp_path / "nothing")
     (tmp_path / "bad.safetensors").write_text("hi")
