@@ -57,7 +57,8 @@ def card(
         "",
     ]
     if options.made.suffix == ".onnx":
-        fixed = f".resize(({options.size[1]}, {options.size[0]}))" if options.images == "fixed" else ""
+        by_width = f"({options.size[1]}, {options.size[0]})"
+        fixed = f".resize({by_width}, Image.Resampling.BILINEAR)" if options.images == "fixed" else ""
         argmax = "" if options.argmax else ".argmax(axis=0)"
         normalise = "" if options.normalise else NORMALISE
         lines.append(USE.format(file=file, resize=fixed, argmax=argmax, normalise=normalise))

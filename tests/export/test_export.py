@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nasseg import plugins
 from nasseg.data import denormalise, normalise, open_dataset
 from nasseg.export import options as options_module
 from nasseg.export.agreement import agreements, as_taken
+from nasseg.export.card import card
 from nasseg.export.export import export
 from nasseg.export.files import OnnxNetwork, ProgramNetwork, with_info
 from nasseg.export.model import Model
@@ -132,6 +134,21 @@ def test_an_image_of_another_size_is_resized_for_a_file_of_fixed_size() -> None:
     taken = as_taken(image, ExportOptions(size=SIZE, normalise=True))
     assert taken.shape == (1, 3, *SIZE)
     assert (taken == 77).all()
+
+
+def test_the_lines_of_a_card_resize_an_image_as_the_file_was_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(256, size=(40, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.jpg", quality=100)
+    made = info(images="fixed", normalise=True)
+    (line,) = (line for line in card("model.onnx", made, (), {}, {}).splitlines() if line.startswith("image ="))
+    names = {"np": np, "Image": Image}
+    exec(line, names)
+    photo = np.asarray(Image.open("photo.jpg")).transpose(2, 0, 1)
+    taken = as_taken(torch.from_numpy(photo.copy()), made.options)
+    assert abs(np.asarray(names["image"]).astype(int) - taken.numpy()).max() <= 1
 
 
 def test_int8_is_calibrated_scored_and_smaller(network: Network, tmp_path: Path) -> None:
