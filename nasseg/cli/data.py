@@ -34,8 +34,11 @@ def check(
     """
     from nasseg.data import drawn_splits, open_dataset
     from nasseg.data.checking import Finding, findings, mistakes, survey
+    from nasseg.report.figures.figure import check_suffix
     from nasseg.report.profile import ProfileBars
 
+    if out is not None:
+        check_suffix(out)
     dataset = open_dataset(data)
     train, val = drawn_splits(train_split, val_split)
     first = [name for name in (train, val) if name != "val" or name in dataset.splits()]

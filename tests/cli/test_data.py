@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from nasseg.data import open_dataset
+from nasseg.data.folder import FolderSplit
 from tests.cli.conftest import Done
 from tests.jobs.tiny import SPACE
 
@@ -98,6 +99,14 @@ def test_check_shows_what_is_there(nasseg: Run, folder: Path, tmp_path: Path) ->
     assert "nothing found that looks wrong" in done.out
     with Image.open(sheet) as picture:
         assert (picture.format, picture.width > 300) == ("PNG", True)
+
+
+def test_check_refuses_another_kind_of_picture_before_it_reads(
+    refused: Refused, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FolderSplit, "__getitem__", lambda split, index: pytest.fail("read"))
+    line = refused("data", "check", f"folder:{folder}", "--out", tmp_path / "sheet.jpg")
+    assert line == f"{tmp_path / 'sheet.jpg'} has the suffix '.jpg', but must end in .png or .svg"
 
 
 def test_check_as_json_lists_every_bad_file(nasseg: Run, folder: Path, tmp_path: Path) -> None:
