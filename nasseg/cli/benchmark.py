@@ -171,7 +171,6 @@ def _warnings(measured: dict[str, Latency]) -> Iterator[str]:
 
 def _print_table(measured: dict[str, dict[str, Latency]], costs: dict[str, Costs]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
     first = next(iter(next(iter(measured.values())).values()))
@@ -185,7 +184,7 @@ def _print_table(measured: dict[str, dict[str, Latency]], costs: dict[str, Costs
         for arch, latency in by_arch.items():
             memory = latency.peak_memory_gib
             table.add_row(
-                escape(arch),
+                arch,
                 name,
                 f"{latency.median_ms:.2f}",
                 f"{latency.relative_interval or 0:.1%}",
