@@ -156,10 +156,11 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def furthest_first(references: Iterable[Trial], score: Callable[[Outcome], float]) -> list[Trial]:
-    """Order references, first the baseline: the best of those trained furthest, most often."""
+    """Order references, first the baseline: the best of those trained end to end most often, else of the top rung."""
 
     def standing(trial: Trial) -> tuple[int, int, float]:
-        return len(trial.deciding), max(trial.proxy, default=0), trial.mean_of(score) or 0.0
+        rung = 0 if trial.deciding else max(trial.proxy, default=0)
+        return len(trial.deciding), rung, trial.mean_of(score) or 0.0
 
     return sorted(references, key=standing, reverse=True)
 

@@ -67,7 +67,7 @@ def test_the_baseline_is_the_best_reference_of_those_trained_furthest_most_often
     trained = {
         "once": made({2: 0.1}, {0: 0.9}, "a", label="once"),
         "worse": made({6: 0.3}, {0: 0.4, 1: 0.4}, "b", label="worse"),
-        "better": made({6: 0.2}, {0: 0.5, 1: 0.5}, "c", label="better"),
+        "better": made({2: 0.2}, {0: 0.5, 1: 0.5}, "c", label="better"),
         "short": made({2: 0.9}, {}, "d", label="short"),
         "longer": made({2: 0.1, 6: 0.2}, {}, "e", label="longer"),
     }
