@@ -26,7 +26,7 @@ from nasseg.planning.budget import Budget
 from nasseg.planning.config import Fingerprints, Plan, SearchConfig
 from nasseg.planning.fitting import require_fit
 from nasseg.planning.limits import require_reachable
-from nasseg.planning.machine import Hardware, JobTimes, Machine, Room, Speed, cores, free_memory_bytes
+from nasseg.planning.machine import Hardware, Machine, Room, Speed, cores, free_memory_bytes
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.plan import derive_plan, search_crop
 from nasseg.planning.relaxations import relaxation_options
@@ -92,7 +92,8 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     table = problem.pricing.table
     fingerprints = problem.fingerprints.model_copy(update={"latency": table and table.fingerprint})
-    return SearchConfig.of(problem.options.model_copy(update=derived), plan, _times(room, plan), fingerprints)
+    times = room.times(plan.image_scale, plan.views).longer(room.contention)
+    return SearchConfig.of(problem.options.model_copy(update=derived), plan, times, fingerprints)
 
 
 def machines_at(ray_address: str) -> tuple[Machine, ...]:
@@ -149,13 +150,6 @@ def _measured(
         speed = speed.model_copy(update={"contention": times_longer})
         room = replace(room, speed=speed)
     return partial(made_for, speed=speed), room
-
-
-def _times(room: Room, plan: Plan) -> JobTimes:
-    """Return what jobs take by the plan, beside each other."""
-    speed, batch = room.speed_at(plan.image_scale), plan.full_recipe.batch_size
-    stored_batches = (plan.views * room.train_images + room.val_images) / batch
-    return JobTimes.of(speed, room.val_images / batch, stored_batches).longer(room.contention)
 
 
 def _require_candidates(

@@ -292,10 +292,12 @@ class Newcomers:
         candidates: Candidates,
         references: Sequence[Trial],
         propose: Callable[[], Choice | None],
+        claim: Callable[[str], bool],
         first: int,
     ) -> None:
         self._size, self._most = settings.candidates_per_job, settings.candidates
-        self._candidates, self._references, self._propose, self._first = candidates, references, propose, first
+        self._candidates, self._references, self._propose = candidates, references, propose
+        self._claim, self._first = claim, first
         self.waiting: list[Trial] = []
 
     def group(self) -> list[Trial]:
@@ -304,14 +306,38 @@ class Newcomers:
         references = {trial for trial in self._references if not trial.elsewhere}
         in_turn = len(references.difference(waiting)) - self._first
         while len(waiting) < self._size or candidates.own - len(references) < in_turn:
-            choice = self._propose() if self._most is None or candidates.own < self._most else None
-            if choice is None:
+            if self._proposed() is None:
                 break
-            waiting.insert(0, candidates.add(candidates.describe(choice)))
         return waiting
+
+    def new(self, count: int) -> list[Trial]:
+        """Take so many that are no references, or as many as there are."""
+        found: list[Trial] = []
+        while len(found) < count:
+            waiting = (trial for trial in self.waiting if trial not in self._references)
+            if (trial := next(waiting, None) or self._proposed()) is None:
+                break
+            if self.take(trial):
+                found.append(trial)
+        return found
+
+    def take(self, trial: Trial) -> bool:
+        """Take one for its first job; false if it is another search's."""
+        if not self._claim(trial.key):
+            self.leave(trial)
+            return False
+        self.waiting.remove(trial)
+        return True
 
     def leave(self, trial: Trial) -> None:
         """Note that a candidate is another search's."""
         self._candidates.leave(trial)
         if trial in self.waiting:
             self.waiting.remove(trial)
+
+    def _proposed(self) -> Trial | None:
+        choice = self._propose() if self._most is None or self._candidates.own < self._most else None
+        if choice is None:
+            return None
+        self.waiting.insert(0, self._candidates.add(self._candidates.describe(choice)))
+        return self.waiting[0]

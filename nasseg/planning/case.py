@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from nasseg.planning.budget import Budget
-from nasseg.planning.final.runs import FINAL_REFERENCES
+from nasseg.planning.final.runs import FINAL_REFERENCES, rounds_of
 from nasseg.planning.machine import Hardware, Room, Speed, batch_size
 from nasseg.planning.options import SearchOptions
 
@@ -17,6 +17,15 @@ USABLE_SHARE, STARTING_SECONDS = 0.95, 20
 """A plan may spend this share of the time, less the seconds that workers take to start."""
 MOST_EPOCHS, MOST_STEPS_OF_FEW_IMAGES = 100, 1000
 """No run is longer than both of these."""
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """The end-to-end runs; `rounds` is how many follow each other, in units of a run alone on the machine."""
+
+    finalists: int
+    seeds: int
+    rounds: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,24 @@ class Case:
         """How many references the final compares."""
         return min(FINAL_REFERENCES, self.references)
 
+    @cached_property
+    def final(self) -> EndToEnd:
+        """The end-to-end runs."""
+        if self.hours < 1 or math.isinf(self.hours):
+            finalists, seeds = 2, 2
+        elif self.hours < 10:
+            finalists, seeds = 5, 2
+        else:
+            finalists, seeds = 10, 3
+        finalists, seeds = self.options.finalists or finalists, self.options.seeds or seeds
+        runs = (finalists + self.final_references) * seeds
+        return EndToEnd(finalists, seeds, self.room.contention * rounds_of(runs, self.hardware.workers))
+
+    @property
+    def trains_whole(self) -> bool:
+        """Whether trials train whole networks."""
+        return self.speed.proxy_step_seconds is None
+
     @property
     def usable_seconds(self) -> float:
         """What a plan may spend."""
@@ -69,11 +96,6 @@ class Case:
     def batch_size(self) -> int:
         """Images of a step."""
         return batch_size(self.device)
-
-    @property
-    def val_batches(self) -> float:
-        """Batches of the validation split."""
-        return self.val_images / self.batch_size
 
     @cached_property
     def room(self) -> Room:

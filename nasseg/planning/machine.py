@@ -250,6 +250,10 @@ class JobTimes(BaseModel):
             return len(job.candidates) * each + PROXY_OVERHEAD_SECONDS
         return self.run_seconds(steps)
 
+    def trial_seconds(self, steps: float, scorings: float = 1) -> float:
+        """Return what a trial takes, in as many proxy runs as it is scored."""
+        return steps * self.trial_step_seconds + scorings * (self.trial_scoring_seconds + PROXY_OVERHEAD_SECONDS)
+
     def run_seconds(self, steps: int) -> float:
         """Return what a run end to end takes."""
         return steps * self.full_step_seconds + self.scoring_seconds + PROXY_OVERHEAD_SECONDS
@@ -280,6 +284,12 @@ class Room:
         height, width = scaled(self.size, image_scale)
         kept = min(1.0, LIMIT_BYTES / (BYTES_PER_PIXEL * height * width * self.train_images))
         return self.speed.at(image_scale).reading(1 - kept)
+
+    def times(self, image_scale: float, views: int) -> JobTimes:
+        """What jobs alone on the machine take at a scale, where features of so many views of each image are stored."""
+        batch = batch_size(torch.device(self.hardware.device))
+        stored_batches = (views * self.train_images + self.val_images) / batch
+        return JobTimes.of(self.speed_at(image_scale), self.val_images / batch, stored_batches)
 
     def views(self, image_scale: float, most: int) -> int:
         """Return how many augmented copies of each image the disk has room for the features of, at most `most`."""

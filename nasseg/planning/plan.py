@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from nasseg.data.resized import scaled
 from nasseg.planning.case import STARTING_SECONDS, Case
 from nasseg.planning.config import Plan
-from nasseg.planning.final.runs import FINAL_REFERENCES, LEAST_PROXY_SHARE, rounds_of
+from nasseg.planning.final.runs import FINAL_REFERENCES, LEAST_PROXY_SHARE
 from nasseg.planning.final.timeline import Timeline
 from nasseg.planning.halving import longest_that, mean_work
-from nasseg.planning.machine import PROXY_OVERHEAD_SECONDS, Hardware, JobTimes, Speed
+from nasseg.planning.machine import Hardware, JobTimes, Speed
 from nasseg.planning.options import SearchOptions
 from nasseg.planning.relaxations import relax_recipe, relaxation_options
 from nasseg.train.recipes import short
@@ -45,6 +45,9 @@ FEWEST_PER_REFERENCE = 2
 """Where trials train whole networks, images are scaled down until so many candidates a reference can be tried."""
 FIRST_RUNG_STEPS, WHOLE_FIRST_RUNG_STEPS = (20, 300), (120, 300)
 """Fewest and most steps of the first rung, of heads on features and of whole networks (`benchmarks/short_runs.py`)."""
+MOST_TRIAL_SHARE, MOST_TRIAL_SHARE_OF_HOURS = 0.06, 0.025
+"""Share of the time for one first rung, in shorter budgets and from an hour on: at the end, each worker waits for half
+of one on average, as jobs end at any time, and a little more, as no job may end late."""
 
 RELAX_SHARE = 0.5
 """Share of the rest for relaxations, in a search by gradient; trials continue from their results with what remains."""
@@ -56,15 +59,6 @@ TRIALS_FULL_STEPS, TRIALS_FIRST_RUNG_STEPS, TRIALS_RELAX_STEPS = 200, 60, 400
 """For a budget of trials, which has no clock."""
 TRIALS_SMALL_SIDE_PIXELS = 200
 """For a budget of trials, images larger than this on both sides are halved."""
-
-
-@dataclass(frozen=True)
-class _Final:
-    """The end-to-end runs; `rounds` is how many follow each other, in units of a run alone on the machine."""
-
-    finalists: int
-    seeds: int
-    rounds: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def derive_plan(
     least two from an hour on), and what remains into proxies of the choices found and their neighbours.
     """
     case = Case(options, speed, hardware, size, train_images, val_images, references)
-    final, relaxations = _plan_final(case), _count_relaxations(case)
+    relaxations = _count_relaxations(case)
     lengths = _lengths_of_trials(case, relaxations) if math.isinf(case.seconds) else _fit(case)
     crop = search_crop(size, lengths.image_scale)
     return Plan(
@@ -119,8 +113,8 @@ def derive_plan(
         prepare_steps=lengths.prepare_steps,
         candidates=case.budget.trials,
         expected_candidates=None if math.isinf(case.seconds) else int(lengths.candidates),
-        finalists=final.finalists,
-        seeds=final.seeds,
+        finalists=case.final.finalists,
+        seeds=case.final.seeds,
         proxy_share=lengths.proxy_share,
         views=lengths.views,
         label_stride=LABEL_STRIDE,
@@ -150,19 +144,6 @@ def _relax_recipe_for(case: Case, crop: tuple[int, int], steps: int) -> Relaxati
     return relax_recipe(
         case.device, crop, steps=steps, cost_weight=case.options.cost_weight, options=options, **augmentation
     )
-
-
-def _plan_final(case: Case) -> _Final:
-    if case.hours < 1 or math.isinf(case.hours):
-        finalists, seeds = 2, 2
-    elif case.hours < 10:
-        finalists, seeds = 5, 2
-    else:
-        finalists, seeds = 10, 3
-    finalists, seeds = case.options.finalists or finalists, case.options.seeds or seeds
-    contenders = finalists + case.final_references
-    side_by_side = rounds_of(contenders * seeds, case.hardware.workers)
-    return _Final(finalists, seeds, case.room.contention * side_by_side)
 
 
 def _count_relaxations(case: Case) -> int:
@@ -211,27 +192,32 @@ def _fit_more(case: Case, timely: float, total: float) -> _Lengths:
     """Fit all runs into the time, so that at least so many candidates are tried if that is possible."""
     if case.options.image_scale is not None:
         return _fit_at(case.options.image_scale, case, timely, total)
-    whole = case.speed.proxy_step_seconds is None and case.options.strategy == "trials"
+    whole = case.trains_whole and case.options.strategy == "trials"
     enough = max(FEWEST_PER_REFERENCE * case.references, total) if whole else 0
     for scale in (scale for scale in IMAGE_SCALES if case.room.lack(scale) is None):
         lengths = _fit_at(scale, case, timely, total)
-        if _affordable_full_steps(case, _plan_final(case), scale) >= FEWEST_FULL_STEPS and lengths.candidates >= enough:
+        times, (fewest_steps, _) = case.room.times(scale, VIEWS), _first_steps(case)
+        if (
+            _affordable_full_steps(case, times) >= FEWEST_FULL_STEPS
+            and _affordable_first_steps(case, times) >= fewest_steps
+            and lengths.candidates >= enough
+        ):
             break
     return lengths
 
 
 def _fit_at(scale: float, case: Case, fewest_timely: float, fewest: float) -> _Lengths:
-    final, relaxations = _plan_final(case), _count_relaxations(case)
-    speed, views = case.room.speed_at(scale), case.room.views(scale, VIEWS)
+    relaxations, views = _count_relaxations(case), case.room.views(scale, VIEWS)
+    times = case.room.times(scale, views)
     full_steps = case.options.full_steps or max(
-        SHORTEST_STEPS, min(case.most_steps, int(_affordable_full_steps(case, final, scale)))
+        SHORTEST_STEPS, min(case.most_steps, int(_affordable_full_steps(case, times)))
     )
-    prepare_steps = _prepare_steps(case, final, speed, full_steps)
-    timeline = _timeline(case, final, speed, full_steps, prepare_steps, views)
+    prepare_steps = _prepare_steps(case, times, full_steps)
+    timeline = _timeline(case, scale, times, full_steps, prepare_steps)
     trials_seconds = timeline.candidate_seconds / case.hardware.workers
     relax_steps, relax_share = 0, 1.0
     if relaxations:
-        step_seconds = _relax_step_seconds(case, speed, relaxations)
+        step_seconds = _relax_step_seconds(case, times, relaxations)
         affordable = int(max(SHORTEST_STEPS, min(case.most_steps, RELAX_SHARE * trials_seconds / step_seconds)))
         relax_steps = case.options.relax_steps or affordable
         trials_seconds = max(1.0, trials_seconds - relax_steps * step_seconds)
@@ -240,18 +226,19 @@ def _fit_at(scale: float, case: Case, fewest_timely: float, fewest: float) -> _L
     def counts(first_steps: int) -> tuple[float, int]:
         """Estimate how many candidates are tried in time for the final, and later."""
         rungs = _rungs(case, first_steps, full_steps)
-        timely = _timely_candidates(case, speed, rungs, trials_seconds)
-        late = _late_candidates(case, speed, rungs[0], timeline.late_seconds) if timely > case.references else 0
+        timely = _timely_candidates(case, times, rungs, trials_seconds)
+        late = _late_candidates(case, times, rungs[0], timeline.late_seconds) if timely > case.references else 0
         return timely, late
 
     def suffices(first_steps: int) -> bool:
         timely, late = counts(first_steps)
         return timely >= max(FEWEST_CANDIDATES, fewest_timely) and timely + late >= fewest
 
-    whole = speed.proxy_step_seconds is None
+    shortest, longest = _first_steps(case)
+    longest = max(shortest, min(longest, int(_affordable_first_steps(case, times))))
     # Beyond these, `_rungs` leaves out another rung, and candidates take less time again.
-    jumps = [full_steps // REDUCTION**rung for rung in range(case.rungs)] if whole else []
-    first_steps = longest_that(suffices, *(WHOLE_FIRST_RUNG_STEPS if whole else FIRST_RUNG_STEPS), jumps)
+    jumps = [full_steps // REDUCTION**rung for rung in range(case.rungs)] if case.trains_whole else []
+    first_steps = longest_that(suffices, shortest, longest, jumps)
     timely, late = counts(first_steps)
     return _Lengths(
         image_scale=scale,
@@ -267,83 +254,81 @@ def _fit_at(scale: float, case: Case, fewest_timely: float, fewest: float) -> _L
     )
 
 
-def _run_seconds(case: Case, speed: Speed, steps: int) -> float:
-    """Estimate an end-to-end run of so many steps beside other jobs."""
-    return case.room.contention * JobTimes.of(speed, case.val_batches).run_seconds(steps)
+def _first_steps(case: Case) -> tuple[int, int]:
+    """Return the fewest and the most steps of the first rung, however short the time."""
+    if case.options.rungs:
+        return case.options.rungs[0], case.options.rungs[0]
+    return WHOLE_FIRST_RUNG_STEPS if case.trains_whole else FIRST_RUNG_STEPS
 
 
-def _prepare_steps(case: Case, final: _Final, speed: Speed, full_steps: int) -> int | None:
+def _affordable_first_steps(case: Case, times: JobTimes) -> float:
+    share = MOST_TRIAL_SHARE if case.hours < 1 else MOST_TRIAL_SHARE_OF_HOURS
+    seconds = share * case.seconds / case.room.contention - times.trial_seconds(0)
+    return seconds / times.trial_step_seconds
+
+
+def _affordable_full_steps(case: Case, times: JobTimes) -> float:
+    share = min(FULL_SHARE / case.final.rounds, MOST_RUN_SHARE / case.room.contention)
+    return (share * case.usable_seconds - times.scoring_seconds) / times.full_step_seconds
+
+
+def _prepare_steps(case: Case, times: JobTimes, full_steps: int) -> int | None:
     """Choose for how long the first reference is trained before its features are stored; `None`: like a finalist.
 
     While it is, workers that train no other reference's seeds wait. Where that is long, for lack of
     `FEWEST_PREPARE_STEPS`, they train fresh seeds (`Final`).
     """
-    waiting = case.hardware.workers - 1 - case.final_references * final.seeds
-    if speed.proxy_step_seconds is None or waiting <= 0:
+    waiting = case.hardware.workers - 1 - case.final_references * case.final.seeds
+    if case.trains_whole or waiting <= 0:
         return None
     share = MOST_WAITING_SHARE if case.hours < 1 else MOST_WAITING_SHARE_OF_HOURS
     seconds = share * case.seconds * case.hardware.workers / waiting
-    steps = int((seconds - _run_seconds(case, speed, 0)) / case.room.contention / speed.full_step_seconds)
+    steps = int((seconds / case.room.contention - times.run_seconds(0)) / times.full_step_seconds)
     return steps if FEWEST_PREPARE_STEPS <= steps < full_steps else None
 
 
-def _timeline(
-    case: Case, final: _Final, speed: Speed, full_steps: int, prepare_steps: int | None, views: int
-) -> Timeline:
-    stored_batches = (views * case.train_images + case.val_images) / case.batch_size
-    storing_seconds = stored_batches * speed.forward_seconds / case.hardware.workers_of_a_machine
+def _timeline(case: Case, scale: float, times: JobTimes, full_steps: int, prepare_steps: int | None) -> Timeline:
     # Each worker reads all images once; the rest of what memory does not keep is in the steps.
-    reading_seconds = (case.train_images + case.val_images) / case.batch_size * speed.reading_seconds
+    batches = (case.train_images + case.val_images) / case.batch_size
+    contention = case.room.contention
     return Timeline(
         total_seconds=case.seconds,
         workers=case.hardware.workers,
-        starting_seconds=STARTING_SECONDS + reading_seconds,
-        run_seconds=_run_seconds(case, speed, full_steps),
+        starting_seconds=STARTING_SECONDS + batches * case.speed.at(scale).reading_seconds,
+        run_seconds=contention * times.run_seconds(full_steps),
         references=case.final_references,
-        finalists=final.finalists,
-        seeds=final.seeds,
-        needs_features=speed.proxy_step_seconds is not None,
-        preparing_seconds=_run_seconds(case, speed, prepare_steps or full_steps),
+        finalists=case.final.finalists,
+        seeds=case.final.seeds,
+        needs_features=not case.trains_whole,
+        preparing_seconds=contention * times.run_seconds(prepare_steps or full_steps),
         # Of many references, the first is hardly among the best.
         apart=prepare_steps is not None or case.references > FINAL_REFERENCES,
-        storing_seconds=case.room.contention * storing_seconds,
+        storing_seconds=contention * times.storing_seconds / case.hardware.workers_of_a_machine,
     )
 
 
-def _affordable_full_steps(case: Case, final: _Final, image_scale: float) -> float:
-    speed = case.room.speed_at(image_scale)
-    share = min(FULL_SHARE / final.rounds, MOST_RUN_SHARE / case.room.contention)
-    seconds = share * case.usable_seconds - speed.scoring_seconds(case.val_batches)
-    return seconds / speed.full_step_seconds
-
-
-def _relax_step_seconds(case: Case, speed: Speed, relaxations: int) -> float:
+def _relax_step_seconds(case: Case, times: JobTimes, relaxations: int) -> float:
     """Estimate a step of all relaxations, side by side; a step without an architecture update takes half as long."""
-    mean_seconds = speed.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
+    mean_seconds = times.relax_step_seconds * (1 - ARCHITECTURE_START / 2)
     return case.room.contention * math.ceil(relaxations / case.hardware.workers) * mean_seconds
 
 
 def _rungs(case: Case, first_steps: int, full_steps: int) -> tuple[int, ...]:
     """Choose the rungs, of whole networks none longer than the final's runs, of which they are the beginnings."""
     rungs = [first_steps * REDUCTION**rung for rung in range(case.rungs)]
-    if case.speed.proxy_step_seconds is None:
+    if case.trains_whole:
         rungs = [min(first_steps, full_steps), *(steps for steps in rungs[1:] if steps <= full_steps)]
     return case.options.rungs or tuple(rungs)
 
 
-def _timely_candidates(case: Case, speed: Speed, rungs: Sequence[int], trials_seconds: float) -> float:
+def _timely_candidates(case: Case, times: JobTimes, rungs: Sequence[int], trials_seconds: float) -> float:
     """Estimate how many candidates can be tried, with the references, of which few are all trained to the top rung."""
-    scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
-    steps, scorings = mean_work(rungs, REDUCTION)
-    reference_seconds = rungs[-1] * speed.trial_step_seconds + len(rungs) * scoring_seconds
-    candidate_seconds = steps * speed.trial_step_seconds + scorings * scoring_seconds
     settled = case.references if case.references <= FINAL_REFERENCES else 0
-    for_others = trials_seconds * case.hardware.workers / case.room.contention - settled * reference_seconds
-    return settled + max(0.0, for_others / candidate_seconds)
+    for_references = settled * times.trial_seconds(rungs[-1], len(rungs))
+    for_others = trials_seconds * case.hardware.workers / case.room.contention - for_references
+    return settled + max(0.0, for_others / times.trial_seconds(*mean_work(rungs, REDUCTION)))
 
 
-def _late_candidates(case: Case, speed: Speed, first_steps: int, late_seconds: float) -> int:
+def _late_candidates(case: Case, times: JobTimes, first_steps: int, late_seconds: float) -> int:
     """Estimate how many reach the first rung where a worker's time is too short for an end-to-end run."""
-    scoring_seconds = speed.trial_scoring_seconds(case.val_batches) + PROXY_OVERHEAD_SECONDS
-    each_seconds = case.room.contention * (first_steps * speed.trial_step_seconds + scoring_seconds)
-    return case.hardware.workers * int(late_seconds / each_seconds)
+    return case.hardware.workers * int(late_seconds / case.room.contention / times.trial_seconds(first_steps))

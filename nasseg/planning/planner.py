@@ -79,7 +79,6 @@ class Planner:
         self._ladder = Ladder(settings, self._candidates.trials, values, score)
         stream = f"{seed} of search {share.number}" if share.number else seed
         self._proposals = Proposals(fitting, sampler, self._candidates, stream, self._ladder.best_first)
-        self._in_flight: dict[int, Job] = {}
         self._proxies_in_flight: set[str] = set()
         # Each search seed trains relaxations of its own, and so does each search of a study.
         first = (seed + share.number) * settings.relaxations
@@ -94,7 +93,7 @@ class Planner:
         self._settled = self._references[:] if len(self._references) <= FINAL_REFERENCES else []
         self._contenders = Contenders(settings, self._ladder, self._references)
         self._newcomers = Newcomers(
-            settings, self._candidates, self._references, self._proposals.next, FINAL_REFERENCES
+            settings, self._candidates, self._references, self._proposals.next, share.claim, FINAL_REFERENCES
         )
         # If all failed, they are tried again.
         results = [result for result in relaxed if result.job.seed in seeds]
@@ -118,18 +117,15 @@ class Planner:
         for result in self._relaxing.end(planned):
             self._settle(result)
         job = self._prepare_job() if spent < 1 else None
-        if job is None and spent < 1:
-            if self.prepared:
-                # Once there are all finalists, no new contenders join, however fast the final turns out to be.
-                fits = self.clock.fits(self.settings.rungs[0], starts_at) and planned < self.settings.proxy_share
-                self._proxies_open = fits and (self._proxies_open or contenders.missing > 0)
-                contenders.in_haste |= not (fits or contenders.finalists()) and self._final.is_pressed
-                job = self._relax_job(planned) or self._proxy_job() or self._full_job() or self._late_job()
-            elif any(job.task == "prepare" for job in self.in_flight):
-                job = self._relax_job(planned) or self._full_job()
+        if job is None and spent < 1 and (self.prepared or self.clock.runs("prepare")):
+            # Once there are all finalists, no new contenders join, however fast the final turns out to be.
+            fits = self.clock.now + self._final.first_seconds <= starts_at and planned < self.settings.proxy_share
+            self._proxies_open = fits and (self._proxies_open or contenders.missing > 0)
+            if not (fits or contenders.finalists()):
+                self._hurry()
+            job = self._relax_job(planned) or self._proxy_job() or self._full_job() or self._late_job()
         self._idle = job is None
         if job is not None:
-            self._in_flight[job.number] = job
             self.clock.start(job)
             if job.task == "proxy":
                 self._proxies_in_flight.update(candidate.key for candidate in job.candidates)
@@ -140,9 +136,8 @@ class Planner:
     def tell(self, result: JobResult) -> None:
         """Take in the result of a job that is in flight; raises `ValueError` for any other."""
         job = result.job
-        if self._in_flight.get(job.number) != job:
+        if job not in self.in_flight:
             raise ValueError(f"job {job.number} is not in flight; tell the result of each job once")
-        del self._in_flight[job.number]
         self._idle = False
         if job.task == "relax":
             self._relaxing.take_in(result)
@@ -161,7 +156,7 @@ class Planner:
     def has_time(self, job: Job, spent: float) -> bool:
         """Whether a job that failed can end in time if it is tried again at the `spent` share of the budget."""
         self.clock.set(spent)
-        return spent < 1 and self.clock.now + self._final.expected(job.kind) <= self.clock.total_seconds
+        return spent < 1 and self.clock.now + self.clock.expected(job.kind) <= self.clock.total_seconds
 
     def learn(self, news: Iterable[Trial]) -> list[Trial]:
         """Take in what other searches of the study have done; returns the candidates that changed by that."""
@@ -180,12 +175,12 @@ class Planner:
     @property
     def done(self) -> bool:
         """Whether nothing is in flight and `next_job` found nothing more to do."""
-        return self._idle and not self._in_flight
+        return self._idle and not self.clock.running
 
     @property
     def in_flight(self) -> tuple[Job, ...]:
         """The jobs whose results are pending."""
-        return tuple(self._in_flight.values())
+        return tuple(job for job, _ in self.clock.running.values())
 
     def trial(self, key: str) -> Trial:
         """The candidate with this key."""
@@ -238,13 +233,21 @@ class Planner:
 
     def _prepare_job(self) -> Job | None:
         """Hand out the first reference's training, for the features that all need; each search has its own."""
-        if self._in_flight or not self._features_due:
+        if self.clock.running or not self._features_due:
             return None
         self._features_due = False
         reference, steps = self._references[0], self.settings.prepare_steps
         if steps is None:
             self._claims_run(reference, 0)
         return self._job("prepare", [reference], stop_step=steps or self.settings.full_steps)
+
+    def _hurry(self) -> None:
+        """Take finalists from lower rungs if there is no time to climb, untried ones if there is none for a rung."""
+        contenders = self._contenders
+        are_tried = contenders.are_tried or self._proxies_in_flight.difference(trial.key for trial in self._references)
+        contenders.in_haste |= self._final.is_pressed
+        if not are_tried and self._relaxing.is_over and math.isfinite(self.clock.total_seconds):
+            contenders.in_haste, contenders.untried = True, self._newcomers.new(contenders.missing)
 
     def _relax_job(self, spent: float) -> Job | None:
         if (part := self._relaxing.next_part(spent)) is None:
@@ -267,16 +270,14 @@ class Planner:
                     self._newcomers.waiting.append(trial)
 
     def _proxy_job(self, next_group: Callable[[], list[Trial]] | None = None) -> Job | None:
-        while group := (next_group or self._next_group)():
+        while self.prepared and (group := (next_group or self._next_group)()):
             level = group[0].level
             group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
             for trial in group:
                 if level:
                     self._ladder.promote(trial)
-                elif self._share.claim(trial.key):
-                    self._newcomers.waiting.remove(trial)
                 else:
-                    self._newcomers.leave(trial)
+                    self._newcomers.take(trial)
             if group := [trial for trial in group if not trial.elsewhere]:
                 steps = (0, *self.settings.rungs)
                 return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=PROXY_SEED + self._seed)
@@ -302,9 +303,7 @@ class Planner:
 
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
-        in_haste = self._contenders.in_haste
-        waits = not in_haste and (self._proxies_open or self._final.waits_for(self.settings.rungs))
-        finding = not (self.prepared and self._relaxing.is_over) or bool(waits and self._proxies_in_flight)
+        finding = self._is_finding
         settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
         contenders = settled if finding else self._contenders.all()
         ranked = None if finding else self._contenders.ranked()
@@ -314,14 +313,21 @@ class Planner:
         return None
 
     def _late_job(self) -> Job | None:
-        """Hand out new candidates to who would wait for a run that comes up later, or for none: a search that goes on
-        has them.
-        """
-        clock, first, next_end = self.clock, self.settings.rungs[0], self._final.next_end
+        """Hand out new candidates to who would wait for a run, or for none, for a search that goes on later."""
+        clock, first = self.clock, self.settings.rungs[0]
+        after_seconds = self._final.comes_up_after(settled=not self._is_finding)
         beside = 1 + len(self._proxies_in_flight)
-        waits = clock.fits(first, next_end) or not self._final.has_time(after_seconds=next_end - clock.now)
+        waits = clock.fits(first, clock.now + after_seconds) or not self._final.has_time(after_seconds)
         in_time = math.isfinite(clock.total_seconds) and clock.fits(first, clock.total_seconds, beside)
         return self._proxy_job(self._newcomers.group) if waits and in_time and self._relaxing.is_over else None
+
+    @property
+    def _is_finding(self) -> bool:
+        """Whether contenders are yet to be found, by jobs that are in flight or come first."""
+        in_haste = self._contenders.in_haste
+        waits = not in_haste and (self._proxies_open or self._final.waits_for(self.settings.rungs))
+        ready = self._relaxing.is_over and (self.prepared or in_haste)
+        return not ready or bool(waits and self._proxies_in_flight)
 
     def _claims_run(self, trial: Trial, seed: int) -> bool:
         is_own = self._share.claim(run_name(trial.key, seed))
@@ -330,14 +336,10 @@ class Planner:
         return is_own
 
     def _job(self, task: Task, group: Sequence[Trial], start_step: int = 0, *, stop_step: int, seed: int = 0) -> Job:
-        self._jobs_handed_out += 1
+        number = self._jobs_handed_out = self._jobs_handed_out + 1
+        candidates = tuple(trial.candidate for trial in group)
         return Job(
-            number=self._jobs_handed_out,
-            task=task,
-            candidates=tuple(trial.candidate for trial in group),
-            seed=seed,
-            start_step=start_step,
-            stop_step=stop_step,
+            number=number, task=task, candidates=candidates, seed=seed, start_step=start_step, stop_step=stop_step
         )
 
     def _replay(self, recorded: Trial, trial: Trial) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from nasseg.data import open_dataset
 from nasseg.jobs.speed import measure_speed
+from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan
 from nasseg.planning.final.runs import LEAST_PROXY_SHARE
 from nasseg.planning.final.timeline import Timeline
@@ -143,6 +145,20 @@ def test_images_are_scaled_down_until_as_many_are_new_as_are_references() -> Non
     assert at[0.75] < 14 <= at[0.5]
     assert plan("25min", **asked).image_scale == 0.5
     assert plan("25min", **{**asked, "speed": SPEED}).image_scale == 0.75  # features are small in any case
+
+
+@pytest.mark.parametrize(("budget", "share"), [("10min", 0.06), ("1h", 0.025)])
+def test_short_runs_are_so_short_that_workers_hardly_wait_at_the_end(budget: str, share: float) -> None:
+    total = Budget.parse(budget).wall_seconds(64, 0)
+    for references, count in itertools.product((2, 7), (4, 16, 64)):
+        found = plan(budget, workers(count), WHOLE, references=references)
+        at = WHOLE.at(found.image_scale)
+        assert found.rungs[0] >= 120
+        assert 1.15 * (found.rungs[0] * at.full_step_seconds + 8 * at.forward_seconds + 0.7) <= share * total
+    # What is given is kept, and images are scaled down for runs that are too long otherwise.
+    given = {scale: plan(budget, workers(64), WHOLE, image_scale=scale).rungs[0] for scale in (0.5, 0.25)}
+    assert given[0.25] > given[0.5] >= 120
+    assert plan(budget, workers(64), WHOLE, rungs="400").rungs == (400,)
 
 
 def test_no_short_run_of_a_whole_network_is_longer_than_those_of_the_final() -> None:

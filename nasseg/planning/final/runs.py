@@ -8,7 +8,7 @@ from itertools import chain, islice, product
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial, furthest_first
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final.clock import Clock
+from nasseg.planning.final.clock import Clock, planned_seconds
 from nasseg.planning.final.estimate import estimated_scores
 from nasseg.planning.halving import Ladder
 from nasseg.planning.job import Kind, Outcome
@@ -18,8 +18,6 @@ FINAL_REFERENCES = 2
 """References that are trained end to end with all seeds; if a space has more, they race for it like candidates."""
 LEAST_PROXY_SHARE = 0.3
 """Share of the budget for trying candidates, even if a long final would leave less; the final is then cut."""
-FEWEST_ENDED = 3
-"""End-to-end runs that tell by themselves what the next ones take."""
 SPARE_SHARE = 0.02
 """Share of the budget left for what a plan does not foresee."""
 WAITED_SHARE = 0.1
@@ -58,6 +56,8 @@ class Contenders:
         self._most, self._ladder, self._references = settings.finalists, ladder, references
         self.in_haste = False
         """Whether there is no time for any to climb to the top rung."""
+        self.untried: Sequence[Trial] = ()
+        """Those that are trained end to end at once, as there is no time for any short run before."""
 
     @property
     def most(self) -> int:
@@ -69,6 +69,11 @@ class Contenders:
         """How many finalists there are yet to find."""
         return self._most - len(self.finalists())
 
+    @property
+    def are_tried(self) -> bool:
+        """Whether any new candidate has finished a rung."""
+        return any(map(self._is_new, self._ladder.best_first()))
+
     def ranked(self) -> Iterator[Trial]:
         """Yield the candidates of the top rung, best first, without the references; in haste, those below too.
 
@@ -77,8 +82,7 @@ class Contenders:
         best = self._ladder.best
         ranked = self._ladder.best_first() if self.in_haste else self._ladder.ranked()
         others = (trial for trial in ranked if trial is not best)
-        candidates = others if best is None else chain([best], others)
-        return (trial for trial in candidates if trial not in self._references and not trial.failed)
+        return filter(self._is_new, chain([] if best is None else [best], others, self.untried))
 
     def finalists(self) -> list[Trial]:
         """Return the best of these."""
@@ -90,6 +94,9 @@ class Contenders:
         if len(trained) > FINAL_REFERENCES:
             trained = sorted(trained, key=self._ladder.place)[:FINAL_REFERENCES]
         return [*self.finalists(), *trained]
+
+    def _is_new(self, trial: Trial) -> bool:
+        return trial not in self._references and not trial.failed
 
 
 class Final:
@@ -114,9 +121,10 @@ class Final:
         score: Callable[[Outcome], float],
         times: JobTimes | None = None,
     ) -> None:
-        self._settings, self._clock, self._score, self._times = settings, clock, score, times
+        self._settings, self._clock, self._score = settings, clock, score
         self._needs_features = needs_features
         clock.concurrency = settings.concurrency
+        clock.planned = planned_seconds(settings, times, needs_features)
         self._in_flight: set[tuple[str, int]] = set()
         self._elsewhere: set[tuple[str, int]] = set()
         self._estimates: tuple[frozenset[tuple[int, int]], Mapping[Trial, float]] | None = None
@@ -130,21 +138,29 @@ class Final:
         settings, total = self._settings, self._clock.total_seconds
         if math.isinf(total):
             return math.inf
-        clock, each = self._clock, self._takes()
+        clock, each = self._clock, self._clock.expected("full")
         if not each:
             return settings.proxy_share * total
-        before = clock.expected("prepare") + clock.expected("store")
+        before = clock.known("prepare") + (self._storing_seconds or clock.known("store"))
         done = sum(min(settings.seeds, len(trial.deciding)) for trial in trained)
         rounds = rounds_in(total, before, each, contenders * settings.seeds - done, clock.concurrency)
         climb = self._climb if missing else 0.0
         starts = [
-            (1 - SPARE_SHARE) * total - self._takes(left, clock.concurrency) - climb for left in range(rounds, 0, -1)
+            (1 - SPARE_SHARE) * total - clock.expected("full", left, clock.concurrency) - climb
+            for left in range(rounds, 0, -1)
         ]
         start = starts[0]
         if settings.finalists and missing == settings.finalists:
-            earliest = clock.now + clock.expected(settings.rungs[0])
+            earliest = clock.now + self.first_seconds
             start = next((start for start in starts if start > earliest), starts[-1] + climb)
         return start if max(start, clock.now) + each <= total else (1 - SPARE_SHARE) * total
+
+    @property
+    def first_seconds(self) -> float:
+        """What passes until a candidate that is tried next has finished the first rung."""
+        clock = self._clock
+        preparing = (clock.left(*running) for running in clock.running.values() if running[0].task == "prepare")
+        return sum(preparing) + self._storing_seconds + clock.expected(self._settings.rungs[0])
 
     @property
     def is_pressed(self) -> bool:
@@ -153,7 +169,7 @@ class Final:
 
     def waits_for(self, kinds: Iterable[Kind]) -> bool:
         """Whether the final waits for jobs of these kinds, which may find better contenders, as it starts."""
-        return max(map(self._clock.expected, kinds)) <= WAITED_SHARE * self._takes()
+        return max(map(self._clock.known, kinds)) <= WAITED_SHARE * self._clock.expected("full")
 
     def start(self, trial: Trial, seed: int) -> None:
         """Note that a run starts."""
@@ -175,37 +191,27 @@ class Final:
     def has_time(self, after_seconds: float = 0.0) -> bool:
         """Whether a run that starts after some seconds can end in time, even as the longest of those in flight."""
         clock = self._clock
-        return clock.now + after_seconds + self._takes(jobs=1 + len(self._in_flight)) <= clock.total_seconds
+        return clock.now + after_seconds + clock.expected("full", jobs=1 + len(self._in_flight)) <= clock.total_seconds
 
-    def expected(self, kind: Kind) -> float:
-        """Return `Clock.expected`, of an end-to-end run by the steps of shorter ones as long as few have ended."""
-        return self._takes() if kind == "full" else self._clock.expected(kind)
+    def comes_up_after(self, settled: bool) -> float:
+        """Return the seconds until a run may come up that is not open yet.
+
+        That is as the next job ends or, once contenders are settled, the last run, as fresh seeds wait for all of them.
+        """
+        running = self._clock.running.values()
+        left = (self._clock.left(job, start) for job, start in running if job.task == "full" or not settled)
+        return (max if settled else min)(left, default=0.0)
 
     @property
-    def next_end(self) -> float:
-        """The second, not before now, at which the next job that runs is expected to end; now if none runs."""
-        ends = (start + self.expected(kind) for kind, start in self._clock.running.values())
-        return max(self._clock.now, min(ends, default=0.0))
-
-    def _takes(self, rounds: int = 1, jobs: int = 1) -> float:
-        """What end-to-end runs take, by shorter ones as long as few have ended: the first to end are the fastest."""
-        settings, clock, times = self._settings, self._clock, self._times
-        taken = clock.expected("full", rounds, jobs)
-        if clock.ended("full") >= FEWEST_ENDED:
-            return taken
-        full, first = settings.full_steps, settings.rungs[0]
-        preparation: tuple[Kind, int] = "prepare", settings.prepare_steps or full
-        shorter, steps = preparation if self._needs_features else (first, first)
-        ratio = times.run_seconds(full) / times.run_seconds(steps) if times else full / steps
-        return max(taken, ratio * clock.expected(shorter, rounds, jobs))
+    def _storing_seconds(self) -> float:
+        """What storing the features takes, as long as that is ahead of the first short run to end."""
+        stored = not self._needs_features or self._clock.ended(self._settings.rungs[0])
+        return 0.0 if stored else self._clock.expected("store")
 
     @property
     def _climb(self) -> float:
-        """What the way from the first rung to the top takes, by the steps as long as no run to a rung has ended."""
-        first, *others = self._settings.rungs
-        each = self._clock.expected(first) / first
-        ways = zip((first, *others), others, strict=False)
-        return sum(self._clock.expected(stop) or each * (stop - start) for start, stop in ways)
+        """What the way from the first rung to the top takes."""
+        return sum(map(self._clock.expected, self._settings.rungs[1:]))
 
     def next_run(
         self, contenders: Sequence[Trial], ranked: Iterable[Trial] | None, references: Sequence[Trial]
@@ -219,7 +225,7 @@ class Final:
             return None
         planned = self._first_open((trial, seed) for seed, trial in product(seeds, contenders))
         rounds = 1 + fresh_rounds(clock.concurrency)
-        fresh_seconds = self._takes(rounds, max(FRESH_ROWS, clock.concurrency))
+        fresh_seconds = clock.expected("full", rounds, max(FRESH_ROWS, clock.concurrency))
         leaves_fresh = clock.now + fresh_seconds <= clock.total_seconds
         if planned is not None and (ranked is None or planned[1] == 0 or leaves_fresh):
             return planned
@@ -239,7 +245,7 @@ class Final:
 
     def _early_run(self, references: Sequence[Trial]) -> tuple[Trial, int] | None:
         """Find a fresh seed of a reference for a worker that would wait for as long, as nothing else is known yet."""
-        waits_long = self._settings.prepare_steps is None and not self._takes()
+        waits_long = self._settings.prepare_steps is None and not self._clock.expected("full")
         if math.isinf(self._clock.total_seconds) or not waits_long:
             return None
         return self._first_open((trial, seed) for seed, trial in product(self._fresh_seeds, references))
