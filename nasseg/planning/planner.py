@@ -136,7 +136,7 @@ class Planner:
     def tell(self, result: JobResult) -> None:
         """Take in the result of a job that is in flight; raises `ValueError` for any other."""
         job = result.job
-        if job not in self.in_flight:
+        if self.clock.running.get(job.number, (None,))[0] != job:
             raise ValueError(f"job {job.number} is not in flight; tell the result of each job once")
         self._idle = False
         if job.task == "relax":
@@ -303,11 +303,10 @@ class Planner:
 
         The references wait neither for the finalists to be found nor for the first reference's run, unless they race.
         """
-        finding = self._is_finding
-        settled = [trial for trial in self._settled if trial in self._references and not trial.failed]
-        contenders = settled if finding else self._contenders.all()
-        ranked = None if finding else self._contenders.ranked()
-        while run := self._final.next_run(contenders, ranked, self._references):
+        contenders, finding = self._contenders.all(), self._is_finding
+        if finding:
+            contenders = [trial for trial in self._settled if trial in self._references and not trial.failed]
+        while run := self._final.next_run(contenders, None if finding else self._contenders.ranked(), self._references):
             if self._claims_run(*run):
                 return self._job("full", [run[0]], stop_step=self.settings.full_steps, seed=run[1])
         return None

@@ -6,9 +6,10 @@ import pytest
 
 from nasseg.planning.candidates import FIRST_FRESH_SEED, Trial
 from nasseg.planning.config import PlannerSettings
-from nasseg.planning.final.clock import Clock
+from nasseg.planning.final.clock import Clock, planned_seconds
 from nasseg.planning.final.runs import FRESH_ROWS, LEAST_PROXY_SHARE, SPARE_SHARE, Final
-from nasseg.planning.job import Job, JobResult, Outcome, Task
+from nasseg.planning.job import Job, JobResult, Kind, Outcome, Task
+from nasseg.planning.machine import JobTimes
 from tests.planning.made_up import Cell, candidate_of
 
 TRIALS = [Trial(candidate_of(Cell(branches=(n,))), Cell(branches=(n,)), n) for n in range(4)]
@@ -98,6 +99,50 @@ def test_a_shorter_run_tells_what_one_of_the_final_takes() -> None:
         assert runs.starts_at(4, []) == pytest.approx(980 - 4 * row(10, 5, 2))
     clock.take_in(ended(TRIALS[0], 1, 30.0), is_run=True)
     assert runs.starts_at(4, []) == pytest.approx(980 - 5 * 30)
+
+
+def test_jobs_of_which_none_has_ended_take_as_much_longer_than_planned_as_shorter_ones() -> None:
+    clock = Clock(1000.0)
+    clock.planned = {"prepare": 20.0, "full": 40.0, 10: 2.0, 30: 4.0, "store": 5.0}
+    assert clock.expected("full") == 0
+    clock.note("prepare", 60.0)
+    kinds: list[Kind] = ["full", 10, 30, "store"]
+    assert [clock.expected(kind) for kind in kinds] == pytest.approx([132, 6.6, 13.2, 16.5])
+    assert [clock.known(kind) for kind in kinds] == [0, 0, 0, 0]
+    # Heads on stored features are another matter than whole networks.
+    clock.note(10, 1.0)
+    assert [clock.expected(kind) for kind in kinds] == pytest.approx([132, 1.1, 2.2, 16.5])
+
+
+def test_plans_say_how_long_jobs_of_each_kind_are() -> None:
+    settings = PlannerSettings(rungs=(10, 30), full_steps=20, prepare_steps=5, concurrency=4)
+    assert planned_seconds(settings, None, True) == {"full": 20, "prepare": 5}
+    assert planned_seconds(settings, None, False) == {"full": 20, "prepare": 5, 10: 10, 30: 20}
+    times = JobTimes(
+        trial_step_seconds=1, trial_scoring_seconds=2, full_step_seconds=10, scoring_seconds=20, storing_seconds=8
+    )
+    full, prepare, first, second = 200 + 20 + 0.7, 50 + 20 + 0.7, 10 + 2 + 0.7, 20 + 2 + 0.7
+    planned = {"full": full, "prepare": prepare, 10: first, 30: second, "store": 2.0}
+    assert planned_seconds(settings, times, True) == pytest.approx(planned)
+
+
+def test_fresh_seeds_come_up_after_all_runs_and_finalists_after_the_next_job() -> None:
+    runs, clock = final()
+    assert runs.comes_up_after(settled=True) == runs.comes_up_after(settled=False) == 0
+    for _ in range(3):
+        clock.note("full", 100.0)
+    clock.note(10, 10.0)
+    tasks: tuple[tuple[Task, float], ...] = (("full", 300.0), ("full", 350.0), ("proxy", 395.0))
+    for number, (task, now) in enumerate(tasks):
+        clock.now = now
+        clock.start(
+            Job(number=number, task=task, candidates=(TRIALS[0].candidate,), seed=0, start_step=0, stop_step=10)
+        )
+    clock.now = 396.0
+    assert runs.comes_up_after(settled=True) == pytest.approx(54)
+    assert runs.comes_up_after(settled=False) == pytest.approx(4)
+    clock.now = 500.0
+    assert runs.comes_up_after(settled=True) == runs.comes_up_after(settled=False) == 0
 
 
 def test_one_seed_of_all_comes_before_the_next_of_any_and_others_after_them() -> None:

@@ -106,6 +106,14 @@ def test_the_final_trains_the_best_of_all_searches_and_no_run_twice() -> None:
     assert ("2-2-3", 1000) in full, "a fresh seed of the best"
 
 
+def test_where_another_search_has_a_run_the_next_is_handed_out_at_once() -> None:
+    references = [key_of(choice) for choice in CellSpace().references().values()]
+    planner = make(Claimed({f"{key} 1000": 1 for key in references}).share(0))
+    fresh = {job.candidates[0].key for job in run(planner) if job.task == "full" and job.seed == 1000}
+    assert len(fresh) == 1
+    assert not fresh & set(references)
+
+
 def test_what_is_learnt_twice_changes_nothing() -> None:
     planner = make(Claimed().share(0))
     news = [scored(2, 2, 3, miou=[0.5, 0.7])]

@@ -170,6 +170,19 @@ def test_even_where_the_references_would_take_all_the_time_something_new_reaches
         assert found.end_seconds > 0.7 * 600
 
 
+def test_where_features_come_too_late_new_candidates_reach_the_final_untried() -> None:
+    dear = FEATURES.model_copy(update={"forward_seconds": 1.0})
+    for seed in range(4):
+        found, planner, _ = searched("10min", 4, dear, slower=3.5, seed=seed)
+        new = [trial for trial in planner.trials if trial.candidate.label is None]
+        assert any(trial.full and not trial.proxy for trial in new)
+        # One run takes two fifths of the time, and may take a tenth more.
+        assert 0.9 < found.end_seconds / 600 < 1.04
+    # Where there is time, they are tried before.
+    _, planner, _ = searched("10min", 4, dear)
+    assert all(trial.proxy for trial in planner.trials if trial.full)
+
+
 def test_the_same_seed_is_the_same_search() -> None:
     ends = {searched("10min", 4, FEATURES)[0].end_seconds for _ in range(2)}
     assert len(ends) == 1
