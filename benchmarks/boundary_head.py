@@ -4,10 +4,10 @@
         --val-split search-val --weights FILE --work runs/boundary-head
 
 One network is trained by one recipe in up to four ways, with the same seeds: as it is, with STDC's detail head in
-training, with a boundary weight in the loss, and with both. The table gives the mean over the seeds and, against it
-as it is, the mean difference of equal seeds with its standard error. Boundary IoU (arXiv 2103.16562) is within 2 % of
-the image's diagonal. A training whose result is in the `--work` folder already is not run again, and one that was
-stopped goes on; a folder is for one setting.
+training, with a boundary weight in the loss, and with both. The table gives the mean over the seeds and, against the
+network as it is, the mean difference of equal seeds with its standard error. Boundary IoU (arXiv 2103.16562) is within
+2 % of the image's diagonal. A training whose result is in the `--work` folder already is not run again, and one that
+was stopped goes on; a folder is for one setting.
 """
 
 import argparse
