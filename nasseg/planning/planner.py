@@ -273,11 +273,9 @@ class Planner:
         while self.prepared and (group := (next_group or self._next_group)()):
             level = group[0].level
             group = [trial for trial in group if trial.level == level][: self.settings.candidates_per_job]
+            start: Callable[[Trial], object] = self._ladder.promote if level else self._newcomers.take
             for trial in group:
-                if level:
-                    self._ladder.promote(trial)
-                else:
-                    self._newcomers.take(trial)
+                start(trial)
             if group := [trial for trial in group if not trial.elsewhere]:
                 steps = (0, *self.settings.rungs)
                 return self._job("proxy", group, steps[level], stop_step=steps[level + 1], seed=PROXY_SEED + self._seed)
@@ -314,11 +312,12 @@ class Planner:
     def _late_job(self) -> Job | None:
         """Hand out new candidates to who would wait for a run, or for none, for a search that goes on later."""
         clock, first = self.clock, self.settings.rungs[0]
+        in_time = clock.fits(first, clock.total_seconds, 1 + len(self._proxies_in_flight))
+        if math.isinf(clock.total_seconds) or not in_time or not self._relaxing.is_over:
+            return None
         after_seconds = self._final.comes_up_after(settled=not self._is_finding)
-        beside = 1 + len(self._proxies_in_flight)
         waits = clock.fits(first, clock.now + after_seconds) or not self._final.has_time(after_seconds)
-        in_time = math.isfinite(clock.total_seconds) and clock.fits(first, clock.total_seconds, beside)
-        return self._proxy_job(self._newcomers.group) if waits and in_time and self._relaxing.is_over else None
+        return self._proxy_job(self._newcomers.group) if waits else None
 
     @property
     def _is_finding(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
 
@@ -82,9 +82,11 @@ class Clock:
         """Whether any job of a task runs."""
         return any(job.task == task for job, _ in self.running.values())
 
-    def left(self, job: Job, started: float) -> float:
-        """Return how many more seconds a job that runs is expected to take."""
-        return max(0.0, started + self.expected(job.kind) - self.now)
+    def left(self, counts: Callable[[Job], bool]) -> list[float]:
+        """Return how many more seconds each of the jobs that run and count is expected to take."""
+        running = [(job.kind, start) for job, start in self.running.values() if counts(job)]
+        takes = {kind: self.expected(kind) for kind in {kind for kind, _ in running}}
+        return [max(0.0, start + takes[kind] - self.now) for kind, start in running]
 
     def start(self, job: Job) -> None:
         """Note that a job begins."""

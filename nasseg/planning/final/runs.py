@@ -159,7 +159,7 @@ class Final:
     def first_seconds(self) -> float:
         """What passes until a candidate that is tried next has finished the first rung."""
         clock = self._clock
-        preparing = (clock.left(*running) for running in clock.running.values() if running[0].task == "prepare")
+        preparing = clock.left(lambda job: job.task == "prepare")
         return sum(preparing) + self._storing_seconds + clock.expected(self._settings.rungs[0])
 
     @property
@@ -198,8 +198,7 @@ class Final:
 
         That is as the next job ends or, once contenders are settled, the last run, as fresh seeds wait for all of them.
         """
-        running = self._clock.running.values()
-        left = (self._clock.left(job, start) for job, start in running if job.task == "full" or not settled)
+        left = self._clock.left(lambda job: job.task == "full" or not settled)
         return (max if settled else min)(left, default=0.0)
 
     @property
