@@ -1,10 +1,13 @@
-"""A training step with our depthwise convolutions, and with PyTorch's, on a CPU; inference, too.
+"""A training step with our depthwise convolutions, and with PyTorch's; on a CPU inference, too.
 
     OMP_NUM_THREADS=1 python benchmarks/depthwise.py
+    python benchmarks/depthwise.py --device cuda
 
-Layers in inference on one image, layers alone, forward and backward, then steps of whole networks at 180×240 in batches
-of 8 (`--networks` without names for none). The two take turns, and the median over the rounds is shown; times are only
-comparable within a line.
+Layers in inference on one image (on a CPU alone), layers alone, forward and backward, then steps of whole networks at
+180×240 in batches of 8 (`--networks` without names for none). The two take turns, and the median over the rounds is
+shown; times are only comparable within a line.
+
+A layer's limit is the time in which the device copies as much as its three passes must read and write: six maps.
 """
 
 import argparse
@@ -26,7 +29,6 @@ from nasseg.train.fit import seeded_network
 from nasseg.train.recipes import short
 from nasseg.train.trainer import Trainer
 
-CPU = torch.device("cpu")
 LAYERS = [  # channels, height, width, kernel, stride, rate
     (96, 44, 60, 3, 1, 1),
     (96, 44, 60, 3, 2, 1),
@@ -49,6 +51,10 @@ IN_INFERENCE = [
     (256, 23, 30, 3, 1, (1, 6)),
     (256, 23, 30, 3, 1, (12, 1)),
 ]
+ON_A_GPU = [(256, 49, 49, 3, 1, rate) for rate in (1, 3, 6, 12, 18, (1, 6), (18, 15))] + [
+    (960, 32, 64, 5, 1, 1),
+    (576, 64, 128, 7, 1, 1),
+]
 NETWORKS = ("deeplabv3plus-mobilenetv2", "deeplabv3plus-efficientnet_lite0", "lraspp", "stdc1", "auto_deeplab-s")
 BATCH, SIZE, CLASSES = 8, (176, 240), 11
 
@@ -57,33 +63,64 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--device", type=torch.device, default="cpu")
     args = parser.parse_args()
     keep_freed_memory()
     rows = {}
-    for name, step in cases(args.networks):
+    for name, step, limit_ms in cases(args.networks, args.device):
         times = {"torch": [], "ours": []}
         for _ in range(args.rounds + 1):
             for way, context in (("torch", stock), ("ours", nullcontext)):
                 with context():
-                    start = time.perf_counter()
-                    step()
-                    times[way].append(1e3 * (time.perf_counter() - start))
-        rows[name] = {way: statistics.median(found[1:]) for way, found in times.items()}
-        torch_ms, ours_ms = rows[name].values()
-        print(f"{name:48}{torch_ms:9.2f} ms{ours_ms:9.2f} ms{torch_ms / ours_ms:8.2f} times", flush=True)
-    print(json.dumps({"benchmark": "depthwise", "threads": torch.get_num_threads(), "ms": rows}))
+                    times[way].append(milliseconds(step, args.device))
+        rows[name] = {way: statistics.median(found[1:]) for way, found in times.items()} | {"limit": limit_ms}
+        torch_ms, ours_ms, _ = rows[name].values()
+        limits = "" if limit_ms is None else f"{torch_ms / limit_ms:8.1f} and {ours_ms / limit_ms:.1f} times the limit"
+        print(f"{name:48}{torch_ms:9.3f} ms{ours_ms:9.3f} ms{torch_ms / ours_ms:8.2f} times{limits}", flush=True)
+    settings = {"threads": torch.get_num_threads(), "device": str(args.device), "torch": torch.__version__}
+    print(json.dumps({"benchmark": "depthwise", **settings, "ms": rows}))
 
 
-def cases(networks):
-    """Yield the name of each case and what is timed."""
+def milliseconds(step, device):
+    """The time of a step, on a GPU of twenty that follow each other, so that what starts them counts less."""
+    if device.type == "cpu":
+        start = time.perf_counter()
+        step()
+        return 1e3 * (time.perf_counter() - start)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        step()
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - start) / 20
+
+
+def cases(networks, device):
+    """Yield the name of each case, what is timed, and the least that it could take, if known."""
+    bytes_per_ms = copied_per_ms(device)
     for dtype in (torch.float32, torch.bfloat16):
-        for layers, made in ((IN_INFERENCE, layer_pass), (LAYERS, layer_step)):
-            for layer in layers:
-                named = "{}×{}×{} kernel {} stride {} rate {}".format(*layer)
-                yield f"{str(dtype)[6:]} {named}{' in inference' * (made is layer_pass)}", made(layer, dtype)
+        in_inference, in_training = (IN_INFERENCE, LAYERS) if device.type == "cpu" else ([], ON_A_GPU)
+        for layer in in_inference:
+            yield f"{described(layer, dtype)} in inference", layer_pass(layer, dtype), None
+        for layer in in_training:
+            input = images_of(layer, BATCH).to(device, dtype)
+            limit_ms = 6 * input.nbytes / bytes_per_ms if layer[4] == 1 else None
+            yield described(layer, dtype), layer_step(layer, input), limit_ms
     for amp in (False, True):
         for name in networks:
-            yield f"{name}{', mixed precision' if amp else ''}", network_step(name, amp)
+            yield f"{name}{', mixed precision' if amp else ''}", network_step(name, amp, device), None
+
+
+def described(layer, dtype):
+    return f"{str(dtype)[6:]} {'{}×{}×{} kernel {} stride {} rate {}'.format(*layer)}"
+
+
+def copied_per_ms(device):
+    """The bytes that a large copy reads and writes in a millisecond."""
+    source = torch.ones((256 if device.type == "cpu" else 2048) << 20, dtype=torch.uint8, device=device)
+    copy = torch.empty_like(source)
+    times = [milliseconds(lambda: copy.copy_(source), device) for _ in range(5)]
+    return 2 * source.nbytes / statistics.median(times)
 
 
 def layer_pass(layer, dtype):
@@ -107,22 +144,25 @@ def images_of(layer, images):
     return torch.randn(images, *layer[:3]).to(memory_format=torch.channels_last)
 
 
-def layer_step(layer, dtype):
-    module, input = module_of(layer), images_of(layer, BATCH).to(dtype)
+def layer_step(layer, input):
+    module = module_of(layer).to(input.device)
     input.requires_grad_()
+    with torch.no_grad():
+        gradient = torch.ones_like(module(input.float())).to(input.dtype)
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(input.device.type, torch.bfloat16, enabled=input.dtype == torch.bfloat16):
             output = module(input)
-        output.backward(torch.ones_like(output))
+        output.backward(gradient)
 
     return step
 
 
-def network_step(name, amp):
-    recipe = short(steps=1000, batch_size=BATCH).model_copy(update={"amp": amp})
-    trainer = Trainer(seeded_network(plugins.baseline(name, CLASSES), 0), recipe, recipe.steps, CPU, 0, 255)
-    batch = Batch({"image": torch.randn(BATCH, 3, *SIZE)}, torch.randint(0, CLASSES, (BATCH, *SIZE)))
+def network_step(name, amp, device):
+    recipe = short(steps=10_000, batch_size=BATCH).model_copy(update={"amp": amp})
+    trainer = Trainer(seeded_network(plugins.baseline(name, CLASSES), 0), recipe, recipe.steps, device, 0, 255)
+    images, masks = torch.randn(BATCH, 3, *SIZE), torch.randint(0, CLASSES, (BATCH, *SIZE))
+    batch = Batch({"image": images.to(device)}, masks.to(device))
     return lambda: trainer.run(iter([batch]), trainer.step + 1)
 
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions that are fast on CPUs, most of all in training."""
+"""Depthwise convolutions that are fast, most of all in training."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -10,29 +10,32 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nasseg.ops.base import Pair
+from nasseg.ops.fastest import Fastest
 
 
 def convolve(layer: nn.Conv2d, input: Tensor, padding: Pair) -> Tensor:
     """Convolve with `layer`'s weight and this padding, centred if the stride is 1.
 
-    A depthwise convolution on a CPU is computed otherwise than by PyTorch, equal up to the order of summation: where it
+    A depthwise convolution is computed otherwise than by PyTorch, equal up to the order of summation: on a CPU where it
     trains, and in inference where its padding is wide. oneDNN has fast kernels for narrow paddings only, for a weight's
     gradient only if the kernel is three wide and not atrous, and for an input's only if it is neither atrous nor, in
     bfloat16, strided. Others take 5 to 80 times as long (`benchmarks/depthwise.py`); here they are made of what is
-    fast. What is exported or compiled has PyTorch's convolution.
+    fast. On a GPU, one with stride 1 trains with the faster of PyTorch's kernels and ours, which each shape finds out
+    on the device at its first step. What is exported or compiled has PyTorch's convolution.
     """
     depthwise = layer.groups == layer.in_channels == layer.out_channels and layer.kernel_size[0] > 1
-    if not depthwise or input.device.type != "cpu" or torch.compiler.is_compiling():
+    device = input.device.type
+    if not depthwise or device not in ("cpu", "cuda") or torch.compiler.is_compiling():
         return _stock(layer, input, padding)
     weight = layer.weight
     if not torch.is_grad_enabled():
-        if max(layer.stride) > 1 or _has_fast_kernel(padding, input.shape[-1]):
+        if device == "cuda" or max(layer.stride) > 1 or _has_fast_kernel(padding, input.shape[-1]):
             return _stock(layer, input, padding)
         return _with_bias(_centred(input, weight, layer.dilation), layer.bias)  # type: ignore[arg-type] # a pair
-    if not layer.training:
+    if not layer.training or (device == "cuda" and max(layer.stride) > 1):
         return _stock(layer, input, padding)
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         input, weight = input.to(dtype), weight.to(dtype)
     output: Tensor = _DepthwiseConvolution.apply(  # type: ignore[no-untyped-call]
         input, weight, layer.stride, padding, layer.dilation
@@ -90,11 +93,17 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
 def _centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
     """A convolution with stride 1, of every phase alone if the padding is wide."""
+    if x.device.type == "cuda":
+        return _CENTRED_ON_GPU(x, weight, rate)
     half = weight.shape[-1] // 2
-    padding = (rate[0] * half, rate[1] * half)
-    if _has_fast_kernel(padding, x.shape[-1]):
-        return F.conv2d(x, weight, None, 1, padding, rate, x.shape[1])
+    if _has_fast_kernel((rate[0] * half, rate[1] * half), x.shape[-1]):
+        return _stock_centred(x, weight, rate)
     return _merged(F.conv2d(_phases(x, rate), weight, None, 1, half, 1, x.shape[1]), x.shape, rate)
+
+
+def _stock_centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
+    half = weight.shape[-1] // 2
+    return F.conv2d(x, weight, None, 1, (rate[0] * half, rate[1] * half), rate, x.shape[1])
 
 
 def _strided_gradients(
@@ -118,11 +127,20 @@ def _stock_gradients(
 
 def _weight_gradient(x: Tensor, gradient: Tensor, kernel: int, rate: Pair) -> Tensor:
     """The sums over images and positions of `gradient` times shifted `x`, (C, 1, kernel, kernel)."""
+    if x.device.type == "cuda":
+        return _WEIGHT_GRADIENT_ON_GPU(x, gradient, kernel, rate)
     if max(rate) == 1:
         return _by_columns(x, gradient, kernel)
     if all(size >= kernel * step for size, step in zip(x.shape[2:], rate, strict=True)):
         return _by_columns(_phases(x, rate), _phases(gradient, rate), kernel)
     return _by_taps(x, gradient, kernel, rate)
+
+
+def _stock_weight_gradient(x: Tensor, gradient: Tensor, kernel: int, rate: Pair) -> Tensor:
+    half, weight = kernel // 2, gradient.new_empty(x.shape[1], 1, kernel, kernel)
+    geometry = (1, 1), (rate[0] * half, rate[1] * half), rate
+    _, made = _stock_gradients(gradient, x, weight, geometry, (False, True))
+    return cast(Tensor, made)
 
 
 def _by_columns(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
@@ -181,3 +199,22 @@ def _overlaps(size: int, kernel: int, rate: int) -> Iterator[tuple[int, slice, s
         shift = (tap - kernel // 2) * rate
         if abs(shift) < size:
             yield tap, slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size - max(0, -shift))
+
+
+def _our_centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
+    from nasseg.ops import depthwise_kernels
+
+    with torch.cuda.device(x.device):
+        return depthwise_kernels.centred(x, weight, rate)
+
+
+def _our_weight_gradient(x: Tensor, gradient: Tensor, kernel: int, rate: Pair) -> Tensor:
+    from nasseg.ops import depthwise_kernels
+
+    with torch.cuda.device(x.device):
+        return depthwise_kernels.weight_gradient(x, gradient, kernel, rate)
+
+
+OURS = "a depthwise convolution in Triton"
+_CENTRED_ON_GPU = Fastest({"PyTorch's": _stock_centred, OURS: _our_centred})
+_WEIGHT_GRADIENT_ON_GPU = Fastest({"PyTorch's": _stock_weight_gradient, OURS: _our_weight_gradient})
