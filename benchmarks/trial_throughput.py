@@ -10,7 +10,8 @@ By default, in one process and in turns, trials of the published cell take the s
 them; by a plain loop on the same features (PyTorch's own kernels, a batch gathered on the host and copied at each step,
 each loss read, each batch's predictions counted by itself), in float32 and in the search's number format; with the
 frozen backbone run at each step; and end to end. All are scored on the validation split as in a search. With
-`--features`, features are made up, and the last two are left out.
+`--features`, features are made up, and the last two are left out. On a GPU the search's way is also run without CUDA
+graphs, and without kernels of our own.
 
 A second table compares a step's time with the device's limit: the bytes that the step's operators read and write, one
 after the other, by the speed at which the device copies a large tensor. Cells per hour are those of runs of 30,000
@@ -125,6 +126,12 @@ def turns(args, folder):
         "plain loop": lambda: plain(case, False),
         "plain loop, mixed precision": lambda: plain(case, True),
     }
+    if device.type == "cuda":
+        ways |= {
+            "without CUDA graphs": lambda: patched(case, "nasseg.train.trainer.LEAST_REPLAYS", math.inf),
+            "without our kernels": lambda: patched(case, "nasseg.ops.conv.convolve", stock),
+        }
+    on_features = list(ways)
     if worker is not None:
         ways |= {
             "frozen backbone run": lambda: frozen(worker, case),
@@ -144,10 +151,7 @@ def turns(args, folder):
         scoring, miou = statistics.median(trial[1] for trial in found), found[-1][2]
         ratio = seconds[name] / seconds["as a search"]
         print(f"{name:30}{seconds[name]:8.2f}{scoring:15.2f}{3600 / seconds[name]:15.0f}{ratio:12.2f}{miou:8.3f}")
-    steps = {
-        name: statistics.median(trial[0] for trial in trials[name]) / args.steps
-        for name in ("as a search", "plain loop", "plain loop, mixed precision")
-    }
+    steps = {name: statistics.median(trial[0] for trial in trials[name]) / args.steps for name in on_features}
     limit_s, moved = limit(case)
     rungs = sum((stop - start) / 3**level for level, (start, stop) in enumerate(zip((0, *RUNGS), RUNGS, strict=False)))
     print(f"\na step's operators move {moved / 1e6:.0f} MB, for which a copy takes {1e3 * limit_s:.2f} ms")
@@ -237,6 +241,12 @@ def as_a_search(case):
     scored = map(with_image_size, val.sequential(8, *on))
     miou = evaluate(trainer.ema_network(), scored, case.classes, case.ignore_index, case.device).miou
     return trained - start, settled(case) - trained, miou
+
+
+def patched(case, name, value):
+    """Do the same with something of nasseg's changed."""
+    with mock.patch(name, value):
+        return as_a_search(case)
 
 
 def plain(case, mixed):
@@ -350,7 +360,9 @@ def limit(case):
     batch = with_image_size(next(case.train.batches(case.recipe.batch_size, 0)))
     batch = Batch(to_device(batch.inputs, case.device), batch.masks.to(case.device))
     trainer.run([batch], 1)
-    with Moved() as moved:
+    # Kernels of our own, and those of a graph, are no operators of PyTorch's, so nothing would count them.
+    kernels = nullcontext() if case.device.type == "cpu" else mock.patch("nasseg.ops.conv.convolve", stock)
+    with kernels, mock.patch("nasseg.train.trainer.LEAST_REPLAYS", math.inf), Moved() as moved:
         trainer.run([batch], 2)
     source = torch.ones((256 if case.device.type == "cpu" else 2048) << 20, dtype=torch.uint8, device=case.device)
     copy, times = torch.empty_like(source), []

@@ -29,9 +29,18 @@ def centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
     grid = (images * height, triton.cdiv(width, COLUMNS), triton.cdiv(channels, block))
     taps = weight.reshape(channels, kernel**2).t().contiguous()
     _centred_kernel[grid](
-        x, taps, output, height, width, channels, *rate,
-        kernel=kernel, stretch=COLUMNS, block=block, sum_type=_sum_type(x),
-    )  # fmt: skip
+        x,
+        taps,
+        output,
+        height,
+        width,
+        channels,
+        *rate,
+        kernel=kernel,
+        stretch=COLUMNS,
+        block=block,
+        sum_type=_sum_type(x),
+    )
     return output
 
 
@@ -47,9 +56,20 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, rate: Pair) -> Ten
     sums = torch.empty(parts, kernel**2, channels, dtype=dtype, device=x.device)
     grid = (parts, kernel**2, triton.cdiv(channels, block))
     _weight_gradient_kernel[grid](
-        x, gradient, sums, pixels, of_a_part, height, width, channels, *rate,
-        kernel=kernel, pixels_at_once=PIXELS, block=block, sum_type=_sum_type(x),
-    )  # fmt: skip
+        x,
+        gradient,
+        sums,
+        pixels,
+        of_a_part,
+        height,
+        width,
+        channels,
+        *rate,
+        kernel=kernel,
+        pixels_at_once=PIXELS,
+        block=block,
+        sum_type=_sum_type(x),
+    )
     return sums.sum(0).t().reshape(channels, 1, kernel, kernel).to(x.dtype)
 
 
@@ -63,9 +83,19 @@ def _sum_type(x: Tensor) -> tl.dtype:
 
 @triton.jit
 def _centred_kernel(
-    x, taps, output, height, width, channels, down, right,
-    kernel: tl.constexpr, stretch: tl.constexpr, block: tl.constexpr, sum_type: tl.constexpr,
-):  # fmt: skip
+    x,
+    taps,
+    output,
+    height,
+    width,
+    channels,
+    down,
+    right,
+    kernel: tl.constexpr,
+    stretch: tl.constexpr,
+    block: tl.constexpr,
+    sum_type: tl.constexpr,
+):
     """A stretch of one row: the image's rows follow each other, and so do the images."""
     line = tl.program_id(0)
     row = tl.full((stretch,), line % height, tl.int32)
@@ -90,9 +120,21 @@ def _centred_kernel(
 
 @triton.jit
 def _weight_gradient_kernel(
-    x, gradient, sums, pixels, of_a_part, height, width, channels, down, right,
-    kernel: tl.constexpr, pixels_at_once: tl.constexpr, block: tl.constexpr, sum_type: tl.constexpr,
-):  # fmt: skip
+    x,
+    gradient,
+    sums,
+    pixels,
+    of_a_part,
+    height,
+    width,
+    channels,
+    down,
+    right,
+    kernel: tl.constexpr,
+    pixels_at_once: tl.constexpr,
+    block: tl.constexpr,
+    sum_type: tl.constexpr,
+):
     """One tap, summed over a part of all pixels."""
     part, tap = tl.program_id(0), tl.program_id(1)
     of_channels = tl.program_id(2) * block + tl.arange(0, block)

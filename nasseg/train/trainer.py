@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,14 +16,16 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nasseg.train.ahead.replays import Replays
+from nasseg.train.ahead.snapshot import Snapshot
 from nasseg.train.detail_head import add_detail_head
 from nasseg.train.device import autocast, mixed_precision_dtype, place, seeded, sharing, steps_ahead, to_device
 from nasseg.train.distributed.forward import Forward
 from nasseg.train.distributed.group import ALONE, Group
 from nasseg.train.distributed.layers import see_whole_batches
 from nasseg.train.losses import Loss, cross_entropy, detail_loss, distillation, ohem_cross_entropy, pixel_weights
+from nasseg.train.optimizer import make_optimizer
 from nasseg.train.recipe import Recipe
-from nasseg.train.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from nasseg.data.batches import Batch
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 TINY = torch.finfo(torch.float32).tiny
 MOST_BYTES_AHEAD = 512 << 20
 """Of batches that are kept until the losses of their steps are read."""
+LEAST_REPLAYS = 100
+"""Steps that must be left for a recording, which takes as long as some of them, to pay."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Trainer:
         self._parameters = list(self.network.parameters())
         averages, latest = _floating(self._average), _floating(self.network)
         self._averages, self._latest = list(averages.values()), [latest[name] for name in averages]
-        self._optimizer = _make_optimizer(self.network, recipe)
+        self._optimizer = make_optimizer(self.network, recipe)
         self._learning_rates: list[float] = [group["lr"] for group in self._optimizer.param_groups]
         half = recipe.amp and mixed_precision_dtype(device) == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -107,6 +112,7 @@ class Trainer:
         self._parts = recipe.accumulate
         self._ahead = 1 if half or group.size > 1 else steps_ahead(device)
         self._before = Snapshot()
+        self._replays = Replays(self._parameters, device)
 
     def run(
         self, batches: "Iterable[Batch]", until_step: int, on_step: Callable[[int, float, float], object] | None = None
@@ -143,6 +149,7 @@ class Trainer:
 
     def ema_network(self) -> "Network":
         """Return the averaged network in evaluation mode: the trainer's own, which training keeps changing."""
+        self._replays.forget()
         return self._average
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,10 +181,10 @@ class Trainer:
         if self._ahead == 1 or not self._optimizer.state:
             return self._one_by_one(islice(batches, 1))
         start, kept, losses, size = self.step, list["Batch"](), list[Tensor](), 0
-        self._before.take(self._state)
+        self._before.take(self._state())
         for batch in islice(batches, self._ahead):
             kept.append(batch)
-            losses.append(self._gradients(batch))
+            losses.append(self._gradients_ahead(batch))
             self._update()
             size += sum(tensor.nbytes for tensor in (*batch.inputs.values(), batch.masks))
             if size > MOST_BYTES_AHEAD:
@@ -213,7 +220,6 @@ class Trainer:
         self._update_average()
         self.step += 1
 
-    @property
     def _state(self) -> list[Tensor]:
         """All tensors that a step changes, besides gradients."""
         moments = (value for state in self._optimizer.state.values() for value in state.values())
@@ -227,16 +233,36 @@ class Trainer:
         counts.
         """
         loss = self._gradients_in_parts(batch)
-        self._scaler.unscale_(self._optimizer)
         if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)
             return loss
+        return self._with_gradients(loss)
+
+    def _gradients_ahead(self, batch: "Batch") -> Tensor:
+        """Do the same by replaying a step if that is faster and can be done."""
+        if self._replays.untried and self.total_steps - self.step >= LEAST_REPLAYS:
+            self._replays.begin(batch, self._whole_gradients, self._state(), self._seeded)
+        if not self._replays.fit(batch):
+            return self._gradients(batch)
+        with self._seeded():
+            return self._replays.loss(batch)
+
+    def _whole_gradients(self, batch: "Batch") -> Tensor:
+        """Do the same in as many parts as memory has sufficed for."""
+        return self._with_gradients(self._gradients_of_parts(batch))
+
+    def _with_gradients(self, loss: Tensor) -> Tensor:
         return loss + 0 * get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _seeded(self) -> AbstractContextManager[None]:
+        return seeded(self.device, self.seed, self.step)
 
     def _gradients_in_parts(self, batch: "Batch") -> Tensor:
         """Compute the gradients of a batch, in more parts from now on if memory does not suffice; return its loss."""
         while True:
             try:
-                return self._gradients_of_parts(batch)
+                with self._seeded():
+                    return self._gradients_of_parts(batch)
             except torch.OutOfMemoryError:
                 # A batch norm needs two images, as of one whose map is a single pixel it has one value. In a group,
                 # the others are waiting for these gradients.
@@ -253,16 +279,15 @@ class Trainer:
         masks, losses = batch.masks.to(self.device, non_blocking=True), []
         is_whole = self._parts == self._group.size == 1
         whole = None if is_whole else self._group.sum(self._weights(masks)).clamp(min=TINY)
-        with seeded(self.device, self.seed, self.step):
-            for number, (inputs, part) in enumerate(_parts(to_device(batch.inputs, self.device), masks, self._parts)):
-                with self._forward.adding_up(is_last=number == self._parts - 1):
-                    with autocast(self.device, self.recipe.amp):
-                        outputs = self._forward(inputs)
-                    terms = torch.stack([self._total_loss(outputs, part), self._distillation(outputs, inputs, part)])
-                    loss = (terms if whole is None else terms * self._weights(part) / whole).sum()
-                    # The gradients of a group are averaged, but its losses add up.
-                    self._scaler.scale(loss * self._group.size).backward()  # type: ignore[no-untyped-call]
-                losses.append(loss.detach())
+        for number, (inputs, part) in enumerate(_parts(to_device(batch.inputs, self.device), masks, self._parts)):
+            with self._forward.adding_up(is_last=number == self._parts - 1):
+                with autocast(self.device, self.recipe.amp):
+                    outputs = self._forward(inputs)
+                terms = torch.stack([self._total_loss(outputs, part), self._distillation(outputs, inputs, part)])
+                loss = (terms if whole is None else terms * self._weights(part) / whole).sum()
+                # The gradients of a group are averaged, but its losses add up.
+                self._scaler.scale(loss * self._group.size).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         return self._group.sum(torch.stack(losses).sum())
 
     def _weights(self, masks: Tensor) -> Tensor:
@@ -309,30 +334,6 @@ def _parts(inputs: dict[str, Tensor], masks: Tensor, parts: int) -> Iterator[tup
     }
     for number, part in enumerate(masks.tensor_split(parts)):
         yield {name: values[number] for name, values in split.items()}, part
-
-
-def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups, rate = _parameter_groups(network, recipe), recipe.learning_rate
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, fused=True)
-    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
-
-
-def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Group parameters by stage (backbone or not) and by decay (biases and norms, which have one axis, have none)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
-        (in_backbone, decays): [] for in_backbone in (True, False) for decays in (True, False)
-    }
-    for name, parameter in network.named_parameters():
-        groups[name.startswith("backbone."), parameter.ndim > 1].append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.learning_rate * (1 if in_backbone else recipe.head_multiplier),
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (in_backbone, decays), parameters in groups.items()
-    ]
 
 
 def _main_loss(recipe: Recipe, class_weights: Tensor | None) -> Loss:

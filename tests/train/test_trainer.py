@@ -15,12 +15,12 @@ from nasseg import plugins
 from nasseg.graph import Builder
 from nasseg.network import Network
 from nasseg.ops import conv, logits1x1
+from nasseg.train.ahead.snapshot import Snapshot
 from nasseg.train.checkpoint import load_checkpoint, save_checkpoint
 from nasseg.train.fit import seeded_network
 from nasseg.train.losses import cross_entropy, detail_loss, ohem_cross_entropy
 from nasseg.train.metrics import MetricsCounter
 from nasseg.train.recipe import Recipe
-from nasseg.train.snapshot import Snapshot
 from nasseg.train.trainer import Trainer
 
 from .tiny import IGNORED, Batch, TinyNetwork, batches, tiny_network
