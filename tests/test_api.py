@@ -174,8 +174,8 @@ nasseg.serach("runs/third")
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("plugin", ["", pytest.param("plugins = pydantic.mypy", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("plugin", ["", "plugins = pydantic.mypy"])
 def test_a_type_checker_accepts_the_readme_and_refuses_wrong_options(tmp_path: Path, plugin: str) -> None:
     (tmp_path / "mypy.ini").write_text(
         f"[mypy]\nstrict = true\nfollow_imports = silent\n{plugin}\n[mypy-networkx.*]\nignore_missing_imports = true\n"

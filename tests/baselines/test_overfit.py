@@ -41,7 +41,7 @@ def four_images() -> Batch:
     ("name", "steps", "learning_rate"),
     [
         pytest.param("unet", 45, 0.05, marks=pytest.mark.long),
-        ("stdc1", 60, 0.05),
+        pytest.param("stdc1", 60, 0.05, marks=pytest.mark.long),
         ("deeplabv3plus-mobilenetv2", 60, 0.05),
     ],
 )

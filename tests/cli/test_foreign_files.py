@@ -290,10 +290,8 @@ def test_a_message_is_one_short_line_of_printable_characters(refused: Refused, t
     assert "must be letters, digits and _" in line
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", [pytest.param(["-m", "nasseg"], marks=pytest.mark.long), ["-c", "from nasseg.cli import main; main()"]]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("command", [["-m", "nasseg"], ["-c", "from nasseg.cli import main; main()"]])
 def test_a_space_in_the_current_folder_as_the_example_tells_it(tmp_path: Path, command: list[str]) -> None:
     """With workers in processes of their own; another name of the class tells the module from the repository's."""
     source = (REPOSITORY / "examples" / "own_space.py").read_text()

@@ -95,7 +95,7 @@ def outcomes(url: str, study: str) -> dict[tuple[str, str], Outcome]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", pytest.param("false", marks=pytest.mark.long)])
 def test_two_searches_write_one_study_and_a_kill_of_one_loses_nothing(
     server: str, start: Callable[..., BaseProcess], tmp_path: Path, shared: str
 ) -> None:

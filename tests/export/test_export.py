@@ -235,7 +235,14 @@ def test_options_name_what_is_known() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppliteseg", "unet", "fcn8s:fc_channels=64", "dpc:filters=16", "encoder_decoder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("ppliteseg", "unet", "dpc:filters=16")),
+        "fcn8s:fc_channels=64",
+        "encoder_decoder",
+    ],
+)
 def test_networks_become_onnx_files_for_any_size(name: str) -> None:
     for package in ("onnxruntime", "onnxscript"):
         pytest.importorskip(package)
