@@ -47,7 +47,7 @@ from baselines.dense_prediction_cell import ASPP, PUBLISHED
 from nasseg.data import Batch, FeatureCache, open_dataset, training_batches
 from nasseg.data.resident import ResidentFeatures
 from nasseg.data.resized import scaled
-from nasseg.jobs.features import fits_on, sampled, with_image_size
+from nasseg.jobs.features import sampled, with_image_size
 from nasseg.jobs.worker import Worker
 from nasseg.planning.budget import Budget
 from nasseg.planning.config import Plan, SearchConfig
@@ -112,7 +112,7 @@ class Case:
 
     def source(self, cache):
         """The batches of a cache as a search has them."""
-        if fits_on(self.device, cache.nbytes):
+        if self.device.type == "cuda":
             return ResidentFeatures(cache, self.device), ()
         return cache, (self.device,)
 

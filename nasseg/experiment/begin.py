@@ -88,7 +88,7 @@ def plan_search(problem: Problem, watcher: Watcher = SILENT, disk_bytes: float =
     _require_candidates(options, plan_for, len(problem.references))
     weighted = {"class_weights": weights}
     recipes = {name: getattr(plan, name).model_copy(update=weighted) for name in ("proxy_recipe", "full_recipe")}
-    plan = plan.model_copy(update=recipes)
+    plan = plan.model_copy(update={**recipes, "resident_bytes": room.spare_bytes(plan.image_scale)})
     derived = {"sampler": problem.sampler, "objective": problem.aim}
     table = problem.pricing.table
     fingerprints = problem.fingerprints.model_copy(update={"latency": table and table.fingerprint})

@@ -22,14 +22,11 @@ from nasseg.graph import Architecture
 from nasseg.jobs.context import Context
 from nasseg.jobs.end_to_end import EVALUATION_BATCH
 from nasseg.network import Network
-from nasseg.planning.machine import free_memory_bytes
 from nasseg.run_folder import FEATURES_FOLDER
 from nasseg.train.checkpoint import load_safetensors
 from nasseg.train.device import autocast, place
 
 Part = Literal["train", "val"]
-RESIDENT_SHARE = 0.1
-"""Of a GPU's free memory, what the features of a split may take of it in each of the workers that share it."""
 
 
 class SharedFeatures:
@@ -69,13 +66,14 @@ class SharedFeatures:
         return map(with_image_size, self.cache("val").sequential(EVALUATION_BATCH, self._context.problem.device))
 
     def _resident(self, part: Part) -> ResidentFeatures | None:
-        """Keep the features of a split on a GPU from now on, if there is room for them."""
+        """Keep the features of a split on a GPU from now on, if the plan leaves room for them."""
         if part not in self._residents:
-            device, features = self._context.problem.device, self.cache(part)
+            kept = [other for other, resident in self._residents.items() if resident is not None]
+            taken = sum(self.cache(each).nbytes for each in (*kept, part))
             self._residents[part] = None
-            if fits_on(device, features.nbytes):
+            if taken <= self._context.plan.resident_bytes:
                 with suppress(torch.OutOfMemoryError):
-                    self._residents[part] = ResidentFeatures(features, device)
+                    self._residents[part] = ResidentFeatures(self.cache(part), self._context.problem.device)
         return self._residents[part]
 
     def cache(self, part: Part) -> FeatureCache:
@@ -162,11 +160,6 @@ class SharedFeatures:
             return features, sampled(masks, context.plan.label_stride)
 
         return compute
-
-
-def fits_on(device: torch.device, feature_bytes: int) -> bool:
-    """Whether so many bytes of features may stay on a device, which is a GPU then."""
-    return device.type != "cpu" and feature_bytes <= RESIDENT_SHARE * free_memory_bytes(device)
 
 
 def sampled(masks: Tensor, stride: int) -> Tensor:

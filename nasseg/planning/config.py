@@ -83,14 +83,16 @@ class Plan(PlannerSettings):
     """Everything about a search that follows from its budget and the measured speed, unless given.
 
     Images are scaled by `image_scale` during the search. Features of `views` augmented copies of each image are cached.
-    Proxy training uses masks sampled at `label_stride`, for the loss and for scoring. By the measured speed,
-    `expected_candidates` can be tried in the time; unknown for a budget of trials.
+    Proxy training uses masks sampled at `label_stride`, for the loss and for scoring. Each worker may keep features of
+    `resident_bytes` on its GPU, beside its job. By the measured speed, `expected_candidates` can be tried in the time;
+    unknown for a budget of trials.
     """
 
     image_scale: Annotated[float, Field(gt=0, le=1)]
     expected_candidates: int | None = None
     views: int = Field(ge=1, le=1000)
     label_stride: int = Field(default=4, ge=1, le=64)
+    resident_bytes: int = Field(default=0, ge=0)
     threads: int = Field(ge=1, le=1000)
     gpus_per_trial: float = 0.0
     proxy_recipe: Recipe
@@ -202,7 +204,8 @@ class SearchConfig(SearchOptions):
         share = self.plan.gpus_per_trial
         if share:
             share = Hardware.of(self.torch_device, cores(), concurrency, self.gpus_per_trial).gpus_per_trial
-        return {"concurrency": concurrency, "gpus_per_trial": share}
+        # How much of a GPU's memory other shares leave is not known any more.
+        return {"concurrency": concurrency, "gpus_per_trial": share, "resident_bytes": 0}
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into a run folder."""

@@ -311,6 +311,13 @@ class Room:
         free = self.hardware.memory_bytes
         return free if math.isinf(free) else free // self.job_bytes(image_scale)
 
+    def spare_bytes(self, image_scale: float) -> int:
+        """Return what each worker's job leaves of the memory of a GPU, for features that stay there; 0 without one."""
+        if not self.hardware.gpus_per_trial or math.isinf(self.hardware.memory_bytes):
+            return 0
+        share = self.hardware.memory_bytes / self.hardware.workers_together
+        return max(0, int(share - self.job_bytes(image_scale)))
+
     def require(self, image_scale: float, jobs: int = 1) -> None:
         """Raise `ValueError` if memory or disk do not suffice for so many jobs at once at a scale."""
         if (lack := self.lack(image_scale, jobs)) is not None:

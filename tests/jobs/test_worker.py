@@ -9,9 +9,10 @@ import torch
 
 from nasseg.data import open_dataset
 from nasseg.data.augment import normalise
+from nasseg.data.cache import FeatureCache
+from nasseg.data.resident import ResidentFeatures
 from nasseg.graph import Architecture, Node
 from nasseg.jobs.device_share import DeviceShare
-from nasseg.jobs.features import fits_on
 from nasseg.jobs.runners.dispatch import run_guarded
 from nasseg.jobs.worker import Worker
 from nasseg.ops import Conv
@@ -136,16 +137,27 @@ def test_images_that_change_while_features_are_stored_end_the_search(
         worker.run(job("proxy", OTHER, stop=2))
 
 
-def test_features_that_stay_on_the_device_give_the_same_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2)
-    monkeypatch.setattr("nasseg.jobs.features.fits_on", lambda device, feature_bytes: feature_bytes < 1 << 20)
-    assert proxy(Worker.open(tiny_config(), folder), OTHER, WIDE, stop=2) == known
+def test_features_stay_on_the_device_as_far_as_the_plan_leaves_room_and_give_the_same_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features of both splits, of one, or of none."""
+    kept: list[ResidentFeatures] = []
+    made = ResidentFeatures.__init__
 
+    def noted(self: ResidentFeatures, cache: FeatureCache, device: torch.device) -> None:
+        kept.append(self)
+        made(self, cache, device)
 
-def test_features_stay_on_a_gpu_where_they_take_a_tenth_of_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasseg.jobs.features.free_memory_bytes", lambda device: 1000)
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [fits_on(gpu, 100), fits_on(gpu, 101), fits_on(cpu, 100)] == [True, False, False]
+    monkeypatch.setattr(ResidentFeatures, "__init__", noted)
+    worker = Worker.open(tiny_config(), folder)
+    known = proxy(worker, OTHER, WIDE, stop=2)
+    assert not kept
+    assert worker.proxy.features is not None
+    sizes = [worker.proxy.features.cache("train").nbytes, worker.proxy.features.cache("val").nbytes]
+    for room, expected in ((sum(sizes), 2), (sum(sizes) - 1, 1), (min(sizes) - 1, 0)):
+        kept.clear()
+        assert proxy(Worker.open(tiny_config(resident_bytes=room), folder), OTHER, WIDE, stop=2) == known
+        assert len(kept) == expected
 
 
 def test_a_device_that_is_given_several_steps_at_once_gives_the_same_scores(

@@ -58,6 +58,16 @@ def test_as_many_jobs_fit_as_memory_suffices_for() -> None:
         room(memory_bytes=3 * GIB).require(0.5, 2)
 
 
+def test_what_a_gpu_has_left_beside_its_jobs_is_for_features_that_stay_there() -> None:
+    job = room(gpus_per_trial=0.5).job_bytes(0.5)
+    free = {"gpus_per_trial": 0.5, "memory_bytes": 2 * job + 3000}
+    assert room(**free).spare_bytes(0.5) == 1500
+    assert room(**free, workers=1).spare_bytes(0.5) == pytest.approx(job + 3000, abs=1)
+    assert room(**free | {"memory_bytes": job}).spare_bytes(0.5) == 0
+    assert room(memory_bytes=10 * job).spare_bytes(0.5) == 0, "without a GPU, they are read from the disk's cache"
+    assert room(gpus_per_trial=0.5).spare_bytes(0.5) == 0
+
+
 def test_the_disk_bounds_the_views() -> None:
     images = {views: (views * 256 + 64) * GIB / 64 for views in (1, 3)}
     assert room().views(0.5, 4) == 4
