@@ -28,7 +28,7 @@ def centred(x: Tensor, weight: Tensor, rate: Pair) -> Tensor:
     block = _channels_at_once(channels)
     grid = (images * height, triton.cdiv(width, COLUMNS), triton.cdiv(channels, block))
     taps = weight.reshape(channels, kernel**2).t().contiguous()
-    _centred_kernel[grid](
+    centred_kernel[grid](
         x,
         taps,
         output,
@@ -55,7 +55,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, rate: Pair) -> Ten
     dtype = torch.promote_types(x.dtype, torch.float32)
     sums = torch.empty(parts, kernel**2, channels, dtype=dtype, device=x.device)
     grid = (parts, kernel**2, triton.cdiv(channels, block))
-    _weight_gradient_kernel[grid](
+    weight_gradient_kernel[grid](
         x,
         gradient,
         sums,
@@ -82,7 +82,7 @@ def _sum_type(x: Tensor) -> tl.dtype:
 
 
 @triton.jit
-def _centred_kernel(
+def centred_kernel(
     x,
     taps,
     output,
@@ -119,7 +119,7 @@ def _centred_kernel(
 
 
 @triton.jit
-def _weight_gradient_kernel(
+def weight_gradient_kernel(
     x,
     gradient,
     sums,
